@@ -1,0 +1,181 @@
+"""From a composed config to objects; the only place that instantiates."""
+
+import platform
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from learned_opt import tree
+from learned_opt.cli import PACKAGE, UsageError
+from learned_opt.evaluation.compare import Benchmark
+from learned_opt.memory import keep_freed_memory
+from learned_opt.meta.estimators.base import GradientEstimator
+from learned_opt.meta.callbacks import LastCheckpoint, ProgressBar, StopOnInterrupt, Throughput, Validation
+from learned_opt.meta.trainer import MetaTrainer, load_checkpoint, quiet_lightning
+from learned_opt.meta.unroll import Unroll
+from learned_opt.optimizers.base import MetaOptimizer
+from learned_opt.symmetry.spec import PermutationSpec
+from tasks.base import TaskFamily
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A task and the meta-optimizer that is built for it."""
+
+    family: TaskFamily
+    optimizer: MetaOptimizer
+    unroll: Unroll
+    benchmark: Benchmark
+    num_params: int  # of the inner network
+    optimizer_name: str
+
+    @property
+    def num_theta(self) -> int:
+        """Number of meta-parameters."""
+        return tree.num_elements(dict(self.optimizer.named_parameters()))
+
+
+@contextmanager
+def usage_errors() -> Iterator[None]:
+    """What constructors refuse is bad input: one sentence, exit code 2."""
+    try:
+        yield
+    except (ValueError, FileNotFoundError, ConnectionError) as error:
+        raise UsageError(str(error)) from error
+
+
+def build_problem(cfg: DictConfig, meta_optimizer: DictConfig, optimizer_name: str) -> Problem:
+    """Build the task family, the meta-optimizer on its spec, and the inner loop.
+
+    Args:
+        cfg: the composed config.
+        meta_optimizer: the config node of the meta-optimizer: the composed one, or a checkpoint's.
+        optimizer_name: its name in tables.
+
+    Raises:
+        UsageError: a value is out of its range, data are missing, or the spec does not fit the network.
+    """
+    keep_freed_memory()
+    with usage_errors():
+        device = resolve_device(cfg.device)
+        family: TaskFamily = instantiate(cfg.task)
+        spec = PermutationSpec(*family.permutation_axes())
+        source = torch.Generator().manual_seed(0)
+        params = family.init(source, family.sample(source))
+        spec.sizes(params)
+        torch.manual_seed(cfg.seed)
+        optimizer: MetaOptimizer = instantiate(meta_optimizer)(spec).to(device)
+        unroll = Unroll(family, optimizer, cfg.compile, device)
+        benchmark: Benchmark = instantiate(cfg.benchmark)
+    return Problem(family, optimizer, unroll, benchmark, tree.num_elements(params), optimizer_name)
+
+
+@dataclass(frozen=True)
+class Training:
+    """Everything that meta-training needs; ``run`` does it."""
+
+    module: MetaTrainer
+    trainer: lightning.Trainer
+    estimator: GradientEstimator
+    stop: StopOnInterrupt
+    ckpt: Path | None
+
+    def run(self) -> bool:
+        """Meta-train; False when it was stopped by Ctrl-C."""
+        self.trainer.fit(self.module, ckpt_path=self.ckpt, weights_only=True)
+        return not self.stop.interrupted
+
+
+def build_training(cfg: DictConfig, problem: Problem, folder: Path) -> Training:
+    """Build estimator, module, callbacks, loggers and the Lightning trainer.
+
+    Args:
+        cfg: the composed config.
+        problem: from ``build_problem``.
+        folder: run folder.
+
+    Raises:
+        UsageError: a value is out of its range, or ``ckpt`` does not fit.
+    """
+    quiet_lightning()
+    unroll, chains = problem.unroll, problem.benchmark.num_chains
+    with usage_errors():
+        estimator = instantiate(cfg.estimator)(unroll=unroll, truncation=instantiate(cfg.truncation))
+        outer = instantiate(cfg.outer_optimizer)
+        module = MetaTrainer(
+            problem.optimizer, estimator, outer.optimizer, outer.schedule, cfg.seed, cfg.trainer.max_steps
+        )
+        stop = StopOnInterrupt()
+        callbacks = [
+            Validation(unroll, cfg.horizon, chains, cfg.callbacks.validate_every),
+            Throughput(2 * estimator.num_tasks * estimator.unroll_length),
+            LastCheckpoint(folder / "checkpoints" / "last.ckpt", cfg.callbacks.checkpoint_every),
+            stop,
+            ProgressBar(),
+        ]
+        loggers = [instantiate(node, save_dir=str(folder)) for node in cfg.logger.values()]
+        trainer = instantiate(
+            cfg.trainer, accelerator=unroll.device.type.replace("cuda", "gpu"), callbacks=callbacks, logger=loggers
+        )
+        ckpt = load_checkpoint(cfg.ckpt, problem.optimizer) if cfg.ckpt else None
+    return Training(module, trainer, estimator, stop, ckpt)
+
+
+def metadata(cfg: DictConfig, problem: Problem) -> dict[str, Any]:
+    """What ``theta.json`` says beside the evaluation: how to rebuild the optimizer and where it comes from."""
+    return {
+        "optimizer_name": problem.optimizer_name,
+        "meta_optimizer": OmegaConf.to_container(cfg.meta_optimizer, resolve=True),
+        "spec": problem.optimizer.spec.as_dict(),
+        "task": problem.family.describe(),
+        "provenance": provenance(cfg, problem),
+    }
+
+
+def resolve_device(name: str) -> str:
+    """``auto`` is the GPU when there is one.
+
+    Raises:
+        ValueError: an unknown name, or cuda where there is none.
+    """
+    if name not in ("auto", "cpu", "cuda"):
+        raise ValueError(f"device must be auto, cpu or cuda, got {name!r}.")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device is cuda, but torch finds no CUDA device here.")
+    return ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
+
+
+def provenance(cfg: DictConfig, problem: Problem) -> dict[str, str]:
+    """What a reader needs to run the same thing again."""
+    return {
+        "command": " ".join(["python -m", *command_words()]),
+        "seed": str(cfg.seed),
+        "git": git_revision(),
+        "versions": f"python {platform.python_version()}, torch {torch.__version__}, lightning {version('lightning')}",
+        "machine": f"{platform.system()} {platform.machine()}, {torch.get_num_threads()} threads, {problem.unroll.device}",
+    }
+
+
+def command_words() -> list[str]:
+    """Module and arguments of this process, without the path of the machine."""
+    module = getattr(sys.modules["__main__"], "__spec__", None)
+    return [(module.name if module else Path(sys.argv[0]).name).removesuffix(".__main__"), *sys.argv[1:]]
+
+
+def git_revision() -> str:
+    """Commit of the checkout, marked when files differ from it; ``unknown`` outside of one."""
+    command = ["git", "-C", str(PACKAGE.parent), "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"

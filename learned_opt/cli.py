@@ -1,0 +1,110 @@
+"""What the command lines share: where the configs lie, and errors that a person can act on.
+
+Imports nothing heavy, so that a mistyped command is answered at once.
+"""
+
+import difflib
+import os
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+PACKAGE = Path(__file__).resolve().parent
+PROGRAM = "learned_opt"
+# these answer questions about the program and need no task
+QUERIES = ("--help", "-h", "--hydra-help", "--version", "-v", "--info", "-i", "-sc", "--shell-completion")
+OWN_CONFIGS = ("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp", "--experimental-rerun")
+
+
+class UsageError(Exception):
+    """Something the person at the keyboard can mend; shown as one sentence, exit code 2."""
+
+
+def config_dir() -> str:
+    """The folder of configs: beside the package in a checkout, inside it in a wheel."""
+    for folder in (PACKAGE.parent / "configs", PACKAGE / "configs"):
+        if (folder / "config.yaml").is_file():
+            return str(folder)
+    raise FileNotFoundError(f"no configs folder beside or inside {PACKAGE}.")
+
+
+def options(group: str) -> list[str]:
+    """Names that a config group offers."""
+    return sorted(path.stem for path in (Path(config_dir()) / group).glob("*.yaml"))
+
+
+def check_task_given(arguments: list[str]) -> None:
+    """A run needs a task; Hydra itself would not miss it.
+
+    Raises:
+        UsageError: there is none, or it lacks its plus.
+    """
+    flags = {argument.split("=", 1)[0] for argument in arguments if argument.startswith("-")}
+    if flags & {*QUERIES, *OWN_CONFIGS}:
+        return
+    choices = ", ".join(options("task"))
+    keys = [argument.split("=", 1)[0] for argument in arguments if not argument.startswith("-")]
+    if "task" in keys:
+        raise UsageError(f"write +task=NAME, with the plus; NAME is one of: {choices}.")
+    if "+task" not in keys and "+experiment" not in keys:
+        raise UsageError(f"no task given; add +task=NAME, where NAME is one of: {choices}.")
+
+
+def entry_point(main: Callable[[], Any], *, needs_task: bool = True) -> None:
+    """Run a Hydra main function; bad input becomes one line on stderr and exit code 2.
+
+    Set HYDRA_FULL_ERROR=1 to see the traceback instead.
+    """
+    if os.environ.get("HYDRA_FULL_ERROR") == "1":
+        main()
+        return
+    try:
+        if needs_task:
+            check_task_given(sys.argv[1:])
+        os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra raise, where it would print and exit by itself
+        from hydra.errors import HydraException
+        from omegaconf.errors import OmegaConfBaseException
+
+        try:
+            main()
+        except (HydraException, OmegaConfBaseException) as error:
+            raise UsageError(describe(error)) from error
+    except UsageError as error:
+        fail(str(error))
+    finally:
+        os.environ.pop("HYDRA_FULL_ERROR", None)
+
+
+def fail(message: str) -> NoReturn:
+    """Print one line and exit with code 2."""
+    print(f"{PROGRAM}: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(2)
+
+
+def describe(error: BaseException) -> str:
+    """One sentence for an error of Hydra or OmegaConf, or of a constructor that Hydra called."""
+    text = str(error)
+    if match := re.search(r"Could not find '([\w/]+)/([\w.-]+)'", text):
+        group, name = match.groups()
+        return f"unknown {group} {name!r}; choose one of: {', '.join(options(group))}.{_suggest(name, options(group))}"
+    if match := re.search(r"Could not override '([^']+)'", text):
+        return f"unknown key {match[1]!r}.{_suggest_key(error)} To add a new key write +{match[1]}=VALUE."
+    cause = error.__cause__
+    if cause is None:
+        return text.splitlines()[0]
+    where = re.search(r"full_key: (\S+)", text)
+    return f"{where[1]}: {cause}" if where else str(cause)
+
+
+def _suggest(name: str, candidates: list[str]) -> str:
+    close = difflib.get_close_matches(name, candidates, 1)
+    return f" Did you mean {close[0]!r}?" if close else ""
+
+
+def _suggest_key(error: BaseException) -> str:
+    """Compare a misspelt key with its would-be siblings, which the inner OmegaConf error knows."""
+    cause = error.__cause__
+    parent, key = getattr(cause, "parent_node", None), getattr(cause, "key", None)
+    return _suggest(str(key), [str(k) for k in parent]) if parent is not None else ""

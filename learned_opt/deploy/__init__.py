@@ -1,0 +1,1 @@
+"""Trained optimizers outside of meta-training."""

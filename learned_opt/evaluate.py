@@ -1,0 +1,41 @@
+"""Evaluate a trained theta. ``python -m learned_opt.evaluate +task=mlp checkpoint=runs/.../theta.safetensors``."""
+
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from learned_opt import cli
+
+
+@hydra.main(version_base="1.3", config_path=cli.config_dir(), config_name="evaluate")
+def run(cfg: DictConfig) -> float:
+    """One evaluation; returns the mean held-out loss."""
+    from rich.console import Console
+
+    from learned_opt import build, screens
+    from learned_opt.deploy.weights import load_metadata, load_theta
+
+    checkpoint = Path(cfg.checkpoint)
+    with build.usage_errors():
+        metadata = load_metadata(checkpoint)
+    meta_optimizer = OmegaConf.create(metadata["meta_optimizer"])
+    problem = build.build_problem(cfg, meta_optimizer, metadata["optimizer_name"])
+    with build.usage_errors():
+        load_theta(checkpoint, problem.optimizer)
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    cfg.meta_optimizer = meta_optimizer
+    origin = {"trained_by": metadata["provenance"], "trained_on": metadata["task"]}
+    return screens.evaluate_and_report(
+        problem, cfg.compile, {**build.metadata(cfg, problem), **origin}, folder, Console()
+    )
+
+
+def main() -> None:
+    """Entry point of ``python -m learned_opt.evaluate``."""
+    cli.entry_point(run)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Comparing optimizers on held-out seeds."""

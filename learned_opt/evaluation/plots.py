@@ -1,0 +1,60 @@
+"""Pictures of runs; line styles as well as colours tell the curves apart."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("agg")  # files only: needs no display
+
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from torch import Tensor
+
+COLOURS = ("#0b3c8c", "#d1495b", "#4f9d69", "#b07d12", "#7a5195")  # of different lightness, for greyscale
+STYLES = ("-", "--", "-.", ":", (0, (3, 1, 1, 1, 1, 1)))
+SMOOTHING = 10  # inner steps of the trailing mean
+
+
+def plot_curves(path: Path, losses: dict[str, Tensor], outer: Sequence[tuple[int, float]]) -> None:
+    """Inner loss over inner steps, one band per optimizer, beside the meta-loss over outer steps.
+
+    Args:
+        path: PNG to write.
+        losses: optimizer -> training losses ``(T, M)`` of M seeds; drawn as median and 10-90% band.
+        outer: (outer step, meta-loss) points; empty leaves the right panel out.
+    """
+    figure, axes = plt.subplots(1, 2 if outer else 1, figsize=(11 if outer else 6, 4.2), squeeze=False)
+    _inner_panel(axes[0, 0], losses)
+    if outer:
+        _outer_panel(axes[0, 1], outer)
+    figure.tight_layout()
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
+
+
+def _inner_panel(axes: Axes, losses: dict[str, Tensor]) -> None:
+    for i, (name, values) in enumerate(losses.items()):
+        window = min(SMOOTHING, len(values))
+        smooth = values.unfold(0, window, 1).mean(-1)
+        steps = range(window, len(values) + 1)
+        low, median, high = (smooth.quantile(q, dim=1).numpy() for q in (0.1, 0.5, 0.9))
+        colour, style = COLOURS[i % len(COLOURS)], STYLES[i % len(STYLES)]
+        axes.plot(steps, median, color=colour, linestyle=style, linewidth=1.8, label=name)
+        axes.fill_between(steps, low, high, color=colour, alpha=0.18, linewidth=0)
+    axes.set(yscale="log", xlabel="inner step", ylabel=f"training loss (trailing mean of {SMOOTHING})")
+    axes.set_title("held-out seeds: median and 10-90% band", fontsize=10)
+    axes.grid(alpha=0.3, which="both", linewidth=0.5)
+    axes.legend(frameon=False)
+
+
+def _outer_panel(axes: Axes, outer: Sequence[tuple[int, float]]) -> None:
+    steps, values = zip(*outer, strict=True)
+    axes.plot(steps, values, color=COLOURS[0], alpha=0.3, linewidth=0.8, label="each estimate")
+    window = max(1, len(values) // 50)
+    smooth = [sum(values[max(0, i - window + 1) : i + 1]) / min(window, i + 1) for i in range(len(values))]
+    axes.plot(steps, smooth, color=COLOURS[0], linewidth=1.8, label=f"trailing mean of {window}")
+    axes.set(yscale="log", xlabel="outer step", ylabel="meta-loss (mean training loss)")
+    axes.set_title("meta-training", fontsize=10)
+    axes.grid(alpha=0.3, which="both", linewidth=0.5)
+    axes.legend(frameon=False)

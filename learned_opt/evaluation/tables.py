@@ -1,0 +1,154 @@
+"""Evaluation rows and the tables made of them."""
+
+import json
+import math
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rich.table import Table
+
+from learned_opt.evaluation.benchmark import Runs
+from learned_opt.evaluation.metrics import Interval, bootstrap_mean, paired_difference
+
+
+class Entry(NamedTuple):
+    """One optimizer's held-out runs.
+
+    Args:
+        runs: the runs.
+        ms_per_step: milliseconds per inner step of one chain.
+        learning_rate: the tuned learning rate; None for a learned optimizer.
+    """
+
+    runs: Runs
+    ms_per_step: float
+    learning_rate: float | None
+
+
+def best_baseline(entries: dict[str, Entry]) -> str:
+    """The tuned optimizer with the lowest mean final loss."""
+    baselines = [name for name, entry in entries.items() if entry.learning_rate is not None]
+    return min(baselines, key=lambda name: float(entries[name].runs.final_loss.mean()))
+
+
+def evaluation_rows(task: str, entries: dict[str, Entry]) -> list[dict[str, Any]]:
+    """One row per optimizer and seed, as ``evaluation.json`` holds them.
+
+    ``steps_to_target`` counts inner steps to the best baseline's mean final loss, null where a run never got there;
+    a loss that diverged is null.
+    """
+    target = float(entries[best_baseline(entries)].runs.final_loss.mean())
+    rows = []
+    for name, entry in entries.items():
+        runs = entry.runs
+        accuracy = runs.heldout.get("accuracy")
+        for seed, steps in enumerate(runs.steps_to(target)):
+            rows.append(
+                {
+                    "task": task,
+                    "optimizer": name,
+                    "seed": seed,
+                    "horizon": len(runs.losses),
+                    "mean_loss": _finite(runs.mean_loss[seed]),
+                    "final_loss": _finite(runs.final_loss[seed]),
+                    "accuracy": None if accuracy is None else _finite(accuracy[seed]),
+                    "steps_to_target": steps,
+                    "ms_per_step": entry.ms_per_step,
+                    "learning_rate": entry.learning_rate,
+                }
+            )
+    return rows
+
+
+def summarise(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Means with 95% intervals, one summary per optimizer in the order of the rows."""
+    summaries = []
+    for name in dict.fromkeys(row["optimizer"] for row in rows):
+        own = [row for row in rows if row["optimizer"] == name]
+        reached = [row["steps_to_target"] for row in own if row["steps_to_target"] is not None]
+        accuracy = None if own[0]["accuracy"] is None else bootstrap_mean([row["accuracy"] for row in own])
+        summaries.append(
+            {
+                "optimizer": name,
+                "learning_rate": own[0]["learning_rate"],
+                "mean_loss": bootstrap_mean(_column(own, "mean_loss")),
+                "final_loss": bootstrap_mean(_column(own, "final_loss")),
+                "accuracy": accuracy,
+                "steps_to_target": sorted(reached)[len(reached) // 2] if len(reached) * 2 > len(own) else None,
+                "reached": len(reached),
+                "num_seeds": len(own),
+                "ms_per_step": own[0]["ms_per_step"],
+            }
+        )
+    return summaries
+
+
+def verdicts(rows: list[dict[str, Any]], learned: str) -> list[str]:
+    """For each loss, one sentence: the learned optimizer against the best baseline for that loss, paired by seed."""
+    sentences = []
+    for figure in ("mean_loss", "final_loss"):
+        losses = {name: _column([r for r in rows if r["optimizer"] == name], figure) for name in _names(rows)}
+        rival = min((name for name in losses if name != learned), key=lambda name: sum(losses[name]))
+        difference = paired_difference(losses[learned], losses[rival])
+        word = "ahead of" if difference.high < 0 else "behind" if difference.low > 0 else "level with"
+        interval = f"{difference.mean:+.4f} [{difference.low:+.4f}, {difference.high:+.4f}]"
+        sentences.append(f"{figure.replace('_', ' ')}: {learned} is {word} {rival} by {interval} (paired over seeds)")
+    return sentences
+
+
+HEADINGS = ("optimizer", "mean loss", "final loss", "accuracy", "steps to target", "ms/step", "tuned lr")
+
+
+def cells(summary: dict[str, Any]) -> tuple[str, ...]:
+    """A summary as text, in the order of HEADINGS."""
+    steps, lr = summary["steps_to_target"], summary["learning_rate"]
+    reached = f"({summary['reached']}/{summary['num_seeds']})"
+    return (
+        summary["optimizer"],
+        _interval(summary["mean_loss"]),
+        _interval(summary["final_loss"]),
+        "-" if summary["accuracy"] is None else _interval(summary["accuracy"], 3),
+        f"{'never' if steps is None else steps} {reached}",
+        f"{summary['ms_per_step']:.3f}",
+        "-" if lr is None else f"{lr:.3g}",
+    )
+
+
+def terminal_table(summaries: list[dict[str, Any]], title: str) -> Table:
+    """A rich table; folds its cells where the terminal is narrow."""
+    table = Table(title=title, title_justify="left")
+    for heading in HEADINGS:
+        table.add_column(heading, overflow="fold", justify="left" if heading == "optimizer" else "right")
+    for summary in summaries:
+        table.add_row(*cells(summary))
+    return table
+
+
+def markdown_table(headings: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """A GitHub table."""
+    lines = [list(headings), ["---"] * len(list(headings)), *map(list, rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write strict JSON: no NaN, no infinity."""
+    path.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n")
+
+
+def _names(rows: list[dict[str, Any]]) -> list[str]:
+    return list(dict.fromkeys(row["optimizer"] for row in rows))
+
+
+def _column(rows: list[dict[str, Any]], figure: str) -> list[float]:
+    return [math.inf if row[figure] is None else row[figure] for row in rows]
+
+
+def _finite(value: Any) -> float | None:
+    return float(value) if math.isfinite(value) else None
+
+
+def _interval(interval: Interval, digits: int = 4) -> str:
+    if not math.isfinite(interval.mean):
+        return "diverged"
+    return f"{interval.mean:.{digits}f} [{interval.low:.{digits}f}, {interval.high:.{digits}f}]"

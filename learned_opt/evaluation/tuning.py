@@ -1,0 +1,77 @@
+"""Learning rates of baselines, tuned on seeds of their own."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from learned_opt import tree
+from learned_opt.evaluation.benchmark import run_seeds
+from learned_opt.meta.unroll import Unroll
+from learned_opt.optimizers.base import MetaOptimizer
+from learned_opt.tree import Tree
+
+
+class Tuned(NamedTuple):
+    """The outcome of a learning-rate grid.
+
+    Args:
+        learning_rates: the grid.
+        scores: criterion -> mean over the tuning seeds for each learning rate, infinite where a run diverged.
+    """
+
+    learning_rates: list[float]
+    scores: dict[str, Tensor]
+
+    def best(self, criterion: str) -> float:
+        """The learning rate of the lowest score."""
+        return self.learning_rates[int(self.scores[criterion].argmin())]
+
+    def at_edge(self, criterion: str) -> bool:
+        """Whether the best learning rate lies at an end of the grid, so that the grid was too short."""
+        return self.best(criterion) in (self.learning_rates[0], self.learning_rates[-1])
+
+
+def log_grid(lowest: float, highest: float, count: int) -> list[float]:
+    """``count`` learning rates, evenly spaced in log scale.
+
+    Raises:
+        ValueError: not 0 < lowest < highest, or fewer than two.
+    """
+    if not 0 < lowest < highest:
+        raise ValueError(f"learning rates must satisfy 0 < lowest < highest, got {lowest} and {highest}.")
+    if count < 2:
+        raise ValueError(f"count of learning rates must be at least 2, got {count}.")
+    return torch.logspace(*torch.tensor([lowest, highest]).log10().tolist(), count, dtype=torch.float64).tolist()
+
+
+def tune(
+    unroll: Unroll,
+    constructor: Callable[..., MetaOptimizer],
+    learning_rates: list[float],
+    num_seeds: int,
+    horizon: int,
+    num_chains: int,
+) -> Tuned:
+    """Run every learning rate on the same tuning seeds.
+
+    Args:
+        unroll: the inner loop of the optimizer to tune.
+        constructor: ``(spec, lr=...)``, builds the optimizer.
+        learning_rates: the grid; its length is the number of tries.
+        num_seeds: runs per learning rate.
+        horizon: inner steps.
+        num_chains: runs that go side by side.
+    """
+    thetas = [theta_at(constructor, unroll.optimizer, lr) for lr in learning_rates]
+    many = tree.stack([theta for theta in thetas for _ in range(num_seeds)])
+    seeds = list(range(num_seeds)) * len(learning_rates)
+    runs = run_seeds(unroll, tree.to(many, unroll.device), "tune", seeds, horizon, num_chains)
+    scores = {name: getattr(runs, name).unflatten(0, (-1, num_seeds)).mean(1) for name in ("mean_loss", "final_loss")}
+    return Tuned(learning_rates, scores)
+
+
+def theta_at(constructor: Callable[..., MetaOptimizer], like: MetaOptimizer, lr: float) -> Tree:
+    """Theta of a hand-designed optimizer at a learning rate."""
+    return {name: p.detach() for name, p in constructor(like.spec, lr=lr).named_parameters()}

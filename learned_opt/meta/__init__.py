@@ -1,0 +1,1 @@
+"""Meta-training: the inner loop, gradient estimators, the trainer."""

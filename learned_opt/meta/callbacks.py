@@ -1,0 +1,181 @@
+"""What happens around outer steps: progress, validation, checkpoints, a clean stop; and the W&B logger."""
+
+import logging
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import WandbLogger
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from learned_opt import tree
+from learned_opt.evaluation.benchmark import run_seeds
+from learned_opt.meta.unroll import Unroll
+
+log = logging.getLogger(__name__)
+
+
+class Throughput(Callback):
+    """Logs inner steps per second, the compiling first step left out.
+
+    Args:
+        steps_per_estimate: inner steps of one outer step, all chains together.
+    """
+
+    def __init__(self, steps_per_estimate: int) -> None:
+        self.steps_per_estimate, self.last = steps_per_estimate, 0.0
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        """Log the rate since the end of the batch before."""
+        now = time.perf_counter()
+        if self.last:
+            pl_module.log("inner_steps_per_second", self.steps_per_estimate / (now - self.last), batch_size=1)
+        self.last = now
+
+
+class ProgressBar(Callback):
+    """A live bar on a terminal; elsewhere one plain line for every tenth of the run.
+
+    Args:
+        console: where to draw; stderr by default.
+    """
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console or Console(stderr=True)
+        self.bar: Progress | None = None
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Show the bar; the first step compiles."""
+        if not self.console.is_terminal:
+            self.console.print("compiling the inner step ...")
+            return
+        self.bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=None),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[figures]}"),
+            TimeRemainingColumn(compact=True),
+            console=self.console,
+        )
+        self.bar.add_task("compiling", total=trainer.max_steps, completed=trainer.global_step, figures="")
+        self.bar.start()
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        """Move the bar, or print a line."""
+        metrics = trainer.callback_metrics
+        loss, rate = metrics.get("meta_loss/train"), metrics.get("inner_steps_per_second")
+        figures = f"meta-loss {loss:.4f}" + (f"  {rate:,.0f} inner steps/s" if rate else "")
+        if self.bar:
+            self.bar.update(self.bar.task_ids[0], completed=trainer.global_step, description="meta", figures=figures)
+        elif trainer.global_step % max(1, trainer.max_steps // 10) == 0:
+            self.console.print(f"outer step {trainer.global_step}/{trainer.max_steps}  {figures}", soft_wrap=True)
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Take the bar down, also after an error."""
+        if self.bar:
+            self.bar.stop()
+            self.bar = None
+
+
+class Validation(Callback):
+    """Logs the meta-loss of theta itself on validation seeds, which are neither trained on nor reported.
+
+    Args:
+        unroll: the inner loop.
+        horizon: inner steps.
+        num_chains: validation seeds, run side by side.
+        every: outer steps between two validations.
+    """
+
+    def __init__(self, unroll: Unroll, horizon: int, num_chains: int, every: int) -> None:
+        if every < 1:
+            raise ValueError(f"validate_every must be at least 1, got {every}.")
+        self.unroll, self.horizon, self.num_chains, self.every = unroll, horizon, num_chains, every
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        """Validate when it is due and after the last step."""
+        if trainer.global_step % self.every and trainer.global_step != trainer.max_steps:
+            return
+        theta = {name: p.detach() for name, p in pl_module.meta_optimizer.named_parameters()}
+        many = tree.contiguous(tree.expand(theta, self.num_chains))
+        runs = run_seeds(self.unroll, many, "valid", range(self.num_chains), self.horizon, self.num_chains)
+        figures = {"meta_loss/valid": runs.mean_loss.mean(), "final_loss/valid": runs.final_loss.mean()}
+        pl_module.log_dict({name: value.float() for name, value in figures.items()}, batch_size=1)
+
+
+class LastCheckpoint(Callback):
+    """Keeps ``last.ckpt``: every so many steps and at the end; replaced in one move, so a kill leaves the old one.
+
+    Args:
+        path: the file.
+        every: outer steps between two checkpoints.
+    """
+
+    def __init__(self, path: Path, every: int) -> None:
+        if every < 1:
+            raise ValueError(f"checkpoint_every must be at least 1, got {every}.")
+        self.path, self.every = path, every
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        """Save when it is due."""
+        if trainer.global_step % self.every == 0:
+            self._save(trainer)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save the end, a requested stop included."""
+        self._save(trainer)
+
+    def _save(self, trainer: Trainer) -> None:
+        partial = self.path.with_suffix(".partial")
+        trainer.save_checkpoint(partial)
+        if trainer.is_global_zero:
+            os.replace(partial, self.path)
+
+
+class StopOnInterrupt(Callback):
+    """Ctrl-C ends training after the outer step in flight, so that the checkpoint is whole; a second one ends at once."""
+
+    interrupted = False
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take over SIGINT; Lightning puts the old handler back at teardown."""
+        self.previous = signal.signal(signal.SIGINT, self._on_signal)
+
+    def _on_signal(self, *_: Any) -> None:
+        self.interrupted = True
+        signal.signal(signal.SIGINT, self.previous)
+        print("\nfinishing this outer step, then saving; Ctrl-C again to quit at once", file=sys.stderr)
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        """Stop when asked to."""
+        trainer.should_stop = trainer.should_stop or self.interrupted
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Give SIGINT back."""
+        signal.signal(signal.SIGINT, self.previous)
+
+
+def wandb_logger(save_dir: str, project: str, name: str, group: str | None, tags: list[str]) -> WandbLogger:
+    """A W&B logger, offline unless this machine is logged in or WANDB_MODE says otherwise.
+
+    Args:
+        save_dir: run folder; W&B writes below it.
+        project: W&B project.
+        name: display name of the run.
+        group: runs to be shown together, e.g. one sweep.
+        tags: labels.
+    """
+    import wandb
+
+    mode = os.environ.get("WANDB_MODE") or ("online" if wandb.Api().api_key else "offline")
+    if mode == "offline":
+        log.info("W&B writes offline to %s/wandb; upload it with: wandb sync %s/wandb/offline-run-*", save_dir, save_dir)
+    return WandbLogger(
+        save_dir=save_dir, project=project, name=name, group=group, tags=list(tags), offline=mode == "offline"
+    )

@@ -1,0 +1,115 @@
+"""THE inner loop: chains of inner training, side by side under vmap, compiled.
+
+Meta-training, evaluation, baselines and the tests of deployed optimizers all run through ``Unroll``.
+
+Legend: M chains, K inner steps; a leading M on every leaf of a chains tree, (K, M) on every leaf of batches.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any, TypedDict
+
+import torch
+from torch import Tensor
+from torch.func import functional_call, grad_and_value, vmap
+
+from learned_opt import tree
+from learned_opt.optimizers.base import MetaOptimizer
+from learned_opt.rng import Key, generator
+from learned_opt.tree import Tree
+from tasks.base import TaskFamily
+
+log = logging.getLogger(__name__)
+
+
+class Chains(TypedDict):
+    """M running inner problems."""
+
+    task: Tree
+    params: Tree
+    opt_state: Tree
+
+
+class Unroll:
+    """Runs inner training of a task family under a meta-optimizer.
+
+    Args:
+        family: the inner problems.
+        optimizer: the meta-optimizer; its parameters are replaced by the theta given to ``run``.
+        compile: fuse one inner step of all chains with ``torch.compile``; where that is not possible, say so once
+            and run eagerly.
+        device: where chains live.
+    """
+
+    def __init__(
+        self, family: TaskFamily, optimizer: MetaOptimizer, compile: bool = True, device: torch.device | str = "cpu"
+    ) -> None:
+        self.family, self.optimizer, self.device = family.to(device), optimizer, torch.device(device)
+        batched_step = vmap(self._step)
+        self._batched_step = _CompiledOrEager(batched_step) if compile else batched_step
+
+    def start(self, keys: Sequence[tuple[Key, ...]]) -> Chains:
+        """Fresh chains, one for each key; equal keys give equal chains."""
+        chains = []
+        for key in keys:
+            task = self.family.sample(generator(*key, "task"))
+            params = self.family.init(generator(*key, "init"), task)
+            chains.append({"task": task, "params": params, "opt_state": self.optimizer.init_state(params)})
+        return tree.to(tree.stack(chains), self.device)
+
+    def batches(self, keys: Sequence[tuple[Key, ...]], chains: Chains, num_steps: int) -> Tree:
+        """Batches ``(K, M, ...)`` for the next ``num_steps`` steps, one key for each chain."""
+        sources = [generator(*key, "batch") for key in keys]
+        tasks = [tree.tree_map(lambda leaf, i=i: leaf[i], chains["task"]) for i in range(len(keys))]
+        draws = [
+            tree.stack([self.family.batch(source, task) for source, task in zip(sources, tasks, strict=True)])
+            for _ in range(num_steps)
+        ]
+        return tree.to(tree.stack(draws), self.device)
+
+    def run(self, theta: Tree, chains: Chains, batches: Tree) -> tuple[Tensor, Chains]:
+        """K inner steps of M chains.
+
+        Args:
+            theta: meta-parameters, a leading M on every leaf: each chain has its own.
+            chains: the state to go on from.
+            batches: leaves ``(K, M, ...)``.
+
+        Returns:
+            tuple[Tensor, Chains]: training losses ``(K, M)``, each taken before the update of its step, and the
+            chains K steps on.
+        """
+        losses = []
+        for k in range(len(tree.leaves(batches)[0])):
+            batch = tree.tree_map(lambda leaf, k=k: leaf[k], batches)
+            loss, chains = self._batched_step(theta, chains, batch)
+            losses.append(loss)
+        return torch.stack(losses), chains
+
+    def evaluate(self, chains: Chains) -> dict[str, Tensor]:
+        """Held-out figures of every chain, ``(M,)`` each."""
+        return vmap(self.family.evaluate)(chains["params"], chains["task"])
+
+    def _step(self, theta: Tree, chain: Chains, batch: Tree) -> tuple[Tensor, Chains]:
+        params, task = chain["params"], chain["task"]
+        grads, loss = grad_and_value(self.family.loss)(params, batch, task)
+        updates, opt_state = functional_call(self.optimizer, theta, (grads, chain["opt_state"], params, loss))
+        return loss, {"task": task, "params": tree.add(params, updates), "opt_state": opt_state}
+
+
+class _CompiledOrEager:
+    """A compiled function that falls back to eager for good, with one warning, when it cannot be compiled."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.eager, self.active = function, torch.compile(function, dynamic=False)
+
+    def __call__(self, *args: Any) -> Any:
+        if self.active is self.eager:
+            return self.eager(*args)
+        try:
+            return self.active(*args)
+        except (torch._dynamo.exc.TorchDynamoException, torch._inductor.exc.InductorError) as error:
+            reason = str(error).strip().splitlines()[0]
+            log.warning("torch.compile failed, running eagerly (same results, several times slower): %s", reason)
+            self.active = self.eager
+            return self.eager(*args)

@@ -1,0 +1,47 @@
+"""The contract of a meta-optimizer: an optimizer whose own parameters (theta) can be meta-trained."""
+
+from abc import ABC, abstractmethod
+from typing import Self
+
+from torch import Tensor, nn
+
+from learned_opt.symmetry.spec import PermutationSpec
+from learned_opt.tree import Tree
+
+
+class MetaOptimizer(nn.Module, ABC):
+    """Reads weights and gradients of an inner network and writes their update; pure, its parameters are theta.
+
+    Args:
+        spec: permutation spec of the inner network's parameters.
+    """
+
+    def __init__(self, spec: PermutationSpec) -> None:
+        super().__init__()
+        self.spec = spec
+
+    @abstractmethod
+    def init_state(self, params: Tree) -> Tree:
+        """Optimizer state (opt_state) for fresh parameters; holds the int64 scalar ``step`` = 0."""
+
+    @abstractmethod
+    def forward(self, grads: Tree, state: Tree, params: Tree, loss: Tensor) -> tuple[Tree, Tree]:
+        """One inner step.
+
+        Args:
+            grads: gradients, shaped like ``params``.
+            state: opt_state of the step before.
+            params: inner parameters.
+            loss: scalar training loss at ``params``.
+
+        Returns:
+            tuple[Tree, Tree]: updates, which are ADDED to the parameters, and the next opt_state.
+        """
+
+    @abstractmethod
+    def rebind(self, spec: PermutationSpec) -> Self:
+        """The same theta on another weight space.
+
+        Raises:
+            ValueError: theta belongs to one weight space.
+        """

@@ -1,0 +1,65 @@
+"""Input features of learned optimizers.
+
+Source: Metz et al. 2020 (arXiv 2009.11243) and Zhou et al. 2024 (arXiv 2402.05232), appendix; details that the text
+leaves open follow the authors' code: momenta are exponential moving averages, time features are tanh ramps.
+"""
+
+import torch
+from torch import Tensor
+
+from learned_opt.tree import Tree, tree_map
+
+MOMENTUM_DECAYS = (0.1, 0.5, 0.9, 0.99, 0.999, 0.9999)
+TIME_SCALES = (1, 3, 10, 30, 100, 300, 1_000, 3_000, 10_000, 30_000, 100_000)  # inner steps
+NUM_TENSOR_FEATURES = 2 + len(MOMENTUM_DECAYS)  # parameter, gradient, momenta
+NUM_FEATURES = NUM_TENSOR_FEATURES + len(TIME_SCALES)
+NORMALISATIONS = ("joint", "channel")
+
+
+def ema(average: Tensor, value: Tensor, decay: Tensor | float) -> Tensor:
+    """Exponential moving average: ``decay * average + (1 - decay) * value``."""
+    return decay * average + (1 - decay) * value
+
+
+def init_momenta(params: Tree) -> Tree:
+    """Zero momenta ``(*shape, 6)`` for every parameter."""
+    return tree_map(lambda p: p.new_zeros(*p.shape, len(MOMENTUM_DECAYS)), params)
+
+
+def update_momenta(momenta: Tree, grads: Tree) -> Tree:
+    """Move all six momenta ``(*shape, 6)`` towards the gradient ``(*shape,)``."""
+
+    def update(momentum: Tensor, grad: Tensor) -> Tensor:
+        decays = torch.tensor(MOMENTUM_DECAYS, dtype=momentum.dtype, device=momentum.device)
+        return ema(momentum, grad.unsqueeze(-1), decays)
+
+    return tree_map(update, momenta, grads)
+
+
+def tensor_features(params: Tree, grads: Tree, momenta: Tree, normalisation: str) -> Tree:
+    """Clipped and normalised channels ``(*shape, 8)``: parameter, gradient, six momenta.
+
+    Args:
+        params: parameters ``(*shape,)``.
+        grads: gradients ``(*shape,)``.
+        momenta: momenta ``(*shape, 6)``.
+        normalisation: what the mean square is taken over, always within one tensor: ``joint`` over all entries and
+            channels (the paper's code, which keeps the ratios between channels), ``channel`` over all entries
+            of each channel (which shows small channels at full size).
+    """
+
+    def features(param: Tensor, grad: Tensor, momentum: Tensor) -> Tensor:
+        channels = torch.cat([param.unsqueeze(-1), grad.unsqueeze(-1), momentum], -1)
+        if normalisation == "joint":
+            channels = channels.clamp(-1, 1)
+            return channels * torch.rsqrt(1e-5 + channels.square().mean())
+        axes = tuple(range(channels.ndim - 1))
+        return channels * torch.rsqrt(1e-12 + channels.square().mean(axes)) if axes else channels
+
+    return tree_map(features, params, grads, momenta)
+
+
+def time_features(step: Tensor, dtype: torch.dtype) -> Tensor:
+    """``tanh(step / tau - 1)`` for 11 time scales tau: ``(11,)``."""
+    scales = torch.tensor(TIME_SCALES, dtype=dtype, device=step.device)
+    return torch.tanh(step.to(dtype) / scales - 1)

@@ -1,0 +1,98 @@
+"""The learned optimizer of the UNF paper: nominal SGD with momentum plus an equivariant function of the features."""
+
+from collections.abc import Callable
+from math import log
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+from learned_opt.optimizers import features
+from learned_opt.optimizers.base import MetaOptimizer
+from learned_opt.symmetry.spec import PermutationSpec
+from learned_opt.tree import Tree, tree_map
+from learned_opt.unf.layers import UNF, Pointwise, UNFLinear
+
+
+class UNFOptimizer(MetaOptimizer):
+    """``update = -alpha (m + beta f(params, grads, momenta, time))``, m the momentum with decay gamma.
+
+    alpha, beta and gamma are part of theta, as log alpha, log beta and logit gamma. beta = 0 is SGDM bit for bit.
+    f is a stack of ``num_layers`` layers with ReLU: ``trunk`` layers and one ``head``. Pointwise trunk and UNF head is
+    the paper's hybrid (DS-DS-DS-UNF); UNF for both is the all-UNF optimizer; pointwise for both is Deep Set.
+
+    Args:
+        spec: permutation spec of the inner parameters.
+        trunk: constructor ``(spec, in_channels, out_channels)`` of the first layers.
+        head: constructor of the last layer.
+        num_layers: layers of f.
+        channels: width of f.
+        alpha: step size at the start, in units of parameters per unit of momentum.
+        beta: weight of f at the start; 0 makes the optimizer SGDM for good, since log beta is learned.
+        gamma: decay of the nominal momentum at the start.
+        normalisation: ``joint`` or ``channel``, see ``features.tensor_features``.
+
+    Source: Zhou et al. 2024 (arXiv 2402.05232), section 4.3; the nominal momentum is an average (decay g, weight 1 - g)
+    as in the authors' code.
+    """
+
+    def __init__(
+        self,
+        spec: PermutationSpec,
+        trunk: Callable[..., nn.Module] = Pointwise,
+        head: Callable[..., nn.Module] = UNFLinear,
+        num_layers: int = 4,
+        channels: int = 32,
+        alpha: float = 0.1,
+        beta: float = 1e-3,
+        gamma: float = 0.9,
+        normalisation: str = "joint",
+    ) -> None:
+        super().__init__(spec)
+        _check(alpha=alpha, beta=beta, gamma=gamma, num_layers=num_layers, normalisation=normalisation)
+        widths = (features.NUM_FEATURES, *[channels] * (num_layers - 1), 1)
+        self.function = UNF(spec, widths, trunk, head)
+        self.normalisation = normalisation
+        self.log_alpha = nn.Parameter(torch.tensor(log(alpha)))
+        self.log_beta = nn.Parameter(torch.tensor(log(beta) if beta > 0 else -torch.inf))
+        self.logit_gamma = nn.Parameter(torch.tensor(log(gamma / (1 - gamma))))
+
+    def init_state(self, params: Tree) -> Tree:
+        """Zero momenta and step."""
+        return {
+            "step": torch.zeros((), dtype=torch.int64, device=next(iter(params.values())).device),
+            "momentum": tree_map(torch.zeros_like, params),
+            "momenta": features.init_momenta(params),
+        }
+
+    def forward(self, grads: Tree, state: Tree, params: Tree, loss: Tensor) -> tuple[Tree, Tree]:
+        """One inner step, see ``MetaOptimizer.forward``."""
+        del loss
+        momenta = features.update_momenta(state["momenta"], grads)
+        inputs = features.tensor_features(params, grads, momenta, self.normalisation)
+        time = features.time_features(state["step"], self.log_alpha.dtype)
+        outputs = self.function(inputs, time)
+        gamma, alpha, beta = self.logit_gamma.sigmoid(), self.log_alpha.exp(), self.log_beta.exp()
+        momentum = tree_map(lambda m, g: features.ema(m, g, gamma), state["momentum"], grads)
+        updates = tree_map(lambda m, out: -alpha * (m + beta * out.squeeze(-1)), momentum, outputs)
+        return updates, {"step": state["step"] + 1, "momentum": momentum, "momenta": momenta}
+
+    def rebind(self, spec: PermutationSpec) -> Self:
+        """The same theta on another spec, possible when no layer holds coefficients of its own spec."""
+        if any(isinstance(layer, UNFLinear) for layer in self.function.layers) and spec != self.spec:
+            raise ValueError("theta of a UNF layer belongs to one weight space; it cannot move to another spec.")
+        self.spec = spec
+        return self
+
+
+def _check(*, alpha: float, beta: float, gamma: float, num_layers: int, normalisation: str) -> None:
+    if alpha <= 0:
+        raise ValueError(f"alpha must be positive, got {alpha}.")
+    if beta < 0:
+        raise ValueError(f"beta must not be negative, got {beta}.")
+    if not 0 < gamma < 1:
+        raise ValueError(f"gamma must lie between 0 and 1, got {gamma}.")
+    if num_layers < 1:
+        raise ValueError(f"num_layers must be at least 1, got {num_layers}.")
+    if normalisation not in features.NORMALISATIONS:
+        raise ValueError(f"normalisation must be one of {features.NORMALISATIONS}, got {normalisation!r}.")

@@ -1,0 +1,3 @@
+"""Permutation symmetries of weight spaces."""
+
+from learned_opt.symmetry.spec import PermutationSpec as PermutationSpec

@@ -1,0 +1,41 @@
+"""Meta-train, then evaluate on held-out seeds and report. ``python -m learned_opt +task=mlp``."""
+
+import sys
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from learned_opt import cli
+
+
+@hydra.main(version_base="1.3", config_path=cli.config_dir(), config_name="config")
+def run(cfg: DictConfig) -> float:
+    """One run; returns the mean held-out loss, which a sweeper can minimise."""
+    from rich.console import Console
+
+    from learned_opt import build, screens
+    from learned_opt.deploy.weights import save_theta
+
+    folder, console = Path(HydraConfig.get().runtime.output_dir), Console()
+    choices = HydraConfig.get().runtime.choices
+    problem = build.build_problem(cfg, cfg.meta_optimizer, choices["meta_optimizer"])
+    fit = build.build_training(cfg, problem, folder)
+    console.print(screens.first_screen(problem, choices["estimator"], fit.estimator, folder))
+    finished = fit.run()
+    metadata = build.metadata(cfg, problem)
+    save_theta(folder, dict(problem.optimizer.named_parameters()), metadata)
+    if not finished:
+        console.print(screens.interrupted(choices["task"], folder))
+        sys.exit(130)
+    return screens.evaluate_and_report(problem, cfg.compile, metadata, folder, console)
+
+
+def main() -> None:
+    """Entry point of ``python -m learned_opt`` and of the ``learned-opt`` command."""
+    cli.entry_point(run)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Inner problems: what the networks are, what they are trained on. Imports nothing from learned_opt."""

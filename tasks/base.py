@@ -1,0 +1,54 @@
+"""The contract of a task family: a distribution of inner training problems."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+Params = dict[str, Tensor]
+Batch = dict[str, Tensor]
+TaskParams = dict[str, Tensor]  # what tells one task of the family from another; {} when there is only one
+PermutationAxes = tuple[Mapping[str, tuple[str, ...]], frozenset[str]]  # axis names per parameter, fixed names
+
+
+class TaskFamily(ABC):
+    """Inner problems that ``torch.func.vmap`` can run side by side.
+
+    All randomness comes from CPU generators that the caller seeds; every method is pure.
+    """
+
+    name: str
+
+    @abstractmethod
+    def sample(self, generator: torch.Generator) -> TaskParams:
+        """Draw one task; ``{}`` for a family of one."""
+
+    @abstractmethod
+    def init(self, generator: torch.Generator, task: TaskParams) -> Params:
+        """Draw initial parameters."""
+
+    @abstractmethod
+    def batch(self, generator: torch.Generator, task: TaskParams) -> Batch:
+        """Draw one training batch; data that lies on the device is named by index."""
+
+    @abstractmethod
+    def loss(self, params: Params, batch: Batch, task: TaskParams) -> Tensor:
+        """Scalar training loss; vmap, grad and compile go through it."""
+
+    @abstractmethod
+    def evaluate(self, params: Params, task: TaskParams) -> dict[str, Tensor]:
+        """Scalar figures on held-out data, e.g. ``accuracy``; ``{}`` when the task has none."""
+
+    @abstractmethod
+    def permutation_axes(self) -> PermutationAxes:
+        """Permutation name of every axis of every parameter, and the names that are fixed."""
+
+    @abstractmethod
+    def to(self, device: torch.device | str) -> Self:
+        """Move the data to a device, in place."""
+
+    @abstractmethod
+    def describe(self) -> dict[str, Any]:
+        """What identifies the task in reports: network, data, fingerprint, batch size."""

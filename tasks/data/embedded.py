@@ -1,0 +1,27 @@
+"""Data that needs no network: shipped inside the packages that this project depends on."""
+
+import torch
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
+
+from tasks.data.images import LabelledImages
+
+
+def digits(test_fraction: float = 0.2) -> LabelledImages:
+    """The 1,797 handwritten 8x8 digits that scikit-learn ships (UCI ML, test part of NIST SD 3/7).
+
+    Args:
+        test_fraction: share held out, the same fraction of each class; the split is the same in every run.
+
+    Raises:
+        ValueError: the fraction is not between 0 and 1.
+    """
+    if not 0 < test_fraction < 1:
+        raise ValueError(f"test_fraction must lie between 0 and 1, got {test_fraction}.")
+    raw = load_digits()
+    images = torch.tensor(raw.images / 16, dtype=torch.float32).unsqueeze(1)
+    labels = torch.tensor(raw.target, dtype=torch.int64)
+    train, test = train_test_split(
+        range(len(labels)), test_size=test_fraction, stratify=raw.target, random_state=0, shuffle=True
+    )
+    return LabelledImages("digits", images[train], labels[train], images[test], labels[test], num_classes=10)

@@ -1,0 +1,47 @@
+"""The contract of an inner network and the draws of its initial parameters."""
+
+from abc import ABC, abstractmethod
+from math import prod, sqrt
+
+import torch
+from torch import Tensor, nn
+
+from tasks.base import Params, PermutationAxes
+
+
+class Network(nn.Module, ABC):
+    """An nn.Module that is pure under ``torch.func.functional_call`` and knows the names of its axes.
+
+    The first two constructor arguments of every network are ``input_shape`` (without the batch axis) and
+    ``num_outputs``; the task supplies them from its data.
+    """
+
+    @abstractmethod
+    def permutation_axes(self) -> PermutationAxes:
+        """Permutation name of every axis of every parameter, and the names that are fixed."""
+
+    def init(self, generator: torch.Generator) -> Params:
+        """Fresh parameters: weights N(0, 2 / fan_in) (He et al. 2015), biases 0, norm scales 1.
+
+        Args:
+            generator: CPU generator.
+
+        Returns:
+            Params: tensors in the order of ``named_parameters()``.
+        """
+        return {name: _draw(name, parameter, generator) for name, parameter in self.named_parameters()}
+
+
+def _draw(name: str, parameter: Tensor, generator: torch.Generator) -> Tensor:
+    """A tensor of two or more axes is a weight (out, in, ...); vectors are norm scales or biases."""
+    if parameter.ndim >= 2:
+        fan_in = prod(parameter.shape[1:])
+        return torch.randn(parameter.shape, generator=generator) * sqrt(2 / fan_in)
+    return torch.ones(parameter.shape) if name.endswith("weight") else torch.zeros(parameter.shape)
+
+
+def check_sizes(**sizes: int) -> None:
+    """Raise ValueError for a size below 1."""
+    for name, size in sizes.items():
+        if size < 1:
+            raise ValueError(f"{name} must be at least 1, got {size}.")

@@ -1,0 +1,68 @@
+"""Contract tables: one row here puts a new network, family, optimizer or estimator through the common tests."""
+
+from functools import partial
+
+import torch
+
+from learned_opt.optimizers.hand import SGDM, Adam
+from learned_opt.optimizers.unf import UNFOptimizer
+from learned_opt.symmetry import PermutationSpec
+from learned_opt.unf import Pointwise, UNFLinear
+from tasks.data.images import LabelledImages
+from tasks.networks.cnn import CNN
+from tasks.networks.mlp import MLP
+from tasks.quadratic import Quadratic
+from tasks.supervised import Classification
+
+
+def images(shape: tuple[int, ...] = (1, 4, 4), num_classes: int = 3) -> LabelledImages:
+    """Forty images of pure noise; the classes are random."""
+    source = torch.Generator().manual_seed(0)
+    pixels = torch.rand(40, *shape, generator=source)
+    labels = torch.randint(num_classes, (40,), generator=source)
+    return LabelledImages("noise", pixels[:30], labels[:30], pixels[30:], labels[30:], num_classes)
+
+
+NETWORKS = {
+    "mlp": partial(MLP, hidden_sizes=(5,)),
+    "mlp_deep": partial(MLP, hidden_sizes=(5, 4, 5)),
+    "cnn": partial(CNN, channels=(4, 5)),
+    "cnn_norm": partial(CNN, channels=(4, 5), norm=True),
+    "cnn_flatten": partial(CNN, channels=(4,), strides=(2,), pool="flatten"),
+}
+
+FAMILIES = {
+    "quadratic": lambda: Quadratic(dim=6, noise=0.1),
+    **{
+        name: partial(lambda network: Classification("noise", network, images((2, 4, 4)), batch_size=7), network)
+        for name, network in NETWORKS.items()
+    },
+}
+
+OPTIMIZERS = {
+    "sgdm": SGDM,
+    "adam": Adam,
+    "deep_set": partial(UNFOptimizer, head=Pointwise, channels=6, beta=0.1),
+    "unf": partial(UNFOptimizer, channels=6, beta=0.1),
+    "unf_channel": partial(UNFOptimizer, channels=6, beta=0.1, normalisation="channel"),
+    "unf_all": partial(UNFOptimizer, trunk=UNFLinear, channels=4, num_layers=3, beta=0.1),
+}
+
+# made-up weight spaces with repeated names, diagonals and ranks 0 to 4, beside those of the networks
+SPECS = {
+    "vector": PermutationSpec({"b": ("h",)}),
+    "square": PermutationSpec({"w": ("h", "h"), "b": ("h",)}),
+    "rank3": PermutationSpec({"w": ("h", "h", "o"), "v": ("o", "h"), "s": ()}, fixed={"o"}),
+    "rank4": PermutationSpec({"w": ("h", "o", "h", "p"), "v": ("p", "o")}),
+    "cube": PermutationSpec({"w": ("h", "h", "h"), "b": ("h",)}),
+    "mlp": PermutationSpec(*MLP((3,), 4, (5,)).permutation_axes()),
+    "cnn": PermutationSpec(*CNN((2, 4, 4), 3, (4,), (1,)).permutation_axes()),
+}
+SIZES = {"h": 4, "o": 2, "p": 3}
+
+
+def spec_tensors(spec: PermutationSpec, channels: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> dict:
+    """Random tensors ``(*shape, channels)`` that fit a spec; names without a size in SIZES get 3."""
+    source = torch.Generator().manual_seed(seed)
+    shapes = {name: [SIZES.get(axis, 3) for axis in axes] for name, axes in spec.axes.items()}
+    return {n: torch.randn(*shape, channels, generator=source, dtype=dtype) for n, shape in shapes.items()}
