@@ -1,0 +1,1 @@
+"""Meta-train, compare and use learned optimizers."""

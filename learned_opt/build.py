@@ -6,7 +6,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +18,8 @@ from learned_opt import tree
 from learned_opt.cli import PACKAGE, UsageError
 from learned_opt.evaluation.compare import Benchmark
 from learned_opt.memory import keep_freed_memory
-from learned_opt.meta.estimators.base import GradientEstimator
 from learned_opt.meta.callbacks import LastCheckpoint, ProgressBar, StopOnInterrupt, Throughput, Validation
+from learned_opt.meta.estimators.base import GradientEstimator
 from learned_opt.meta.trainer import MetaTrainer, load_checkpoint, quiet_lightning
 from learned_opt.meta.unroll import Unroll
 from learned_opt.optimizers.base import MetaOptimizer
@@ -52,6 +51,8 @@ def usage_errors() -> Iterator[None]:
         yield
     except (ValueError, FileNotFoundError, ConnectionError) as error:
         raise UsageError(str(error)) from error
+    except TypeError as error:
+        raise UsageError(f"a value has the wrong type or a key is unknown: {error}.") from error
 
 
 def build_problem(cfg: DictConfig, meta_optimizer: DictConfig, optimizer_name: str) -> Problem:
@@ -78,6 +79,11 @@ def build_problem(cfg: DictConfig, meta_optimizer: DictConfig, optimizer_name: s
         unroll = Unroll(family, optimizer, cfg.compile, device)
         benchmark: Benchmark = instantiate(cfg.benchmark)
     return Problem(family, optimizer, unroll, benchmark, tree.num_elements(params), optimizer_name)
+
+
+def build_estimator(cfg: DictConfig, unroll: Unroll) -> GradientEstimator:
+    """The meta-gradient estimator of a config."""
+    return instantiate(cfg.estimator)(unroll=unroll, truncation=instantiate(cfg.truncation))
 
 
 @dataclass(frozen=True)
@@ -110,7 +116,7 @@ def build_training(cfg: DictConfig, problem: Problem, folder: Path) -> Training:
     quiet_lightning()
     unroll, chains = problem.unroll, problem.benchmark.num_chains
     with usage_errors():
-        estimator = instantiate(cfg.estimator)(unroll=unroll, truncation=instantiate(cfg.truncation))
+        estimator = build_estimator(cfg, unroll)
         outer = instantiate(cfg.outer_optimizer)
         module = MetaTrainer(
             problem.optimizer, estimator, outer.optimizer, outer.schedule, cfg.seed, cfg.trainer.max_steps
@@ -161,8 +167,11 @@ def provenance(cfg: DictConfig, problem: Problem) -> dict[str, str]:
         "command": " ".join(["python -m", *command_words()]),
         "seed": str(cfg.seed),
         "git": git_revision(),
-        "versions": f"python {platform.python_version()}, torch {torch.__version__}, lightning {version('lightning')}",
-        "machine": f"{platform.system()} {platform.machine()}, {torch.get_num_threads()} threads, {problem.unroll.device}",
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "lightning": lightning.__version__,
+        "machine": f"{platform.system()} {platform.machine()}, {torch.get_num_threads()} threads",
+        "device": str(problem.unroll.device),
     }
 
 

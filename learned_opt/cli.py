@@ -8,6 +8,7 @@ import os
 import re
 import sys
 from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -64,17 +65,32 @@ def entry_point(main: Callable[[], Any], *, needs_task: bool = True) -> None:
         if needs_task:
             check_task_given(sys.argv[1:])
         os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra raise, where it would print and exit by itself
-        from hydra.errors import HydraException
-        from omegaconf.errors import OmegaConfBaseException
-
-        try:
-            main()
-        except (HydraException, OmegaConfBaseException) as error:
-            raise UsageError(describe(error)) from error
+        one_line_errors(main)()
     except UsageError as error:
         fail(str(error))
     finally:
         os.environ.pop("HYDRA_FULL_ERROR", None)
+
+
+def one_line_errors(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Turn errors of bad input into ``fail``.
+
+    Needed around the task function too: what leaves it as an exception, Hydra announces in lines of its own.
+    """
+
+    @wraps(function)
+    def wrapped(*args: Any) -> Any:
+        from hydra.errors import HydraException
+        from omegaconf.errors import OmegaConfBaseException
+
+        try:
+            return function(*args)
+        except UsageError as error:
+            fail(str(error))
+        except (HydraException, OmegaConfBaseException) as error:
+            fail(describe(error))
+
+    return wrapped
 
 
 def fail(message: str) -> NoReturn:

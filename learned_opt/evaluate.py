@@ -1,5 +1,6 @@
 """Evaluate a trained theta. ``python -m learned_opt.evaluate +task=mlp checkpoint=runs/.../theta.safetensors``."""
 
+import os
 from pathlib import Path
 
 import hydra
@@ -10,6 +11,7 @@ from learned_opt import cli
 
 
 @hydra.main(version_base="1.3", config_path=cli.config_dir(), config_name="evaluate")
+@cli.one_line_errors
 def run(cfg: DictConfig) -> float:
     """One evaluation; returns the mean held-out loss."""
     from rich.console import Console
@@ -20,11 +22,11 @@ def run(cfg: DictConfig) -> float:
     checkpoint = Path(cfg.checkpoint)
     with build.usage_errors():
         metadata = load_metadata(checkpoint)
-    meta_optimizer = OmegaConf.create(metadata["meta_optimizer"])
+    meta_optimizer: DictConfig = OmegaConf.create(metadata["meta_optimizer"])  # type: ignore[assignment]
     problem = build.build_problem(cfg, meta_optimizer, metadata["optimizer_name"])
     with build.usage_errors():
         load_theta(checkpoint, problem.optimizer)
-    folder = Path(HydraConfig.get().runtime.output_dir)
+    folder = Path(os.path.relpath(HydraConfig.get().runtime.output_dir))
     cfg.meta_optimizer = meta_optimizer
     origin = {"trained_by": metadata["provenance"], "trained_on": metadata["task"]}
     return screens.evaluate_and_report(

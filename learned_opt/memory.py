@@ -10,8 +10,8 @@ LARGEST_MMAP_THRESHOLD = 32 * 2**20  # bytes; glibc refuses more
 def keep_freed_memory() -> bool:
     """Let glibc keep freed blocks for reuse instead of handing them back to the kernel.
 
-    An inner step frees and allocates tens of blocks of megabytes; returned to the kernel each time, they are zeroed page by
-    page at the next touch, which took a fifth to a half of the time on CPU (LOG.md, 2026-11-22).
+    An inner step frees and allocates tens of blocks of megabytes; returned to the kernel each time, they are zeroed
+    page by page at the next touch (LOG.md, 2026-11-22).
 
     Returns:
         bool: whether the settings took effect; False where the C library is not glibc.

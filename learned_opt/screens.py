@@ -62,7 +62,7 @@ def evaluate_and_report(
     summaries = tables.summarise(rows)
     evaluation = [dict(zip(tables.HEADINGS, tables.cells(summary), strict=True)) for summary in summaries]
     save_theta(folder, dict(problem.optimizer.named_parameters()), {**metadata, "evaluation": evaluation})
-    title = f"{metadata['task']['task']}: {problem.benchmark.num_seeds} held-out seeds, mean [95% interval]"
+    title = f"{metadata['task']['task']}: {problem.benchmark.num_seeds} held-out seeds, mean ± half of the 95% interval"
     console.print(tables.terminal_table(summaries, title))
     for sentence in [*tables.verdicts(rows, name), *warnings]:
         console.print(sentence, highlight=False)

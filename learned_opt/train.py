@@ -1,5 +1,6 @@
 """Meta-train, then evaluate on held-out seeds and report. ``python -m learned_opt +task=mlp``."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from learned_opt import cli
 
 
 @hydra.main(version_base="1.3", config_path=cli.config_dir(), config_name="config")
+@cli.one_line_errors
 def run(cfg: DictConfig) -> float:
     """One run; returns the mean held-out loss, which a sweeper can minimise."""
     from rich.console import Console
@@ -18,7 +20,7 @@ def run(cfg: DictConfig) -> float:
     from learned_opt import build, screens
     from learned_opt.deploy.weights import save_theta
 
-    folder, console = Path(HydraConfig.get().runtime.output_dir), Console()
+    folder, console = Path(os.path.relpath(HydraConfig.get().runtime.output_dir)), Console()
     choices = HydraConfig.get().runtime.choices
     problem = build.build_problem(cfg, cfg.meta_optimizer, choices["meta_optimizer"])
     fit = build.build_training(cfg, problem, folder)

@@ -59,9 +59,7 @@ def num_elements(tree: Tree) -> int:
 
 def global_norm(tree: Tree) -> Tensor:
     """Euclidean norm of all leaves taken as one vector."""
-    return torch.linalg.vector_norm(
-        torch.stack([torch.linalg.vector_norm(leaf) for leaf in leaves(tree)])
-    )
+    return torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(leaf) for leaf in leaves(tree)]))
 
 
 def difference(expected: Sequence[str], actual: Sequence[str]) -> str:

@@ -26,9 +26,7 @@ class Classification(TaskFamily):
         ValueError: the batch size is not positive.
     """
 
-    def __init__(
-        self, name: str, network: Callable[..., Network], data: LabelledImages, batch_size: int = 128
-    ) -> None:
+    def __init__(self, name: str, network: Callable[..., Network], data: LabelledImages, batch_size: int = 128) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}.")
         self.name, self.batch_size = name, batch_size

@@ -144,5 +144,5 @@ def test_init_and_its_errors() -> None:
     assert weight.std().item() == pytest.approx((64 * terms) ** -0.5, rel=0.05)
     assert all((bias == 0).all() for bias in layer.biases.values())
     assert all((w == 0).all() for w in UNFLinear(spec, 2, 2, init="zero").weights.values())
-    with pytest.raises(ValueError, match="init must be one of .* got 'xavier'"):
+    with pytest.raises(ValueError, match=r"init must be one of .* got 'xavier'"):
         UNFLinear(spec, 2, 2, init="xavier")

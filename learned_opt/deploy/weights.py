@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from learned_opt import tree
@@ -28,7 +28,7 @@ def save_theta(folder: Path, theta: dict[str, Tensor], metadata: dict[str, Any])
         Path: the safetensors file.
     """
     path = folder / "theta.safetensors"
-    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in theta.items()}, path)
+    path.write_bytes(save({name: tensor.detach().cpu().contiguous() for name, tensor in theta.items()}))
     text = json.dumps({"format": FORMAT, **metadata}, indent=1)
     path.with_suffix(".json").write_text(text + "\n")
     return path

@@ -52,9 +52,7 @@ class Runs:
 
 
 @torch.no_grad()
-def run_seeds(
-    unroll: Unroll, theta: Tree, split: str, seeds: Sequence[int], horizon: int, num_chains: int
-) -> Runs:
+def run_seeds(unroll: Unroll, theta: Tree, split: str, seeds: Sequence[int], horizon: int, num_chains: int) -> Runs:
     """Train one network per seed.
 
     Args:

@@ -51,8 +51,8 @@ def compare(
 ) -> tuple[dict[str, Entry], list[str]]:
     """Tune the baselines, run everything on the held-out seeds, time the steps.
 
-    A baseline is tuned twice from the same runs: for the mean loss, and, where another learning rate is best for it, for the
-    final loss (entry ``NAME-final``).
+    A baseline is tuned twice from the same runs: for the mean loss, and, where another learning rate is best for it,
+    for the final loss (entry ``NAME-final``).
 
     Args:
         unroll: the inner loop of the learned optimizer.

@@ -9,9 +9,9 @@ from learned_opt.evaluation import plots, tables
 from learned_opt.evaluation.tables import Entry
 
 NOTES = """\
-Mean loss: mean training loss over the horizon, the meta-loss. Final loss: mean training loss over the last 10 inner steps.
-Brackets: 95% bootstrap intervals over held-out seeds (initial weights and batches never used in meta-training or tuning).
-Steps to target: median inner steps to reach the best baseline's final loss, and how many seeds did.
+Mean loss: mean training loss over the horizon, the meta-loss. Final loss: the same over the last 10 inner steps.
+Brackets: 95% bootstrap intervals over held-out seeds, whose weights and batches nothing was trained or tuned on.
+Steps to target: median inner steps to reach the best baseline's final loss, and how many seeds did; lr: tuned.
 ms/step: milliseconds per inner step of one network, measured with all optimizers interleaved."""
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from rich import box
 from rich.table import Table
 
 from learned_opt.evaluation.benchmark import Runs
@@ -78,6 +79,7 @@ def summarise(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
                 "steps_to_target": sorted(reached)[len(reached) // 2] if len(reached) * 2 > len(own) else None,
                 "reached": len(reached),
                 "num_seeds": len(own),
+                "horizon": own[0]["horizon"],
                 "ms_per_step": own[0]["ms_per_step"],
             }
         )
@@ -97,31 +99,42 @@ def verdicts(rows: list[dict[str, Any]], learned: str) -> list[str]:
     return sentences
 
 
-HEADINGS = ("optimizer", "mean loss", "final loss", "accuracy", "steps to target", "ms/step", "tuned lr")
+HEADINGS = ("optimizer", "mean loss", "final loss", "accuracy", "steps to target", "ms/step", "lr")
 
 
-def cells(summary: dict[str, Any]) -> tuple[str, ...]:
-    """A summary as text, in the order of HEADINGS."""
+def cells(summary: dict[str, Any], brief: bool = False) -> tuple[str, ...]:
+    """A summary as text, in the order of HEADINGS; ``brief`` gives half widths in place of intervals."""
     steps, lr = summary["steps_to_target"], summary["learning_rate"]
     reached = f"({summary['reached']}/{summary['num_seeds']})"
     return (
         summary["optimizer"],
-        _interval(summary["mean_loss"]),
-        _interval(summary["final_loss"]),
-        "-" if summary["accuracy"] is None else _interval(summary["accuracy"], 3),
-        f"{'never' if steps is None else steps} {reached}",
+        _interval(summary["mean_loss"], brief),
+        _interval(summary["final_loss"], brief),
+        "-" if summary["accuracy"] is None else _interval(summary["accuracy"], brief, 3),
+        f"{steps or '>' + str(summary['horizon'])} {reached}",
         f"{summary['ms_per_step']:.3f}",
         "-" if lr is None else f"{lr:.3g}",
     )
 
 
+def plain_table(headings: Iterable[str], rows: Iterable[dict[str, Any]]) -> Table:
+    """A rich table of dicts with the headings as keys."""
+    table = Table()
+    for heading in headings:
+        table.add_column(heading, overflow="fold", justify="right")
+    for row in rows:
+        table.add_row(*(str(row[heading]) for heading in headings))
+    return table
+
+
 def terminal_table(summaries: list[dict[str, Any]], title: str) -> Table:
     """A rich table; folds its cells where the terminal is narrow."""
-    table = Table(title=title, title_justify="left")
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1), pad_edge=False)
     for heading in HEADINGS:
-        table.add_column(heading, overflow="fold", justify="left" if heading == "optimizer" else "right")
+        name = heading == "optimizer"
+        table.add_column(heading, overflow="fold", no_wrap=name, justify="left" if name else "right")
     for summary in summaries:
-        table.add_row(*cells(summary))
+        table.add_row(*cells(summary, brief=True))
     return table
 
 
@@ -148,7 +161,9 @@ def _finite(value: Any) -> float | None:
     return float(value) if math.isfinite(value) else None
 
 
-def _interval(interval: Interval, digits: int = 4) -> str:
+def _interval(interval: Interval, brief: bool, digits: int = 4) -> str:
     if not math.isfinite(interval.mean):
         return "diverged"
+    if brief:
+        return f"{interval.mean:.{digits}f} ±{(interval.high - interval.low) / 2:.{digits}f}"
     return f"{interval.mean:.{digits}f} [{interval.low:.{digits}f}, {interval.high:.{digits}f}]"

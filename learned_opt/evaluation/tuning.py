@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
-import torch
+import numpy as np
 from torch import Tensor
 
 from learned_opt import tree
@@ -43,7 +43,7 @@ def log_grid(lowest: float, highest: float, count: int) -> list[float]:
         raise ValueError(f"learning rates must satisfy 0 < lowest < highest, got {lowest} and {highest}.")
     if count < 2:
         raise ValueError(f"count of learning rates must be at least 2, got {count}.")
-    return torch.logspace(*torch.tensor([lowest, highest]).log10().tolist(), count, dtype=torch.float64).tolist()
+    return np.geomspace(lowest, highest, count).tolist()
 
 
 def tune(

@@ -31,7 +31,7 @@ class Throughput(Callback):
     def __init__(self, steps_per_estimate: int) -> None:
         self.steps_per_estimate, self.last = steps_per_estimate, 0.0
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any, **__: Any) -> None:
         """Log the rate since the end of the batch before."""
         now = time.perf_counter()
         if self.last:
@@ -66,7 +66,7 @@ class ProgressBar(Callback):
         self.bar.add_task("compiling", total=trainer.max_steps, completed=trainer.global_step, figures="")
         self.bar.start()
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any, **__: Any) -> None:
         """Move the bar, or print a line."""
         metrics = trainer.callback_metrics
         loss, rate = metrics.get("meta_loss/train"), metrics.get("inner_steps_per_second")
@@ -98,11 +98,11 @@ class Validation(Callback):
             raise ValueError(f"validate_every must be at least 1, got {every}.")
         self.unroll, self.horizon, self.num_chains, self.every = unroll, horizon, num_chains, every
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any, **__: Any) -> None:
         """Validate when it is due and after the last step."""
         if trainer.global_step % self.every and trainer.global_step != trainer.max_steps:
             return
-        theta = {name: p.detach() for name, p in pl_module.meta_optimizer.named_parameters()}
+        theta = {name: p.detach() for name, p in self.unroll.optimizer.named_parameters()}
         many = tree.contiguous(tree.expand(theta, self.num_chains))
         runs = run_seeds(self.unroll, many, "valid", range(self.num_chains), self.horizon, self.num_chains)
         figures = {"meta_loss/valid": runs.mean_loss.mean(), "final_loss/valid": runs.final_loss.mean()}
@@ -122,7 +122,7 @@ class LastCheckpoint(Callback):
             raise ValueError(f"checkpoint_every must be at least 1, got {every}.")
         self.path, self.every = path, every
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any, **__: Any) -> None:
         """Save when it is due."""
         if trainer.global_step % self.every == 0:
             self._save(trainer)
@@ -139,7 +139,7 @@ class LastCheckpoint(Callback):
 
 
 class StopOnInterrupt(Callback):
-    """Ctrl-C ends training after the outer step in flight, so that the checkpoint is whole; a second one ends at once."""
+    """Ctrl-C ends training after the outer step in flight, so the checkpoint is whole; a second one ends at once."""
 
     interrupted = False
 
@@ -152,7 +152,7 @@ class StopOnInterrupt(Callback):
         signal.signal(signal.SIGINT, self.previous)
         print("\nfinishing this outer step, then saving; Ctrl-C again to quit at once", file=sys.stderr)
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any, **__: Any) -> None:
         """Stop when asked to."""
         trainer.should_stop = trainer.should_stop or self.interrupted
 
@@ -175,7 +175,9 @@ def wandb_logger(save_dir: str, project: str, name: str, group: str | None, tags
 
     mode = os.environ.get("WANDB_MODE") or ("online" if wandb.Api().api_key else "offline")
     if mode == "offline":
-        log.info("W&B writes offline to %s/wandb; upload it with: wandb sync %s/wandb/offline-run-*", save_dir, save_dir)
+        log.info(
+            "W&B writes offline to %s/wandb; upload it with: wandb sync %s/wandb/offline-run-*", save_dir, save_dir
+        )
     return WandbLogger(
         save_dir=save_dir, project=project, name=name, group=group, tags=list(tags), offline=mode == "offline"
     )

@@ -23,16 +23,16 @@ from learned_opt.tree import Tree
 class MetaTrainer(lightning.LightningModule):
     """Updates theta with estimated meta-gradients; one Lightning batch is one outer step.
 
-    Optimisation stays automatic: ``training_step`` returns a surrogate whose value is the meta-loss and whose gradient is the
-    estimate, so that gradient averaging over devices, clipping and schedules work as in any Lightning module.
-    All state beside theta and the outer optimizer is ``estimator_state``, a plain attribute (a buffer would be overwritten by
-    rank 0's under DDP) that goes into the checkpoint as it is.
+    Optimisation stays automatic: ``training_step`` returns a surrogate whose value is the meta-loss and whose gradient
+    is the estimate, so that gradient averaging over devices, clipping and schedules work as in any Lightning module.
+    All state beside theta and the outer optimizer is ``estimator_state``, a plain attribute (a buffer would be
+    overwritten by rank 0's under DDP) that goes into the checkpoint as it is.
 
     Args:
         optimizer: the meta-optimizer; its parameters are theta.
         estimator: estimates the meta-gradient.
         outer_optimizer: constructor ``(parameters) -> torch.optim.Optimizer``.
-        schedule: constructor ``(outer optimizer) -> learning rate schedule``, stepped once per outer step; None for none.
+        schedule: constructor ``(outer optimizer) -> schedule``, stepped once per outer step; None for none.
         seed: root of all randomness.
         max_steps: outer steps.
     """
@@ -66,6 +66,7 @@ class MetaTrainer(lightning.LightningModule):
 
     def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
         """One estimate; the batch is a dummy."""
+        assert self.estimator_state is not None, "on_train_start makes it"
         source = generator(self.seed, "estimate", self.global_step)
         theta = {name: parameter.detach() for name, parameter in self.theta.items()}
         estimate, self.estimator_state = self.estimator.estimate(theta, self.estimator_state, source)
@@ -106,7 +107,7 @@ class MetaTrainer(lightning.LightningModule):
 
 def surrogate_loss(theta: Tree, estimate: MetaGradient) -> Tensor:
     """A scalar whose value is the meta-loss and whose gradient with respect to theta is the estimate."""
-    inner = sum((theta[name] * gradient).sum() for name, gradient in estimate.gradient.items())
+    inner = torch.stack([(theta[name] * gradient).sum() for name, gradient in estimate.gradient.items()]).sum()
     return estimate.meta_loss.nan_to_num() + inner - inner.detach()
 
 
@@ -139,6 +140,7 @@ def quiet_lightning() -> None:
         logger.setLevel(logging.WARNING)
     for message in (
         ".*does not have many workers.*",  # the batches are dummies
+        ".*Experiment logs directory.*",  # Hydra made it a moment ago
         ".*dataloader is not resumable.*",
         ".*resuming from a checkpoint that ended before the epoch.*",
         ".*srun.*command is available.*",

@@ -7,10 +7,11 @@ Legend: M chains, K inner steps; a leading M on every leaf of a chains tree, (K,
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import Any, TypedDict
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch._dynamo.exc import TorchDynamoException
 from torch.func import functional_call, grad_and_value, vmap
 
 from learned_opt import tree
@@ -22,12 +23,7 @@ from tasks.base import TaskFamily
 log = logging.getLogger(__name__)
 
 
-class Chains(TypedDict):
-    """M running inner problems."""
-
-    task: Tree
-    params: Tree
-    opt_state: Tree
+Chains = Tree  # M running inner problems: trees ``task``, ``params`` and ``opt_state``
 
 
 class Unroll:
@@ -108,7 +104,7 @@ class _CompiledOrEager:
             return self.eager(*args)
         try:
             return self.active(*args)
-        except (torch._dynamo.exc.TorchDynamoException, torch._inductor.exc.InductorError) as error:
+        except TorchDynamoException as error:
             reason = str(error).strip().splitlines()[0]
             log.warning("torch.compile failed, running eagerly (same results, several times slower): %s", reason)
             self.active = self.eager

@@ -8,6 +8,7 @@ Legend: K sources, D targets, C_in / C_out channels.
 """
 
 from collections.abc import Callable, Mapping
+from itertools import pairwise
 from math import sqrt
 
 import torch
@@ -80,8 +81,8 @@ class UNFLinear(nn.Module):
             weight = self.weights[_key(group.signature)]
             mixed = _mix([reduce(source) for source in group.sources], weight, shared)  # (*kept, D, C_out)
             for target, part in zip(group.targets, mixed.unbind(-2), strict=True):
-                part = _spread(part, target, inputs[target.parameter])
-                outputs[target.parameter] = outputs[target.parameter] + part if target.parameter in outputs else part
+                name, full = target.parameter, _spread(part, target, inputs[target.parameter])
+                outputs[name] = outputs[name] + full if name in outputs else full
         if self.biases:
             outputs = {name: outputs[name] + self.biases[_escape(name)] for name in outputs}
         return {name: outputs[name] for name in inputs}
@@ -152,7 +153,7 @@ class UNF(nn.Module):
         if len(channels) < 2:
             raise ValueError(f"channels must name an input and an output width, got {channels}.")
         kinds = [trunk] * (len(channels) - 2) + [head]
-        sizes = zip(channels[:-1], channels[1:], strict=True)
+        sizes = pairwise(channels)
         self.layers = nn.ModuleList(kind(spec, *size) for kind, size in zip(kinds, sizes, strict=True))
         self.activation = activation
 

@@ -18,10 +18,10 @@ def digits(test_fraction: float = 0.2) -> LabelledImages:
     """
     if not 0 < test_fraction < 1:
         raise ValueError(f"test_fraction must lie between 0 and 1, got {test_fraction}.")
-    raw = load_digits()
-    images = torch.tensor(raw.images / 16, dtype=torch.float32).unsqueeze(1)
-    labels = torch.tensor(raw.target, dtype=torch.int64)
+    pixels, classes = load_digits(return_X_y=True)  # (1797, 64) in 0..16
+    images = torch.tensor(pixels / 16, dtype=torch.float32).reshape(-1, 1, 8, 8)
+    labels = torch.tensor(classes, dtype=torch.int64)
     train, test = train_test_split(
-        range(len(labels)), test_size=test_fraction, stratify=raw.target, random_state=0, shuffle=True
+        range(len(labels)), test_size=test_fraction, stratify=classes, random_state=0, shuffle=True
     )
     return LabelledImages("digits", images[train], labels[train], images[test], labels[test], num_classes=10)

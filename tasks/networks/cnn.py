@@ -49,7 +49,9 @@ class CNN(Network):
             self.head = PositionwiseLinear(widths[-1], self.positions, num_outputs)
 
     @staticmethod
-    def _check(input_shape: Sequence[int], channels: Sequence[int], strides: Sequence[int], size: int, pool: str) -> None:
+    def _check(
+        input_shape: Sequence[int], channels: Sequence[int], strides: Sequence[int], size: int, pool: str
+    ) -> None:
         if len(input_shape) != 3:
             raise ValueError(f"a CNN needs inputs (channels, height, width), got the shape {tuple(input_shape)}.")
         if not channels or len(channels) != len(strides):
@@ -98,7 +100,9 @@ class PositionwiseLinear(nn.Module):
 
     def __init__(self, channels: int, positions: tuple[int, int], num_outputs: int) -> None:
         super().__init__()
-        self.weight = nn.Parameter(nn.init.kaiming_uniform_(nn.Linear(1, 1).weight.new_empty(num_outputs, channels, *positions)))
+        self.weight = nn.Parameter(
+            nn.init.kaiming_uniform_(nn.Linear(1, 1).weight.new_empty(num_outputs, channels, *positions))
+        )
         self.bias = nn.Parameter(self.weight.new_zeros(num_outputs))
 
     def forward(self, inputs: Tensor) -> Tensor:

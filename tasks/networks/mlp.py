@@ -1,6 +1,7 @@
 """Multilayer perceptron."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 from math import prod
 
 from torch import Tensor, nn
@@ -22,7 +23,7 @@ class MLP(Network):
         super().__init__()
         check_sizes(num_outputs=num_outputs, **{f"hidden_sizes[{i}]": size for i, size in enumerate(hidden_sizes)})
         widths = [prod(input_shape), *hidden_sizes, num_outputs]
-        self.layers = nn.ModuleList(nn.Linear(*pair) for pair in zip(widths[:-1], widths[1:], strict=True))
+        self.layers = nn.ModuleList(nn.Linear(*pair) for pair in pairwise(widths))
 
     def forward(self, inputs: Tensor) -> Tensor:
         """``(B, *input_shape) -> (B, num_outputs)``."""

@@ -1,7 +1,7 @@
 """Evolution strategies over one unroll, antithetic.
 
-With ``unroll_length`` equal to the horizon this is full ES, unbiased for the smoothed meta-loss. With a shorter unroll it is
-truncated ES: cheap, but blind to how theta moved the chain before the unroll began.
+With ``unroll_length`` equal to the horizon this is full ES, unbiased for the smoothed meta-loss. With a shorter unroll
+it is truncated ES: cheap, but blind to how theta moved the chain before the unroll began.
 """
 
 import torch
@@ -24,7 +24,7 @@ class ES(GradientEstimator):
         unroll_length: inner steps per estimate.
         sigma: standard deviation of eps.
 
-    Source: Salimans et al. 2017 (arXiv 1703.03864) with antithetic pairs; truncated as in Metz et al. 2019 (1810.10180).
+    Source: Salimans et al. 2017 (arXiv 1703.03864), antithetic pairs; truncated as in Metz et al. 2019 (1810.10180).
     """
 
     def __init__(

@@ -32,8 +32,9 @@ class PairLosses(NamedTuple):
 class AntitheticPairs:
     """Keeps N antithetic pairs running: restarts, perturbations, unrolls.
 
-    A chain restarts at the first unroll boundary at or after its horizon. Restarts are staggered: the first
-    horizon of each pair is cut at a random unroll boundary, so that every part of the horizon is seen at every outer step.
+    A chain restarts at the first unroll boundary at or after its horizon. Restarts are staggered: the first horizon of
+    each pair is cut at an unroll boundary, stratified over the pairs, so that every outer step sees all parts of the
+    horizon in equal shares.
 
     Args:
         unroll: the inner loop.
@@ -43,7 +44,9 @@ class AntitheticPairs:
         sigma: standard deviation of eps.
     """
 
-    def __init__(self, unroll: Unroll, truncation: Truncation, num_tasks: int, unroll_length: int, sigma: float) -> None:
+    def __init__(
+        self, unroll: Unroll, truncation: Truncation, num_tasks: int, unroll_length: int, sigma: float
+    ) -> None:
         if num_tasks < 1:
             raise ValueError(f"num_tasks must be at least 1, got {num_tasks}.")
         if unroll_length < 1:
@@ -58,7 +61,8 @@ class AntitheticPairs:
         root = draw_key(source)
         horizon = self._horizons(root, range(self.num_tasks))
         boundaries = -(-horizon // self.unroll_length)
-        uniform = torch.stack([torch.rand((), generator=generator(root, i, "offset")) for i in range(self.num_tasks)])
+        offset = torch.rand((), generator=generator(root, "offset"))
+        uniform = (torch.arange(self.num_tasks) + offset) / self.num_tasks  # stratified
         chains = self.unroll.start([(root, i) for i in range(self.num_tasks)] * 2)
         return {"chains": chains, "horizon": horizon, "step": (uniform * boundaries).long() * self.unroll_length}
 
@@ -76,7 +80,7 @@ class AntitheticPairs:
         return {"chains": chains, "horizon": horizon, "step": state["step"].where(~finished, 0)}, finished
 
     def perturbations(self, theta: Tree, root: int) -> Tree:
-        """eps ~ N(0, sigma^2), leaves ``(N, *shape)``, one generator for each pair."""
+        """Eps ~ N(0, sigma^2), leaves ``(N, *shape)``, one generator for each pair."""
         sources = [generator(root, i, "eps") for i in range(self.num_tasks)]
 
         def draw(leaf: Tensor) -> Tensor:

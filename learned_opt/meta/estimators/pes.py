@@ -21,8 +21,8 @@ class PES(GradientEstimator):
         unroll_length: inner steps per estimate.
         sigma: standard deviation of eps.
 
-    Source: Vicol et al. 2021 (arXiv 2112.13835), algorithm 2. The loss of an estimate is the mean over one unroll, so the
-    expectation over staggered chains is the gradient of the mean loss over the horizon.
+    Source: Vicol et al. 2021 (arXiv 2112.13835), algorithm 2. The loss of an estimate is the mean over one unroll, so
+    the expectation over staggered chains is the gradient of the mean loss over the horizon.
     """
 
     def __init__(

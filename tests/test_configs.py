@@ -1,0 +1,91 @@
+"""Every YAML: targets import, keys are parameters, tasks and groups compose, no key is dead."""
+
+import inspect
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
+from hydra.utils import get_object, instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from learned_opt import cli
+
+CONFIGS = Path(cli.config_dir())
+GROUPS = ("network", "data", "meta_optimizer", "estimator", "truncation", "outer_optimizer", "logger", "benchmark")
+HYDRA_KEYS = {"_target_", "_partial_"}
+SUPPLIED = {"save_dir"}  # by build.py
+
+
+def composed(*overrides: str, name: str = "config") -> DictConfig:
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        cfg = compose(name, overrides=list(overrides), return_hydra_config=True)
+    HydraConfig.instance().set_config(cfg)
+    return cfg
+
+
+def nodes(cfg: object, path: str = ""):
+    """All nodes with a target, and their paths."""
+    if isinstance(cfg, DictConfig):
+        if "_target_" in cfg:
+            yield path, cfg
+        for key in cfg:
+            if key != "hydra" and not OmegaConf.is_missing(cfg, key):
+                yield from nodes(cfg[key], f"{path}.{key}".lstrip("."))
+
+
+def check_nodes(cfg: DictConfig) -> int:
+    found = list(nodes(cfg))
+    for path, node in found:
+        parameters = inspect.signature(get_object(node["_target_"])).parameters
+        takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+        unknown = set(node) - HYDRA_KEYS - set(parameters)
+        assert takes_any or not unknown, f"{path}: {sorted(unknown)} are no parameters of {node['_target_']}"
+    return len(found)
+
+
+@pytest.mark.parametrize("task", cli.options("task"))
+def test_tasks_compose_and_their_nodes_fit(task) -> None:
+    assert check_nodes(composed(f"+task={task}")) > 8
+
+
+@pytest.mark.parametrize(("group", "choice"), [(g, c) for g in GROUPS for c in cli.options(g)])
+def test_every_choice_of_every_group_composes(group, choice) -> None:
+    cfg = composed("+task=mlp", f"{group}={choice}")
+    assert check_nodes(cfg) > 8
+    assert HydraConfig.get().runtime.choices[group] == choice
+
+
+@pytest.mark.parametrize("name", ["evaluate", "bench"])
+def test_other_entry_points_compose(name) -> None:
+    assert check_nodes(composed("+task=cnn", name=name)) > 8
+
+
+def test_every_yaml_is_reached() -> None:
+    """No file lies outside of the groups that the tests above walk."""
+    files = {path.relative_to(CONFIGS).as_posix() for path in CONFIGS.rglob("*.yaml")}
+    groups = (*GROUPS, "task", "trainer", "callbacks")
+    reached = {f"{group}/{choice}.yaml" for group in groups for choice in cli.options(group)}
+    assert files == reached | {"config.yaml", "evaluate.yaml", "bench.yaml"}
+
+
+def test_no_top_level_key_is_dead() -> None:
+    """Each key is read by name in the entry points, or is referred to by another key."""
+    code = "".join((Path(cli.__file__).parent / f"{name}.py").read_text() for name in ("build", "train", "evaluate"))
+    text = "".join(path.read_text() for path in CONFIGS.rglob("*.yaml"))
+    for key in OmegaConf.load(CONFIGS / "config.yaml"):
+        if key not in ("defaults", "hydra"):
+            assert f"cfg.{key}" in code or f"${{{key}}}" in text, key
+
+
+def test_command_line_wins_over_the_task_file() -> None:
+    cfg = composed("+task=mlp", "network=cnn", "data=cifar10", "data.root=somewhere")
+    assert cfg.task.network["_target_"] == "tasks.networks.cnn.CNN"
+    assert cfg.task.data.root == "somewhere"
+    assert cfg.task.data.name == "cifar10"
+
+
+def test_one_dial_sets_the_horizon_everywhere() -> None:
+    cfg = composed("+task=mlp", "horizon=77")
+    assert instantiate(cfg.truncation).horizon == cfg.benchmark.horizon == 77
+    assert composed("+task=mlp", "horizon=77", "estimator=es").estimator.unroll_length == 77

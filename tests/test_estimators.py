@@ -1,0 +1,206 @@
+"""ES and PES against quadratics whose smoothed meta-gradient is known exactly.
+
+The inner problem is gradient descent on ``1/2 sum h x^2`` from x_0 = 1 with theta = log learning rate, so that every
+loss is a closed form in the learning rates used, and the expectation over perturbations is a Gauss-Hermite quadrature.
+"""
+
+from itertools import product
+from typing import Self
+
+import numpy as np
+import pytest
+import torch
+
+from learned_opt.meta.estimators.es import ES
+from learned_opt.meta.estimators.pes import PES
+from learned_opt.meta.truncation import Constant, LogUniform
+from learned_opt.meta.unroll import Unroll
+from learned_opt.optimizers.base import MetaOptimizer
+from learned_opt.rng import generator
+from learned_opt.symmetry import PermutationSpec
+from tasks.quadratic import Quadratic
+from tests.cases import FAMILIES, OPTIMIZERS
+
+HORIZON, SIGMA, LOG_LR = 6, 0.3, -0.5
+CURVATURES = (1.0, 0.1)
+NODES, WEIGHTS = np.polynomial.hermite_e.hermegauss(40)
+WEIGHTS = WEIGHTS / WEIGHTS.sum()
+
+
+class GradientDescent(MetaOptimizer):
+    """``update = -exp(log_lr) grad``, in float64."""
+
+    def __init__(self, spec: PermutationSpec) -> None:
+        super().__init__(spec)
+        self.log_lr = torch.nn.Parameter(torch.tensor(LOG_LR, dtype=torch.float64))
+
+    def init_state(self, params: dict) -> dict:
+        return {"step": torch.zeros((), dtype=torch.int64)}
+
+    def forward(self, grads: dict, state: dict, params: dict, loss: torch.Tensor) -> tuple[dict, dict]:
+        return {k: -self.log_lr.exp() * g for k, g in grads.items()}, {"step": state["step"] + 1}
+
+    def rebind(self, spec: PermutationSpec) -> Self:
+        self.spec = spec
+        return self
+
+
+def unroll() -> Unroll:
+    family = Quadratic(dim=2, condition=10.0, random_init=False)
+    return Unroll(family, GradientDescent(PermutationSpec(*family.permutation_axes())), compile=False)
+
+
+def mean_loss(log_lrs: list[float], start: int, stop: int) -> float:
+    """Mean loss over steps start..stop-1 when step t uses the learning rate ``exp(log_lrs[t])``."""
+    x, losses = np.ones(2), []
+    for log_lr in log_lrs[:stop]:
+        losses.append(0.5 * np.sum(np.array(CURVATURES) * x**2))
+        x = x * (1 - np.exp(log_lr) * np.array(CURVATURES))
+    return float(np.mean(losses[start:stop]))
+
+
+def es_truth() -> float:
+    """Gradient of ``E_z mean_loss(theta + sigma z)``: ``E[z mean_loss] / sigma``."""
+    values = [mean_loss([LOG_LR + SIGMA * z] * HORIZON, 0, HORIZON) for z in NODES]
+    return float(np.sum(WEIGHTS * NODES * values) / SIGMA)
+
+
+def pes_truth(unroll_length: int) -> float:
+    """Gradient of the horizon's mean loss when each of two unrolls has a perturbation of its own."""
+    assert 2 * unroll_length == HORIZON
+    total = 0.0
+    for (w1, z1), (w2, z2) in product(zip(WEIGHTS, NODES, strict=True), repeat=2):
+        lrs = [LOG_LR + SIGMA * z1] * unroll_length + [LOG_LR + SIGMA * z2] * unroll_length
+        first, second = mean_loss(lrs, 0, unroll_length), mean_loss(lrs, unroll_length, HORIZON)
+        total += w1 * w2 * (z1 * first + (z1 + z2) * second) / 2
+    return total / SIGMA
+
+
+def replicates(estimator, num_unrolls: int, count: int) -> np.ndarray:
+    """Independent estimates: from fresh chains, past the first, staggered horizon, averaged over a full horizon."""
+    theta = {"log_lr": torch.tensor(LOG_LR, dtype=torch.float64)}
+    values = []
+    for replicate in range(count):
+        state, run = estimator.init_state(theta, generator(replicate, "start")), []
+        for step in range(2 * num_unrolls):
+            estimate, state = estimator.estimate(theta, state, generator(replicate, "estimate", step))
+            run.append(estimate.gradient["log_lr"].item())
+        values.append(np.mean(run[num_unrolls:]))
+    return np.array(values)
+
+
+def standard_errors_off(values: np.ndarray, truth: float) -> float:
+    return abs(values.mean() - truth) / (values.std(ddof=1) / np.sqrt(len(values)))
+
+
+def test_es_mean_is_the_true_gradient() -> None:
+    values = replicates(ES(unroll(), Constant(HORIZON), 400, HORIZON, SIGMA), 1, 30)
+    assert standard_errors_off(values, es_truth()) < 3
+    assert values.std(ddof=1) / np.sqrt(len(values)) < 0.02 * abs(es_truth())  # enough draws to notice a bias
+
+
+def test_pes_mean_is_the_true_gradient_and_truncated_es_is_biased() -> None:
+    truth = pes_truth(HORIZON // 2)
+    values = replicates(PES(unroll(), Constant(HORIZON), 400, HORIZON // 2, SIGMA), 2, 30)
+    assert standard_errors_off(values, truth) < 3
+    assert values.std(ddof=1) / np.sqrt(len(values)) < 0.05 * abs(truth)
+    truncated = replicates(ES(unroll(), Constant(HORIZON), 400, HORIZON // 2, SIGMA), 2, 30)
+    assert standard_errors_off(truncated, truth) > 10  # negative control: the test can tell
+
+
+def test_pes_over_the_whole_horizon_equals_es_on_the_same_draws() -> None:
+    theta = {"log_lr": torch.tensor(LOG_LR, dtype=torch.float64)}
+    es, pes = (kind(unroll(), Constant(HORIZON), 8, HORIZON, SIGMA) for kind in (ES, PES))
+    states = es.init_state(theta, generator("start")), pes.init_state(theta, generator("start"))
+    for step in range(4):
+        left, es_state = es.estimate(theta, states[0], generator(step))
+        right, pes_state = pes.estimate(theta, states[1], generator(step))
+        states = es_state, pes_state
+        assert torch.equal(left.gradient["log_lr"], right.gradient["log_lr"])
+        assert left.gradient["log_lr"] != 0
+
+
+ESTIMATORS = {"es": ES, "pes": PES}
+
+
+def on_network(kind, optimizer: str = "unf", **settings):
+    family = FAMILIES["mlp"]()
+    torch.manual_seed(0)
+    meta = OPTIMIZERS[optimizer](PermutationSpec(*family.permutation_axes()))
+    inner = Unroll(family, meta, compile=False)
+    values = {"truncation": Constant(6), "num_tasks": 4, "unroll_length": 2, "sigma": 0.01} | settings
+    return kind(inner, **values), {k: p.detach() for k, p in meta.named_parameters()}
+
+
+@pytest.mark.parametrize("kind", ESTIMATORS.values(), ids=ESTIMATORS)
+def test_contract(kind) -> None:
+    estimator, theta = on_network(kind)
+    state = estimator.init_state(theta, generator("start"))
+    for step in range(5):
+        before = {k: v.clone() for k, v in theta.items()}
+        estimate, after = estimator.estimate(theta, state, generator(step))
+        again, _ = estimator.estimate(theta, state, generator(step))
+        assert all(torch.equal(before[k], theta[k]) for k in theta)  # pure
+        for key, value in theta.items():
+            assert estimate.gradient[key].shape == value.shape
+            assert estimate.gradient[key].isfinite().all()
+            assert torch.equal(estimate.gradient[key], again.gradient[key])  # a function of state and generator
+        assert estimate.num_inner_steps == 2 * 4 * 2
+        assert estimate.meta_loss.isfinite()
+        state = after
+
+
+@pytest.mark.parametrize("kind", ESTIMATORS.values(), ids=ESTIMATORS)
+def test_restarts_come_at_the_horizon_and_are_staggered(kind) -> None:
+    estimator, theta = on_network(kind, num_tasks=32)
+    state = estimator.init_state(theta, generator("start"))
+    assert set(state["step"].tolist()) == {0, 2, 4}
+    for step in range(7):
+        _, after = estimator.estimate(theta, state, generator(step))
+        expected = torch.where(state["step"] >= 6, 0, state["step"]) + 2
+        assert torch.equal(after["step"], expected)
+        inner = after["chains"]["opt_state"]["step"][:32]
+        fresh = state["step"] >= 6
+        assert (inner[fresh] == 2).all()  # a restarted chain has made one unroll
+        state = after
+    assert torch.equal(state["chains"]["opt_state"]["step"][32:], state["chains"]["opt_state"]["step"][:32])
+
+
+@pytest.mark.parametrize("kind", ESTIMATORS.values(), ids=ESTIMATORS)
+def test_a_pair_that_diverges_is_left_out_counted_and_restarted(kind) -> None:
+    estimator, theta = on_network(kind, optimizer="sgdm")
+    state = estimator.init_state(theta, generator("start"))
+    healthy, _ = estimator.estimate(theta, state, generator(0))
+    state["chains"]["params"]["layers.0.weight"][1] = torch.nan  # the plus chain of pair 1
+    estimate, after = estimator.estimate(theta, state, generator(0))
+    assert (estimate.num_nonfinite.item(), healthy.num_nonfinite.item()) == (1, 0)
+    assert all(leaf.isfinite().all() for leaf in estimate.gradient.values())
+    assert estimate.meta_loss.isfinite()
+    following, _ = estimator.estimate(theta, after, generator(1))
+    assert following.num_nonfinite == 0
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"sigma": -1.0}, "sigma must be positive, got -1.0."),
+        ({"num_tasks": 0}, "num_tasks must be at least 1, got 0."),
+        ({"unroll_length": 0}, "unroll_length must be at least 1, got 0."),
+    ],
+)
+@pytest.mark.parametrize("kind", ESTIMATORS.values(), ids=ESTIMATORS)
+def test_bad_values_are_named(kind, settings, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        on_network(kind, **settings)
+
+
+def test_truncations() -> None:
+    draws = [LogUniform(10, 1000).sample(generator(i)) for i in range(2000)]
+    assert 10 <= min(draws) < 12
+    assert 900 < max(draws) <= 1000
+    assert np.mean([draw < 100 for draw in draws]) == pytest.approx(0.5, abs=0.04)  # 100 is the middle in log scale
+    assert Constant(7).sample(generator(0)) == 7
+    with pytest.raises(ValueError, match="horizon must be at least 1, got 0"):
+        Constant(0)
+    with pytest.raises(ValueError, match="1 <= shortest <= longest, got 5, 4"):
+        LogUniform(5, 4)

@@ -1,0 +1,222 @@
+"""Every meta-optimizer through the contract, and each against its closed form or reference."""
+
+import pytest
+import torch
+from torch.func import functional_call, vmap
+
+from learned_opt import tree
+from learned_opt.optimizers import features
+from learned_opt.optimizers.hand import SGDM, Adam
+from learned_opt.optimizers.unf import UNFOptimizer
+from learned_opt.symmetry import PermutationSpec
+from learned_opt.unf import Pointwise, UNFLinear
+from tasks.networks.cnn import CNN
+from tasks.networks.mlp import MLP
+from tests.cases import OPTIMIZERS, SPECS, spec_tensors
+
+SPEC = SPECS["mlp"]
+
+
+def tensors(seed: int, spec: PermutationSpec = SPEC, dtype: torch.dtype = torch.float64) -> dict:
+    return {name: value.squeeze(-1) for name, value in spec_tensors(spec, 1, seed, dtype).items()}
+
+
+def make(name: str, spec: PermutationSpec = SPEC) -> torch.nn.Module:
+    torch.manual_seed(0)
+    return OPTIMIZERS[name](spec).double()
+
+
+def warm_state(optimizer: torch.nn.Module, steps: int = 3) -> tuple[dict, dict]:
+    """Parameters and opt_state after a few steps on random gradients."""
+    params = tensors(0, optimizer.spec)
+    state = optimizer.init_state(params)
+    for seed in range(1, steps + 1):
+        updates, state = optimizer(tensors(seed, optimizer.spec), state, params, torch.tensor(1.0))
+        params = tree.add(params, updates)
+    return params, state
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_shapes_dtypes_and_step_are_kept(name) -> None:
+    optimizer = make(name)
+    params, state = warm_state(optimizer)
+    updates, after = optimizer(tensors(9), state, params, torch.tensor(1.0))
+    for key, value in params.items():
+        assert updates[key].shape == value.shape
+        assert updates[key].dtype == value.dtype
+        assert updates[key].isfinite().all()
+    for old, new in zip(tree.leaves(state), tree.leaves(after), strict=True):
+        assert (old.shape, old.dtype) == (new.shape, new.dtype)
+    assert (state["step"].item(), after["step"].item()) == (3, 4)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_vmap_over_theta_equals_loop(name) -> None:
+    optimizer = make(name)
+    params, state = warm_state(optimizer)
+    theta = dict(optimizer.named_parameters())
+    scales = [0.9, 1.0, 1.1]
+    many = tree.stack([tree.tree_map(lambda leaf, s=s: leaf.detach() * s, theta) for s in scales])
+    grads, loss = tensors(9), torch.tensor(1.0)
+    batched, _ = vmap(lambda t: functional_call(optimizer, t, (grads, state, params, loss)))(many)
+    for i in range(len(scales)):
+        alone, _ = functional_call(optimizer, {k: v[i] for k, v in many.items()}, (grads, state, params, loss))
+        for key, value in alone.items():
+            torch.testing.assert_close(batched[key][i], value, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_every_meta_parameter_gets_a_gradient(name) -> None:
+    optimizer = make(name)
+    params, state = warm_state(optimizer)
+    updates, _ = optimizer(tensors(9), state, params, torch.tensor(1.0))
+    sum((update**2).sum() for update in updates.values()).backward()
+    for key, parameter in optimizer.named_parameters():
+        assert parameter.grad is not None, key
+        assert parameter.grad.abs().max() > 0, key
+
+
+@pytest.mark.parametrize("spec_name", ["mlp", "cnn", "rank3"])
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_one_step_commutes_with_permutation(name, spec_name) -> None:
+    spec = SPECS[spec_name]
+    optimizer = make(name, spec)
+    params, state = warm_state(optimizer)
+    grads, loss = tensors(9, spec), torch.tensor(1.0)
+    element = spec.draw(params, torch.Generator().manual_seed(1), with_fixed=True)
+
+    def permute_state(state: dict) -> dict:
+        return {k: spec.apply(v, element) if isinstance(v, dict) else v for k, v in state.items()}
+
+    updates, after = optimizer(grads, state, params, loss)
+    moved, moved_after = optimizer(spec.apply(grads, element), permute_state(state), spec.apply(params, element), loss)
+    for key, value in spec.apply(updates, element).items():
+        torch.testing.assert_close(moved[key], value, rtol=0, atol=1e-10)
+    for left, right in zip(tree.leaves(moved_after), tree.leaves(permute_state(after)), strict=True):
+        torch.testing.assert_close(left, right, rtol=0, atol=1e-12)
+
+
+def test_a_permuted_gradient_alone_changes_the_step() -> None:
+    """Negative control of the test above."""
+    optimizer = make("unf")
+    params, state = warm_state(optimizer)
+    grads = tensors(9)
+    broken = {k: v.roll(1, 0) if k == "layers.0.weight" else v for k, v in grads.items()}
+    updates, _ = optimizer(grads, state, params, torch.tensor(1.0))
+    moved, _ = optimizer(broken, state, params, torch.tensor(1.0))
+    assert (moved["layers.0.weight"] - updates["layers.0.weight"].roll(1, 0)).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("head", [UNFLinear, Pointwise])
+def test_beta_zero_is_sgdm_bit_for_bit(head) -> None:
+    learned = UNFOptimizer(SPEC, head=head, alpha=0.3, beta=0.0, gamma=0.8)
+    plain = SGDM(SPEC, lr=0.3, gamma=0.8)
+    params = tensors(0, dtype=torch.float32)
+    states = learned.init_state(params), plain.init_state(params)
+    for seed in range(1, 6):
+        grads = tensors(seed, dtype=torch.float32)
+        left, state_left = learned(grads, states[0], params, torch.tensor(1.0))
+        right, state_right = plain(grads, states[1], params, torch.tensor(1.0))
+        states = state_left, state_right
+        assert all(torch.equal(left[k], right[k]) for k in params)
+        params = tree.add(params, left)
+
+
+@pytest.mark.parametrize(
+    ("ours", "reference"),
+    [
+        # our momentum is an average, torch's a sum: lr differs by 1 / (1 - gamma)
+        (lambda: SGDM(SPEC, lr=0.5, gamma=0.9), lambda p: torch.optim.SGD(p, lr=0.05, momentum=0.9)),
+        (lambda: Adam(SPEC, lr=0.01), lambda p: torch.optim.Adam(p, lr=0.01)),
+    ],
+    ids=["sgdm", "adam"],
+)
+def test_hand_designed_optimizers_equal_torch_optim(ours, reference) -> None:
+    """The tolerance is theta's: hyper-parameters are stored as float32 logs and logits."""
+    optimizer = ours().double()
+    params = tensors(0)
+    mirror = {k: v.clone().requires_grad_() for k, v in params.items()}
+    peer, state = reference(mirror.values()), optimizer.init_state(params)
+    for seed in range(1, 21):
+        grads = tensors(seed)
+        updates, state = optimizer(grads, state, params, torch.tensor(1.0))
+        params = tree.add(params, updates)
+        for key, value in mirror.items():
+            value.grad = grads[key].clone()
+        peer.step()
+    for key, value in mirror.items():
+        torch.testing.assert_close(params[key], value.detach(), rtol=1e-5, atol=1e-5)
+
+
+def num_theta(optimizer: torch.nn.Module) -> int:
+    return tree.num_elements(dict(optimizer.named_parameters()))
+
+
+def test_published_parameter_counts() -> None:
+    """papers.md 1.4; the CNN's published 7,369 contains a clash of two names, the exact spec has 5,513."""
+    mlp = PermutationSpec(*MLP((1, 8, 8), 10, (32,)).permutation_axes())
+    assert num_theta(UNFOptimizer(mlp)) == 3783
+    assert num_theta(UNFOptimizer(mlp, head=Pointwise)) == 2788
+    cnn = PermutationSpec(*CNN((3, 16, 16), 10).permutation_axes())
+    assert num_theta(UNFOptimizer(cnn)) == 5513
+    authors = PermutationSpec(
+        {
+            "conv0.w": ("0", "-2", "0", "1"),  # the height axis shares the name of the input channels
+            "conv0.b": ("1",),
+            "conv1.w": ("-1", "-3", "1", "2"),
+            "conv1.b": ("2",),
+            "linear.w": ("2", "3"),
+            "linear.b": ("3",),
+        }
+    )
+    assert num_theta(UNFOptimizer(authors)) == 7369
+
+
+def test_momenta_and_time_features() -> None:
+    params = {"w": torch.zeros(2, dtype=torch.float64)}
+    momenta = features.init_momenta(params)
+    for _ in range(7):  # a constant gradient g gives g (1 - decay^7)
+        momenta = features.update_momenta(momenta, {"w": torch.tensor([1.0, -2.0], dtype=torch.float64)})
+    decays = torch.tensor(features.MOMENTUM_DECAYS, dtype=torch.float64)
+    expected = torch.tensor([1.0, -2.0], dtype=torch.float64)[:, None] * (1 - decays**7)
+    torch.testing.assert_close(momenta["w"], expected)
+    time = features.time_features(torch.tensor(30), torch.float64)
+    assert time.shape == (11,)
+    assert time[3] == 0  # tau = 30
+    assert time[0] == pytest.approx(1.0)
+    assert features.NUM_FEATURES == 19
+
+
+def test_normalisations() -> None:
+    params, grads, momenta = {"w": torch.full((4,), 5.0)}, {"w": torch.full((4,), 0.1)}, {"w": torch.zeros(4, 6)}
+    joint = features.tensor_features(params, grads, momenta, "joint")["w"]
+    rms = (1e-5 + (1.0**2 + 0.1**2) / 8) ** 0.5  # the parameter is clipped to 1, six channels are 0
+    torch.testing.assert_close(joint[0], torch.tensor([1.0, 0.1, 0, 0, 0, 0, 0, 0]) / rms)
+    channel = features.tensor_features(params, grads, momenta, "channel")["w"]
+    torch.testing.assert_close(channel[0], torch.tensor([1.0, 1, 0, 0, 0, 0, 0, 0]))
+
+
+def test_rebind() -> None:
+    other = SPECS["square"]
+    for pointwise in (SGDM(SPEC), Adam(SPEC), UNFOptimizer(SPEC, head=Pointwise)):
+        assert pointwise.rebind(other).spec == other
+    with pytest.raises(ValueError, match="belongs to one weight space"):
+        UNFOptimizer(SPEC).rebind(other)
+
+
+@pytest.mark.parametrize(
+    ("make_bad", "message"),
+    [
+        (lambda: SGDM(SPEC, lr=-1), "lr must be positive, got -1"),
+        (lambda: Adam(SPEC, beta2=1.0), "beta2 must lie between 0 and 1, got 1.0"),
+        (lambda: Adam(SPEC, eps=0), "eps must be positive"),
+        (lambda: UNFOptimizer(SPEC, alpha=0), "alpha must be positive"),
+        (lambda: UNFOptimizer(SPEC, beta=-1), "beta must not be negative"),
+        (lambda: UNFOptimizer(SPEC, gamma=1), "gamma must lie between 0 and 1"),
+        (lambda: UNFOptimizer(SPEC, num_layers=0), "num_layers must be at least 1"),
+        (lambda: UNFOptimizer(SPEC, normalisation="none"), "normalisation must be one of"),
+    ],
+)
+def test_bad_values_are_named(make_bad, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        make_bad()

@@ -1,0 +1,155 @@
+"""Meta-training under Lightning: the surrogate, resume, checkpoints, a theta on disk."""
+
+import json
+import os
+import signal
+
+import lightning
+import pytest
+import torch
+
+from learned_opt import tree
+from learned_opt.deploy.weights import load_theta, save_theta
+from learned_opt.meta.callbacks import LastCheckpoint, StopOnInterrupt, Throughput, Validation
+from learned_opt.meta.estimators.base import MetaGradient
+from learned_opt.meta.estimators.pes import PES
+from learned_opt.meta.trainer import MetaTrainer, load_checkpoint, quiet_lightning, surrogate_loss
+from learned_opt.meta.truncation import Constant
+from learned_opt.meta.unroll import Unroll
+from learned_opt.symmetry import PermutationSpec
+from tests.cases import FAMILIES, OPTIMIZERS
+
+STEPS = 6
+
+
+def make_module(optimizer: str = "unf", steps: int = STEPS) -> MetaTrainer:
+    family = FAMILIES["mlp"]()
+    torch.manual_seed(0)
+    meta = OPTIMIZERS[optimizer](PermutationSpec(*family.permutation_axes()))
+    estimator = PES(Unroll(family, meta, compile=False), Constant(4), 3, 2, 0.01)
+
+    def outer(parameters) -> torch.optim.Optimizer:
+        return torch.optim.Adam(parameters, lr=0.01)
+
+    def schedule(optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LRScheduler:
+        return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
+
+    return MetaTrainer(meta, estimator, outer, schedule, seed=0, max_steps=steps)
+
+
+def fit(module: MetaTrainer, folder, *callbacks, steps: int = STEPS, ckpt=None) -> lightning.Trainer:
+    quiet_lightning()
+    trainer = lightning.Trainer(
+        max_steps=steps,
+        max_epochs=-1,
+        accelerator="cpu",
+        gradient_clip_val=1.0,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=folder,
+        callbacks=[LastCheckpoint(folder / "last.ckpt", every=100), *callbacks],
+    )
+    trainer.fit(module, ckpt_path=ckpt, weights_only=True)
+    return trainer
+
+
+def test_surrogate_has_the_loss_as_value_and_the_estimate_as_gradient() -> None:
+    theta = {"a": torch.randn(3, requires_grad=True), "b": torch.randn((), requires_grad=True)}
+    gradient = {"a": torch.tensor([1.0, -2.0, 3.0]), "b": torch.tensor(0.5)}
+    loss = surrogate_loss(theta, MetaGradient(gradient, torch.tensor(7.0), 0, torch.tensor(0)))
+    loss.backward()
+    assert loss.item() == pytest.approx(7.0, abs=1e-5)
+    assert all(torch.equal(theta[k].grad, gradient[k]) for k in theta)
+
+
+def test_resuming_equals_going_on_bit_for_bit(tmp_path) -> None:
+    straight = make_module()
+    fit(straight, tmp_path / "straight")
+    first = make_module()
+    fit(first, tmp_path / "halves", steps=STEPS // 2)
+    second = make_module()
+    ckpt = load_checkpoint(str(tmp_path / "halves" / "last.ckpt"), second.meta_optimizer)
+    fit(second, tmp_path / "halves", ckpt=ckpt)
+    assert all(torch.equal(straight.theta[k], second.theta[k]) for k in straight.theta)
+    assert any(not torch.equal(first.theta[k], second.theta[k]) for k in first.theta)
+    states = straight.estimator_state, second.estimator_state
+    assert all(torch.equal(a, b) for a, b in zip(*map(tree.leaves, states), strict=True))
+    assert not list((tmp_path / "halves").glob("*.partial"))
+
+
+def test_metrics_are_logged(tmp_path) -> None:
+    module = make_module()
+    validation = Validation(module.estimator.pairs.unroll, horizon=4, num_chains=2, every=3)
+    trainer = fit(module, tmp_path, validation, Throughput(12))
+    names = {"meta_loss/train", "meta_loss/valid", "final_loss/valid", "meta_grad_norm", "inner_steps_per_second"}
+    assert names <= set(trainer.callback_metrics)
+    assert all(trainer.callback_metrics[name].isfinite() for name in names)
+
+
+def test_interrupt_ends_after_the_step_and_leaves_a_whole_checkpoint(tmp_path, capsys) -> None:
+    class Interrupt(lightning.Callback):
+        def on_train_batch_start(self, trainer, *_) -> None:
+            if trainer.global_step == 2:
+                os.kill(os.getpid(), signal.SIGINT)
+
+    before = signal.getsignal(signal.SIGINT)
+    stop, module = StopOnInterrupt(), make_module()
+    trainer = fit(module, tmp_path, stop, Interrupt())
+    assert stop.interrupted
+    assert trainer.global_step == 3
+    assert signal.getsignal(signal.SIGINT) is before
+    assert "Ctrl-C again" in capsys.readouterr().err
+    resumed, straight = make_module(), make_module()
+    fit(resumed, tmp_path, ckpt=tmp_path / "last.ckpt")
+    fit(straight, tmp_path / "straight")
+    assert all(torch.equal(straight.theta[k], resumed.theta[k]) for k in straight.theta)
+
+
+def test_checkpoints_that_do_not_fit_are_refused(tmp_path) -> None:
+    fit(make_module("sgdm"), tmp_path, steps=1)
+    unf = make_module("unf").meta_optimizer
+    with pytest.raises(ValueError, match=r"another architecture: missing: .*log_alpha.*unexpected: log_lr"):
+        load_checkpoint(str(tmp_path / "last.ckpt"), unf)
+    with pytest.raises(ValueError, match=r"there is none at nowhere.ckpt"):
+        load_checkpoint("nowhere.ckpt", unf)
+    (tmp_path / "cut.ckpt").write_bytes((tmp_path / "last.ckpt").read_bytes()[:1000])
+    with pytest.raises(ValueError, match=r"damaged or not a checkpoint"):
+        load_checkpoint(str(tmp_path / "cut.ckpt"), unf)
+    torch.save({"state_dict": {}}, tmp_path / "other.ckpt")
+    with pytest.raises(ValueError, match=r"no checkpoint of meta-training"):
+        load_checkpoint(str(tmp_path / "other.ckpt"), unf)
+
+
+def test_theta_survives_the_disk(tmp_path) -> None:
+    written, read = make_module().meta_optimizer, make_module().meta_optimizer
+    with torch.no_grad():
+        for parameter in written.parameters():
+            parameter.normal_()
+    path = save_theta(tmp_path, dict(written.named_parameters()), {"spec": written.spec.as_dict()})
+    load_theta(path, read)
+    theta = dict(read.named_parameters())
+    assert all(torch.equal(theta[k], p) for k, p in written.named_parameters())
+    assert json.loads(path.with_suffix(".json").read_text())["format"] == 1
+
+
+def test_a_theta_that_does_not_fit_is_refused(tmp_path) -> None:
+    optimizer = make_module().meta_optimizer
+    path = save_theta(tmp_path, dict(optimizer.named_parameters()), {"spec": optimizer.spec.as_dict()})
+    cnn = FAMILIES["cnn"]()
+    other = OPTIMIZERS["unf"](PermutationSpec(*cnn.permutation_axes()))
+    with pytest.raises(ValueError, match=r"another network.*missing: convs.0.weight.*unexpected: layers.0.weight"):
+        load_theta(path, other)
+    wider = type(optimizer)(optimizer.spec, channels=7)
+    with pytest.raises(ValueError, match=r"log_alpha|has shape \(19, 6\), the optimizer needs \(19, 7\)"):
+        load_theta(path, wider)
+    path.write_bytes(path.read_bytes()[:50])
+    with pytest.raises(ValueError, match=r"is damaged"):
+        load_theta(path, optimizer)
+    path.with_suffix(".json").write_text('{"format": 99}')
+    with pytest.raises(ValueError, match=r"has format 99, this version reads 1"):
+        load_theta(path, optimizer)
+    path.with_suffix(".json").unlink()
+    with pytest.raises(ValueError, match=r"lacks its theta.json"):
+        load_theta(path, optimizer)

@@ -1,0 +1,106 @@
+"""The inner loop: side by side equals one by one, compiled equals eager, in one piece equals in pieces."""
+
+import logging
+
+import pytest
+import torch
+
+from learned_opt import tree
+from learned_opt.meta.unroll import Unroll
+from learned_opt.optimizers.hand import SGDM
+from learned_opt.symmetry import PermutationSpec
+from tests.cases import FAMILIES, OPTIMIZERS
+
+KEYS = [("test", i) for i in range(3)]
+
+
+def make(family: str, optimizer: str, *, compile: bool = False) -> tuple[Unroll, dict]:
+    problem = FAMILIES[family]()
+    torch.manual_seed(0)
+    meta = OPTIMIZERS[optimizer](PermutationSpec(*problem.permutation_axes()))
+    theta = {k: p.detach().expand(len(KEYS), *p.shape).contiguous() for k, p in meta.named_parameters()}
+    return Unroll(problem, meta, compile=compile), theta
+
+
+def select(many: dict, i: int) -> dict:
+    return tree.tree_map(lambda leaf: leaf[i : i + 1], many)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@torch.no_grad()
+def test_chains_do_not_see_each_other(family, optimizer) -> None:
+    unroll, theta = make(family, optimizer)
+    chains = unroll.start(KEYS)
+    batches = unroll.batches(KEYS, chains, 4)
+    losses, after = unroll.run(theta, chains, batches)
+    assert losses.shape == (4, 3)
+    for i, key in enumerate(KEYS):
+        alone = unroll.start([key])
+        alone_losses, alone_after = unroll.run(select(theta, i), alone, unroll.batches([key], alone, 4))
+        torch.testing.assert_close(alone_losses[:, 0], losses[:, i], rtol=1e-4, atol=1e-5)
+        for left, right in zip(tree.leaves(alone_after), tree.leaves(after), strict=True):
+            torch.testing.assert_close(left[0], right[i], rtol=1e-3, atol=1e-4)
+
+
+@torch.no_grad()
+def test_any_split_of_the_steps_gives_the_same_bits() -> None:
+    unroll, theta = make("mlp", "unf")
+    chains = unroll.start(KEYS)
+    batches = unroll.batches(KEYS, chains, 6)
+    whole, end = unroll.run(theta, chains, batches)
+    first, middle = unroll.run(theta, chains, tree.tree_map(lambda leaf: leaf[:2], batches))
+    second, pieces = unroll.run(theta, middle, tree.tree_map(lambda leaf: leaf[2:], batches))
+    assert torch.equal(whole, torch.cat([first, second]))
+    assert all(torch.equal(a, b) for a, b in zip(tree.leaves(end), tree.leaves(pieces), strict=True))
+
+
+@pytest.mark.parametrize(("family", "optimizer"), [("mlp", "unf"), ("cnn", "unf_all"), ("quadratic", "adam")])
+@torch.no_grad()
+def test_compiled_equals_eager(family, optimizer) -> None:
+    """float32 with other summation orders over five steps; the tolerance is relative to losses of order one."""
+    eager, theta = make(family, optimizer)
+    compiled, _ = make(family, optimizer, compile=True)
+    chains = eager.start(KEYS)
+    batches = eager.batches(KEYS, chains, 5)
+    losses, _ = eager.run(theta, chains, batches)
+    compiled_losses, _ = compiled.run(theta, chains, batches)
+    torch.testing.assert_close(compiled_losses, losses, rtol=1e-4, atol=1e-5)
+    assert not (losses[0] == losses[-1]).any()
+
+
+@torch.no_grad()
+def test_a_diverged_chain_leaves_the_others_alone() -> None:
+    unroll, theta = make("mlp", "sgdm")
+    chains = unroll.start(KEYS)
+    batches = unroll.batches(KEYS, chains, 5)
+    healthy, _ = unroll.run(theta, chains, batches)
+    theta["log_lr"][1] = torch.nan
+    losses, _ = unroll.run(theta, chains, batches)
+    assert losses[1:, 1].isnan().all()
+    assert torch.equal(losses[:, [0, 2]], healthy[:, [0, 2]])
+
+
+@torch.no_grad()
+def test_without_a_compiler_it_says_so_once_and_runs_eagerly(monkeypatch, caplog, tmp_path) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))  # nothing compiled before may help
+    monkeypatch.setattr("torch._inductor.config.cpp.cxx", (None, "no-such-compiler"))
+    torch._dynamo.reset()
+    eager, theta = make("quadratic", "sgdm")
+    broken, _ = make("quadratic", "sgdm", compile=True)
+    chains = eager.start(KEYS)
+    batches = eager.batches(KEYS, chains, 3)
+    with caplog.at_level(logging.WARNING, logger="learned_opt"):
+        losses, _ = broken.run(theta, chains, batches)
+    assert torch.equal(losses, eager.run(theta, chains, batches)[0])
+    warnings = [record for record in caplog.records if record.name.startswith("learned_opt")]
+    assert len(warnings) == 1
+    assert "running eagerly" in warnings[0].message
+    torch._dynamo.reset()
+
+
+def test_optimizer_of_another_network_is_refused() -> None:
+    spec = PermutationSpec({"y": ("coordinate",)})
+    unroll = Unroll(FAMILIES["quadratic"](), SGDM(spec), compile=False)
+    with pytest.raises(ValueError, match="missing: y; unexpected: x"):
+        unroll.optimizer.spec.sizes(unroll.start([("k",)])["params"])
