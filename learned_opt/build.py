@@ -133,6 +133,8 @@ def build_training(cfg: DictConfig, problem: Problem, folder: Path) -> Training:
         trainer = instantiate(
             cfg.trainer, accelerator=unroll.device.type.replace("cuda", "gpu"), callbacks=callbacks, logger=loggers
         )
+        for logger in loggers:
+            logger.log_hyperparams(OmegaConf.to_container(cfg, resolve=True))
         ckpt = load_checkpoint(cfg.ckpt, problem.optimizer) if cfg.ckpt else None
     return Training(module, trainer, estimator, stop, ckpt)
 

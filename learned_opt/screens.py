@@ -1,5 +1,7 @@
 """What a run shows on the terminal, and the comparison that ends it."""
 
+import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +33,13 @@ def first_screen(problem: Problem, estimator_name: str, estimator: GradientEstim
     )
 
 
-def interrupted(task: str, folder: Path) -> str:
-    """How to go on after Ctrl-C."""
+def interrupted(overrides: Sequence[str], folder: Path) -> str:
+    """How to go on after Ctrl-C, with the overrides of the command line."""
+    given = shlex.join(word for word in overrides if not word.startswith("ckpt="))
     return (
         "stopped. The state so far is whole; to go on or to use it:\n"
-        f"  python -m learned_opt +task={task} ckpt={folder}/checkpoints/last.ckpt\n"
-        f"  python -m learned_opt.evaluate +task={task} checkpoint={folder}/theta.safetensors"
+        f"  python -m learned_opt {given} ckpt={folder}/checkpoints/last.ckpt\n"
+        f"  python -m learned_opt.evaluate {given} checkpoint={folder}/theta.safetensors"
     )
 
 

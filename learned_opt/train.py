@@ -29,7 +29,8 @@ def run(cfg: DictConfig) -> float:
     metadata = build.metadata(cfg, problem)
     save_theta(folder, dict(problem.optimizer.named_parameters()), metadata)
     if not finished:
-        console.print(screens.interrupted(choices["task"], folder))
+        overrides = HydraConfig.get().overrides.task
+        console.print(screens.interrupted(overrides, folder), soft_wrap=True, highlight=False)
         sys.exit(130)
     return screens.evaluate_and_report(problem, cfg.compile, metadata, folder, console)
 

@@ -123,7 +123,7 @@ def test_verdict_names_the_best_rival_and_the_direction() -> None:
         return {"optimizer": name, "seed": seed, "mean_loss": loss, "final_loss": 2 * loss}
 
     rows = [row(n, s, base + 0.1 * s) for n, base in (("mine", 1.0), ("a", 3.0), ("b", 2.0)) for s in range(5)]
-    assert tables.verdicts(rows, "mine")[0].startswith("mean loss: mine is ahead of b by -1.0000")
+    assert tables.verdicts(rows, "mine")[0].startswith("mean loss: mine is ahead of b, difference -1.0000")
     assert "behind mine" in tables.verdicts(rows, "b")[0]
     rows[0]["mean_loss"] = None
     assert "behind" in tables.verdicts(rows, "mine")[0]

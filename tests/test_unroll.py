@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from learned_opt import tree
-from learned_opt.meta.unroll import Unroll
+from learned_opt.meta.unroll import Unroll, _warn_once
 from learned_opt.optimizers.hand import SGDM
 from learned_opt.symmetry import PermutationSpec
 from tests.cases import FAMILIES, OPTIMIZERS
@@ -86,12 +86,15 @@ def test_without_a_compiler_it_says_so_once_and_runs_eagerly(monkeypatch, caplog
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))  # nothing compiled before may help
     monkeypatch.setattr("torch._inductor.config.cpp.cxx", (None, "no-such-compiler"))
     torch._dynamo.reset()
+    _warn_once.cache_clear()
     eager, theta = make("quadratic", "sgdm")
     broken, _ = make("quadratic", "sgdm", compile=True)
     chains = eager.start(KEYS)
     batches = eager.batches(KEYS, chains, 3)
     with caplog.at_level(logging.WARNING, logger="learned_opt"):
         losses, _ = broken.run(theta, chains, batches)
+        another, _ = make("quadratic", "sgdm", compile=True)
+        another.run(theta, chains, batches)
     assert torch.equal(losses, eager.run(theta, chains, batches)[0])
     warnings = [record for record in caplog.records if record.name.startswith("learned_opt")]
     assert len(warnings) == 1

@@ -76,7 +76,7 @@ def compare(
             if label == baseline or lr != tuned.best("mean_loss"):
                 at_lr = tree.to(theta_at(constructor, own.optimizer, lr), own.device)
                 contenders[label] = (own, at_lr, lr)
-            if tuned.at_edge(criterion):
+            if label in contenders and tuned.at_edge(criterion):
                 warnings.append(f"the best learning rate of {label} is at the edge of the grid ({lr:.3g}): widen it")
     say(f"running {', '.join(contenders)} on {benchmark.num_seeds} held-out seeds")
     times = time_steps({label: (own, at) for label, (own, at, _) in contenders.items()}, chains)

@@ -95,7 +95,9 @@ def verdicts(rows: list[dict[str, Any]], learned: str) -> list[str]:
         difference = paired_difference(losses[learned], losses[rival])
         word = "ahead of" if difference.high < 0 else "behind" if difference.low > 0 else "level with"
         interval = f"{difference.mean:+.4f} [{difference.low:+.4f}, {difference.high:+.4f}]"
-        sentences.append(f"{figure.replace('_', ' ')}: {learned} is {word} {rival} by {interval} (paired over seeds)")
+        sentences.append(
+            f"{figure.replace('_', ' ')}: {learned} is {word} {rival}, difference {interval} (paired over seeds)"
+        )
     return sentences
 
 

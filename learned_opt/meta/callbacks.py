@@ -1,12 +1,14 @@
 """What happens around outer steps: progress, validation, checkpoints, a clean stop; and the W&B logger."""
 
 import logging
+import netrc
 import os
 import signal
 import sys
 import time
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlparse
 
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
@@ -171,13 +173,22 @@ def wandb_logger(save_dir: str, project: str, name: str, group: str | None, tags
         group: runs to be shown together, e.g. one sweep.
         tags: labels.
     """
-    import wandb
-
-    mode = os.environ.get("WANDB_MODE") or ("online" if wandb.Api().api_key else "offline")
-    if mode == "offline":
+    offline = os.environ.get("WANDB_MODE", "online" if _wandb_key_stored() else "offline") == "offline"
+    if offline:
         log.info(
             "W&B writes offline to %s/wandb; upload it with: wandb sync %s/wandb/offline-run-*", save_dir, save_dir
         )
-    return WandbLogger(
-        save_dir=save_dir, project=project, name=name, group=group, tags=list(tags), offline=mode == "offline"
-    )
+    return WandbLogger(save_dir=save_dir, project=project, name=name, group=group, tags=list(tags), offline=offline)
+
+
+def _wandb_key_stored() -> bool:
+    """Whether this machine holds a key for the W&B server; asks no server, and wandb does not set itself up."""
+    import wandb
+
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    host = urlparse(wandb.Settings().base_url).hostname or ""
+    try:
+        return netrc.netrc(os.environ.get("NETRC")).authenticators(host) is not None
+    except FileNotFoundError:
+        return False

@@ -7,6 +7,7 @@ Legend: M chains, K inner steps; a leading M on every leaf of a chains tree, (K,
 
 import logging
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any
 
 import torch
@@ -93,6 +94,11 @@ class Unroll:
         return loss, {"task": task, "params": tree.add(params, updates), "opt_state": opt_state}
 
 
+@cache
+def _warn_once(reason: str) -> None:
+    log.warning("torch.compile failed, running eagerly (same results, several times slower): %s", reason)
+
+
 class _CompiledOrEager:
     """A compiled function that falls back to eager for good, with one warning, when it cannot be compiled."""
 
@@ -105,7 +111,6 @@ class _CompiledOrEager:
         try:
             return self.active(*args)
         except TorchDynamoException as error:
-            reason = str(error).strip().splitlines()[0]
-            log.warning("torch.compile failed, running eagerly (same results, several times slower): %s", reason)
+            _warn_once(str(error).strip().splitlines()[0])
             self.active = self.eager
             return self.eager(*args)
