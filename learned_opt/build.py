@@ -23,7 +23,9 @@ from learned_opt.meta.estimators.base import GradientEstimator
 from learned_opt.meta.trainer import MetaTrainer, load_checkpoint, quiet_lightning
 from learned_opt.meta.unroll import Unroll
 from learned_opt.optimizers.base import MetaOptimizer
+from learned_opt.symmetry.check import check_function
 from learned_opt.symmetry.spec import PermutationSpec
+from learned_opt.tree import Tree
 from tasks.base import TaskFamily
 
 
@@ -71,14 +73,33 @@ def build_problem(cfg: DictConfig, meta_optimizer: DictConfig, optimizer_name: s
         device = resolve_device(cfg.device)
         family: TaskFamily = instantiate(cfg.task)
         spec = PermutationSpec(*family.permutation_axes())
-        source = torch.Generator().manual_seed(0)
-        params = family.init(source, family.sample(source))
-        spec.sizes(params)
+        params = check_symmetry(family, spec)
         torch.manual_seed(cfg.seed)
         optimizer: MetaOptimizer = instantiate(meta_optimizer)(spec).to(device)
         unroll = Unroll(family, optimizer, cfg.compile, device)
         benchmark: Benchmark = instantiate(cfg.benchmark)
     return Problem(family, optimizer, unroll, benchmark, tree.num_elements(params), optimizer_name)
+
+
+def check_symmetry(family: TaskFamily, spec: PermutationSpec) -> Tree:
+    """Prove that permuting weights by the spec leaves the task's loss as it is; returns the parameters it was tried on.
+
+    Raises:
+        ValueError: the spec does not fit, or is no symmetry; names the parameter and axis.
+    """
+    source = torch.Generator().manual_seed(0)
+    task = family.sample(source)
+    params, batch = family.init(source, task), family.batch(source, task)
+    params = tree.tree_map(lambda p: p + 0.1 * torch.randn(p.shape, generator=source), params)  # biases are 0 at first
+
+    @torch.no_grad()
+    def loss(values: Tree) -> list[torch.Tensor]:
+        return [family.loss(values, batch, task)]
+
+    report = check_function(loss, params, spec, source, num_draws=1, tolerance=1e-4)  # float32 losses
+    if not report.passed:
+        raise ValueError(f"the permutation spec of task {family.name!r} is wrong: {report.findings[0]}.")
+    return params
 
 
 def build_estimator(cfg: DictConfig, unroll: Unroll) -> GradientEstimator:

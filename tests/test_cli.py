@@ -12,6 +12,15 @@ import pytest
 from learned_opt import cli, evaluate, train
 from tasks.networks.mlp import MLP
 
+
+class WrongSymmetry(MLP):
+    """A network that calls its classes interchangeable."""
+
+    def permutation_axes(self):
+        axes, fixed = super().permutation_axes()
+        return axes, fixed - {"output"}
+
+
 TINY = [
     "compile=false",
     "horizon=6",
@@ -135,6 +144,10 @@ def refused(monkeypatch, capsys, tmp_path, main, *arguments: str) -> str:
         (["+task=mlp", "network.hidden_sizes=[0]"], "hidden_sizes[0] must be at least 1, got 0."),
         (["+task=mlp", "data=fashion_mnist", "data.root=."], "data.root: no parquet files in fashion_mnist or ."),
         (["+task=mlp", "network._target_=tests.test_cli.WrongAxes"], "axis 0 of 'layers.0.bias' is named 'hidden0'"),
+        (
+            ["+task=mlp", "network._target_=tests.test_cli.WrongSymmetry"],
+            "wrong: output is no symmetry: permuting axis 0 of layers.1.weight, axis 0 of layers.1.bias changes",
+        ),
         (["+task=mlp", "ckpt=nowhere.ckpt"], "ckpt must be a checkpoint file, but there is none at nowhere.ckpt."),
     ],
 )

@@ -71,7 +71,7 @@ class UNFOptimizer(MetaOptimizer):
         momenta = features.update_momenta(state["momenta"], grads)
         inputs = features.tensor_features(params, grads, momenta, self.normalisation)
         time = features.time_features(state["step"], self.log_alpha.dtype)
-        outputs = self.function(inputs, time)
+        outputs = self.spec.unview(self.function(self.spec.view(inputs), time))
         gamma, alpha, beta = self.logit_gamma.sigmoid(), self.log_alpha.exp(), self.log_beta.exp()
         momentum = tree_map(lambda m, g: features.ema(m, g, gamma), state["momentum"], grads)
         updates = tree_map(lambda m, out: -alpha * (m + beta * out.squeeze(-1)), momentum, outputs)

@@ -6,7 +6,9 @@ kernel positions), which the symmetries of the network leave alone.
 """
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import chain
+from math import prod
 from types import MappingProxyType
 from typing import Any
 
@@ -26,6 +28,9 @@ class PermutationSpec:
         axes: parameter name -> one permutation name per axis, e.g.
             ``{"0.weight": ("hidden", "pixel"), "0.bias": ("hidden",)}``.
         fixed: names whose indices mean something; no symmetry permutes them.
+        views: parameter name -> factors of each of its axes, where one is merged: ``{"weight_ih": ((4, 8), (3,))}``
+            names three axes (gate, hidden, input) of a parameter of shape (32, 3).
+        reasons: why a name is fixed, for people; takes no part in comparisons.
 
     Raises:
         ValueError: ``fixed`` holds a name that no axis has.
@@ -35,20 +40,25 @@ class PermutationSpec:
 
     axes: Mapping[str, tuple[str, ...]]
     fixed: Collection[str] = ()
+    views: Mapping[str, tuple[tuple[int, ...], ...]] = field(default_factory=dict)
+    reasons: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     def __post_init__(self) -> None:
         axes = {parameter: tuple(names) for parameter, names in self.axes.items()}
         object.__setattr__(self, "axes", MappingProxyType(axes))
+        views = {parameter: tuple(map(tuple, factors)) for parameter, factors in self.views.items()}
+        object.__setattr__(self, "views", MappingProxyType(views))
+        object.__setattr__(self, "reasons", MappingProxyType(dict(self.reasons)))
         object.__setattr__(self, "fixed", frozenset(self.fixed))
         unknown = sorted(set(self.fixed) - set(self.names))
         if unknown:
             raise ValueError(f"fixed must hold names of axes, got {unknown}; axes are named {list(self.names)}.")
 
     def __hash__(self) -> int:
-        return hash((tuple(self.axes.items()), self.fixed))
+        return hash((tuple(self.axes.items()), self.fixed, tuple(self.views.items())))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (PermutationSpec, (dict(self.axes), tuple(self.fixed)))
+        return (PermutationSpec, (dict(self.axes), tuple(self.fixed), dict(self.views), dict(self.reasons)))
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -68,8 +78,9 @@ class PermutationSpec:
         if keys:
             raise ValueError(f"the spec does not fit the parameters: {keys}.")
         sizes: dict[str, tuple[int, str]] = {}
+        viewed = self.view(params)
         for parameter, names in self.axes.items():
-            shape = tuple(params[parameter].shape)
+            shape = tuple(viewed[parameter].shape)
             if len(shape) < len(names):
                 raise ValueError(f"the spec gives {parameter!r} the axes {names}, but its shape is {shape}.")
             for axis, name in enumerate(names):
@@ -101,13 +112,34 @@ class PermutationSpec:
 
     def apply(self, params: Mapping[str, Tensor], element: GroupElement) -> dict[str, Tensor]:
         """Permute every named axis by its permutation; trailing axes stay."""
-        permuted = {}
+        permuted = self.view(params)
         for parameter, names in self.axes.items():
-            tensor = params[parameter]
             for axis, name in enumerate(names):
-                tensor = tensor.index_select(axis, element[name].to(tensor.device))
-            permuted[parameter] = tensor
-        return permuted
+                index = element[name].to(permuted[parameter].device)
+                permuted[parameter] = permuted[parameter].index_select(axis, index)
+        return self.unview(permuted)
+
+    def view(self, params: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Split the merged axes, so that every axis of the spec is an axis of the tensor; trailing axes stay.
+
+        Raises:
+            ValueError: a parameter's shape is not the product of its factors.
+        """
+        viewed = {parameter: params[parameter] for parameter in self.axes}
+        for parameter, factors in self.views.items():
+            shape, rank = tuple(params[parameter].shape), len(factors)
+            if shape[:rank] != tuple(map(prod, factors)):
+                raise ValueError(f"the spec splits {parameter!r} into the factors {factors}, but its shape is {shape}.")
+            viewed[parameter] = params[parameter].reshape(*chain.from_iterable(factors), *shape[rank:])
+        return viewed
+
+    def unview(self, viewed: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The inverse of ``view``."""
+        params = dict(viewed)
+        for parameter, factors in self.views.items():
+            tail = viewed[parameter].shape[sum(map(len, factors)) :]
+            params[parameter] = viewed[parameter].reshape(*map(prod, factors), *tail)
+        return params
 
     def permute(self, params: Mapping[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
         """Apply a random symmetry; the fixed names stay."""
@@ -116,4 +148,5 @@ class PermutationSpec:
     def as_dict(self) -> dict[str, Any]:
         """Plain containers, for JSON."""
         axes = {parameter: list(names) for parameter, names in self.axes.items()}
-        return {"axes": axes, "fixed": sorted(self.fixed)}
+        views = {parameter: [list(axis) for axis in factors] for parameter, factors in self.views.items()}
+        return {"axes": axes, "fixed": sorted(self.fixed), "views": views, "reasons": dict(self.reasons)}

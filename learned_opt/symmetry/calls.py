@@ -1,0 +1,72 @@
+"""One operation of a trace, as the rules see it."""
+
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from learned_opt.symmetry.atoms import Atom, Axis, fix
+
+Axes = list[Axis]
+Results = Any  # Axes of the result, or a list of Axes for an operation with several
+PIECES = "tells pieces apart that are used differently"
+PICKED = "picked by index"
+POSITION = "a position in an image or a kernel"
+
+
+class Labelled(NamedTuple):
+    """A tensor of the trace: its value on the example inputs and its axes."""
+
+    value: Tensor
+    axes: Axes
+
+
+class Call(NamedTuple):
+    """One operation.
+
+    Args:
+        name: without namespace and overload, e.g. ``mm``.
+        arguments: by schema name, defaults filled in, tensors as ``Labelled``.
+        result: the value it gave.
+    """
+
+    name: str
+    arguments: dict[str, Any]
+    result: Any
+
+    @property
+    def labelled(self) -> list[Labelled]:
+        """All tensor arguments, those in lists too."""
+        found: list[Labelled] = []
+        for value in self.arguments.values():
+            own = [value] if isinstance(value, Labelled) else value if isinstance(value, list) else []
+            found += [item for item in own if isinstance(item, Labelled)]
+        return found
+
+
+def fresh(size: int, reason: str = "") -> Axis:
+    """A new axis; empty when there is but one index."""
+    return [] if size == 1 else [Atom(size, reason)]
+
+
+def constant_axes(value: Tensor) -> Axes:
+    """A constant may be permuted along the axes on which it does not vary."""
+    axes = []
+    for dim, size in enumerate(value.shape):
+        varies = size > 1 and not bool((value == value.narrow(dim, 0, 1)).all())
+        axes.append(fresh(size, "a constant varies along it" if varies else ""))
+    return axes
+
+
+def not_understood(call: Call) -> Results:
+    """Fix all axes of all arguments; the results get fixed axes of their own."""
+    reason = f"the operation {call.name} is not understood"
+    for labelled in call.labelled:
+        for axis in labelled.axes:
+            fix(axis, reason)
+
+    def results(value: Any) -> Any:
+        return (
+            [fresh(size, reason) for size in value.shape] if isinstance(value, Tensor) else [results(v) for v in value]
+        )
+
+    return results(call.result)

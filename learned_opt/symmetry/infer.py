@@ -1,0 +1,127 @@
+"""Permutation spec of any traceable ``nn.Module``, by tracing its function and following every axis through it."""
+
+import operator
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch._decomp import core_aten_decompositions
+from torch.func import functional_call, functionalize
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils._pytree import tree_leaves
+
+from learned_opt.symmetry.atoms import Atom, fix, leaves
+from learned_opt.symmetry.calls import Axes, Call, Labelled, constant_axes, fresh
+from learned_opt.symmetry.rules import rule_for
+from learned_opt.symmetry.spec import PermutationSpec
+
+
+def infer_permutation_spec(module: nn.Module, *example_inputs: Tensor) -> PermutationSpec:
+    """Find the permutation symmetries of a module's parameters.
+
+    Every axis starts as an atom of its own and is unified with others as the traced operations demand. Axes of inputs
+    and outputs, axes whose order an operation uses, and axes that meet an operation without a rule are fixed, so the
+    result is always a symmetry, at worst a smaller one than the module has.
+
+    Args:
+        module: traced in evaluation mode; its buffers count as permuted along with the parameters only where they do
+            not vary.
+        example_inputs: tensors that ``module(*example_inputs)`` accepts.
+
+    Returns:
+        PermutationSpec: for the parameters of ``module.named_parameters()``. A merged axis (packed attention weights,
+        LSTM gates, flattened maps) is split by ``spec.views``; ``spec.reasons`` says why a name is fixed.
+    """
+    params = dict(module.named_parameters())
+    buffers = {name: _exact(buffer) for name, buffer in module.named_buffers()}
+    was_training = module.training
+    module.eval()
+
+    def function(values: list[Tensor], inputs: list[Tensor]) -> Any:
+        outputs = functional_call(module, dict(zip(params, values, strict=True)) | buffers, tuple(inputs))
+        return [leaf for leaf in tree_leaves(outputs) if isinstance(leaf, Tensor)]
+
+    # in float64, and as if trained: torch has fused kernels for the rest, which hide what they do
+    values, inputs = [_exact(p).requires_grad_() for p in params.values()], list(map(_exact, example_inputs))
+    try:
+        table: Any = core_aten_decompositions()
+        graph = make_fx(functionalize(function), decomposition_table=table)(values, inputs)
+    finally:
+        module.train(was_training)
+    graph.graph.eliminate_dead_code()  # what is not returned ties no axes together
+    tracer = _AxisTracer(graph, [list(map(fresh, p.shape)) for p in values], inputs)
+    with torch.no_grad():
+        tracer.run(*values, *inputs)
+    return _spec_of(dict(zip(params, tracer.param_axes, strict=True)))
+
+
+def _exact(tensor: Tensor) -> Tensor:
+    return tensor.detach().double().clone() if tensor.is_floating_point() else tensor
+
+
+class _AxisTracer(fx.Interpreter):
+    """Runs the graph on the example values and keeps the axes of every result that depends on parameters or inputs."""
+
+    def __init__(self, graph: fx.GraphModule, param_axes: list[Axes], inputs: Sequence[Tensor]) -> None:
+        super().__init__(graph)
+        self.param_axes = param_axes
+        reason = "an axis of the input"
+        leaves_in = [[fresh(size, reason) for size in value.shape] for value in inputs]
+        self.given = iter([*param_axes, *leaves_in])
+        self.axes: dict[fx.Node, Any] = {}
+
+    def run_node(self, n: fx.Node) -> Any:
+        """Compute the value of a node and its axes."""
+        value = super().run_node(n)
+        if n.op == "placeholder":
+            self.axes[n] = next(self.given)
+        elif n.op == "call_function":
+            if any(source in self.axes for source in n.all_input_nodes):
+                self.axes[n] = self._apply(n, value)
+        elif n.op == "output":
+            for source in n.all_input_nodes:
+                for axis in self.axes.get(source, []):
+                    fix(axis, "an axis of the output")
+        return value
+
+    def _apply(self, n: fx.Node, value: Any) -> Any:
+        if n.target is operator.getitem:
+            source, index = n.args
+            return self.axes[source][index]  # type: ignore[index]
+        schema = n.target._schema.arguments  # type: ignore[union-attr]
+        args, kwargs = self.fetch_args_kwargs_from_env(n)
+        nodes = {a.name: node for a, node in zip(schema, n.args, strict=False)} | dict(n.kwargs)
+        plain = {a.name: v for a, v in zip(schema, args, strict=False)} | dict(kwargs)
+        defaults = {a.name: a.default_value for a in schema if a.has_default_value()}
+        arguments = defaults | {name: self._label(nodes[name], plain[name]) for name in plain}
+        call = Call(n.target._schema.name.split("::")[1], arguments, value)  # type: ignore[union-attr]
+        axes = rule_for(n.target)(call)  # type: ignore[arg-type]
+        if n.target._schema.is_mutable:  # type: ignore[union-attr]
+            self.axes[n.args[0]] = axes  # type: ignore[index]
+        return axes
+
+    def _label(self, node: Any, value: Any) -> Any:
+        if isinstance(value, list | tuple):
+            return [self._label(a, b) for a, b in zip(node, value, strict=True)]
+        if not isinstance(value, Tensor):
+            return value
+        return Labelled(value, self.axes[node] if node in self.axes else constant_axes(value))
+
+
+def _spec_of(param_axes: dict[str, Axes]) -> PermutationSpec:
+    """Name the atoms after the first place where they occur."""
+    names: dict[Atom, str] = {}
+    axes: dict[str, tuple[str, ...]] = {}
+    views: dict[str, tuple[tuple[int, ...], ...]] = {}
+    for parameter, own in param_axes.items():
+        parts = [leaves(axis) or [Atom(1, "a single index")] for axis in own]
+        places = [(dim, i, atom) for dim, factors in enumerate(parts) for i, atom in enumerate(factors)]
+        axes[parameter] = tuple(
+            names.setdefault(atom, f"{parameter}[{dim}]" + (f".{i}" if len(parts[dim]) > 1 else ""))
+            for dim, i, atom in places
+        )
+        if len(places) > len(own):
+            views[parameter] = tuple(tuple(atom.size for atom in factors) for factors in parts)
+    reasons = {name: atom.reason for atom, name in names.items() if atom.reason}
+    return PermutationSpec(axes, reasons, views, reasons)
