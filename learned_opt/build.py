@@ -24,6 +24,7 @@ from learned_opt.meta.trainer import MetaTrainer, load_checkpoint, quiet_lightni
 from learned_opt.meta.unroll import Unroll
 from learned_opt.optimizers.base import MetaOptimizer
 from learned_opt.symmetry.check import check_function
+from learned_opt.symmetry.infer import infer_from_function
 from learned_opt.symmetry.spec import PermutationSpec
 from learned_opt.tree import Tree
 from tasks.base import TaskFamily
@@ -72,8 +73,7 @@ def build_problem(cfg: DictConfig, meta_optimizer: DictConfig, optimizer_name: s
     with usage_errors():
         device = resolve_device(cfg.device)
         family: TaskFamily = instantiate(cfg.task)
-        spec = PermutationSpec(*family.permutation_axes())
-        params = check_symmetry(family, spec)
+        params, spec = symmetry_of(family)
         torch.manual_seed(cfg.seed)
         optimizer: MetaOptimizer = instantiate(meta_optimizer)(spec).to(device)
         unroll = Unroll(family, optimizer, cfg.compile, device)
@@ -81,25 +81,27 @@ def build_problem(cfg: DictConfig, meta_optimizer: DictConfig, optimizer_name: s
     return Problem(family, optimizer, unroll, benchmark, tree.num_elements(params), optimizer_name)
 
 
-def check_symmetry(family: TaskFamily, spec: PermutationSpec) -> Tree:
-    """Prove that permuting weights by the spec leaves the task's loss as it is; returns the parameters it was tried on.
+def symmetry_of(family: TaskFamily) -> tuple[Tree, PermutationSpec]:
+    """The family's permutation spec, its own or inferred from its loss, and the parameters on which it was proved.
 
     Raises:
-        ValueError: the spec does not fit, or is no symmetry; names the parameter and axis.
+        ValueError: the spec does not fit, or is no symmetry of the loss; names the parameter and axis.
     """
     source = torch.Generator().manual_seed(0)
     task = family.sample(source)
     params, batch = family.init(source, task), family.batch(source, task)
     params = tree.tree_map(lambda p: p + 0.1 * torch.randn(p.shape, generator=source), params)  # biases are 0 at first
 
-    @torch.no_grad()
     def loss(values: Tree) -> list[torch.Tensor]:
         return [family.loss(values, batch, task)]
 
-    report = check_function(loss, params, spec, source, num_draws=1, tolerance=1e-4)  # float32 losses
+    axes = family.permutation_axes()
+    spec = infer_from_function(loss, params) if axes is None else PermutationSpec(*axes)
+    with torch.no_grad():
+        report = check_function(loss, params, spec, source, num_draws=1, tolerance=1e-4)  # float32 losses
     if not report.passed:
         raise ValueError(f"the permutation spec of task {family.name!r} is wrong: {report.findings[0]}.")
-    return params
+    return params, spec
 
 
 def build_estimator(cfg: DictConfig, unroll: Unroll) -> GradientEstimator:

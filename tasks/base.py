@@ -42,8 +42,8 @@ class TaskFamily(ABC):
         """Scalar figures on held-out data, e.g. ``accuracy``; ``{}`` when the task has none."""
 
     @abstractmethod
-    def permutation_axes(self) -> PermutationAxes:
-        """Permutation name of every axis of every parameter, and the names that are fixed."""
+    def permutation_axes(self) -> PermutationAxes | None:
+        """Permutation name of every axis of every parameter, and the names that are fixed; None to infer them."""
 
     @abstractmethod
     def to(self, device: torch.device | str) -> Self:

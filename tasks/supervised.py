@@ -60,7 +60,7 @@ class Classification(TaskFamily):
         accuracy = (outputs.argmax(-1) == labels).float().mean()
         return {"accuracy": accuracy, "test_loss": functional.cross_entropy(outputs, labels)}
 
-    def permutation_axes(self) -> PermutationAxes:
+    def permutation_axes(self) -> PermutationAxes | None:
         """The network's."""
         return self.network.permutation_axes()
 

@@ -4,13 +4,20 @@ from functools import partial
 
 import torch
 
+from learned_opt.build import symmetry_of
 from learned_opt.optimizers.hand import SGDM, Adam
 from learned_opt.optimizers.unf import UNFOptimizer
 from learned_opt.symmetry import PermutationSpec
 from learned_opt.unf import Pointwise, UNFLinear
+from tasks.base import TaskFamily
 from tasks.data.images import LabelledImages
+from tasks.data.text import TokenText
+from tasks.language import NextToken
 from tasks.networks.cnn import CNN
 from tasks.networks.mlp import MLP
+from tasks.networks.recurrent import GRUCell, LSTMCell, RecurrentNetwork, RNNCell
+from tasks.networks.resnet import ResNet
+from tasks.networks.transformer import Transformer
 from tasks.quadratic import Quadratic
 from tasks.supervised import Classification
 
@@ -28,10 +35,32 @@ NETWORKS = {
     "mlp_deep": partial(MLP, hidden_sizes=(5, 4, 5)),
     "cnn": partial(CNN, channels=(4, 5)),
     "cnn_norm": partial(CNN, channels=(4, 5), norm=True),
+    "resnet": partial(ResNet, channels=(4, 6), groups=2),
     "cnn_flatten": partial(CNN, channels=(4,), strides=(2,), pool="flatten"),
 }
 
+HAND_WRITTEN = [name for name, make in NETWORKS.items() if make((2, 4, 4), 3).permutation_axes() is not None]
+
+SEQUENCE_NETWORKS = {
+    "irnn": partial(RecurrentNetwork, cell=RNNCell, embed_size=3, hidden_size=4),
+    "vanilla_rnn": partial(RecurrentNetwork, cell=partial(RNNCell, identity=False), embed_size=3, hidden_size=4),
+    "gru": partial(RecurrentNetwork, cell=GRUCell, embed_size=3, hidden_size=4),
+    "lstm": partial(RecurrentNetwork, cell=LSTMCell, embed_size=3, hidden_size=4),
+    "transformer": partial(Transformer, width=6, num_blocks=1, num_heads=2, head_size=3, mlp_size=5),
+}
+
+
+def tokens() -> TokenText:
+    """Two hundred tokens of noise, five different ones."""
+    drawn = torch.randint(5, (200,), generator=torch.Generator().manual_seed(0))
+    return TokenText("noise", drawn[:150], drawn[150:], vocab_size=5)
+
+
 FAMILIES = {
+    **{
+        name: partial(lambda network: NextToken("noise", network, tokens(), length=4, batch_size=3), network)
+        for name, network in SEQUENCE_NETWORKS.items()
+    },
     "quadratic": lambda: Quadratic(dim=6, noise=0.1),
     **{
         name: partial(lambda network: Classification("noise", network, images((2, 4, 4)), batch_size=7), network)
@@ -58,6 +87,13 @@ SPECS = {
     "mlp": PermutationSpec(*MLP((3,), 4, (5,)).permutation_axes()),
     "cnn": PermutationSpec(*CNN((2, 4, 4), 3, (4,), (1,)).permutation_axes()),
 }
+
+
+def spec_of(family: TaskFamily) -> PermutationSpec:
+    """The family's own spec, or the one inferred from its loss."""
+    return symmetry_of(family)[1]
+
+
 SIZES = {"h": 4, "o": 2, "p": 3}
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tasks.data import hub
+from tasks.data import hub, source
 from tasks.data.embedded import digits
 from tasks.data.images import LabelledImages
 
@@ -107,7 +107,7 @@ def test_errors_name_the_setting(folder, tmp_path) -> None:
 def test_an_unreachable_hub_fails_fast_and_says_what_to_do(monkeypatch, endpoint) -> None:
     import socket
 
-    monkeypatch.setattr(hub, "PATIENCE", 1.0)
+    monkeypatch.setattr(source, "PATIENCE", 1.0)
     with socket.create_server(("127.0.0.1", 0)) as server:  # accepts and never answers
         address = f"http://127.0.0.1:{server.getsockname()[1]}" if endpoint == "silent" else endpoint
         monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", address)

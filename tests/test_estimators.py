@@ -19,7 +19,7 @@ from learned_opt.optimizers.base import MetaOptimizer
 from learned_opt.rng import generator
 from learned_opt.symmetry import PermutationSpec
 from tasks.quadratic import Quadratic
-from tests.cases import FAMILIES, OPTIMIZERS
+from tests.cases import FAMILIES, OPTIMIZERS, spec_of
 
 HORIZON, SIGMA, LOG_LR = 6, 0.3, -0.5
 CURVATURES = (1.0, 0.1)
@@ -47,7 +47,7 @@ class GradientDescent(MetaOptimizer):
 
 def unroll() -> Unroll:
     family = Quadratic(dim=2, condition=10.0, random_init=False)
-    return Unroll(family, GradientDescent(PermutationSpec(*family.permutation_axes())), compile=False)
+    return Unroll(family, GradientDescent(spec_of(family)), compile=False)
 
 
 def mean_loss(log_lrs: list[float], start: int, stop: int) -> float:
@@ -126,7 +126,7 @@ ESTIMATORS = {"es": ES, "pes": PES}
 def on_network(kind, optimizer: str = "unf", **settings):
     family = FAMILIES["mlp"]()
     torch.manual_seed(0)
-    meta = OPTIMIZERS[optimizer](PermutationSpec(*family.permutation_axes()))
+    meta = OPTIMIZERS[optimizer](spec_of(family))
     inner = Unroll(family, meta, compile=False)
     values = {"truncation": Constant(6), "num_tasks": 4, "unroll_length": 2, "sigma": 0.01} | settings
     return kind(inner, **values), {k: p.detach() for k, p in meta.named_parameters()}

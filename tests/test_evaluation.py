@@ -16,14 +16,13 @@ from learned_opt.evaluation.report import write_report
 from learned_opt.evaluation.tuning import log_grid, tune
 from learned_opt.meta.unroll import Unroll
 from learned_opt.optimizers.hand import SGDM, Adam
-from learned_opt.symmetry import PermutationSpec
 from tasks.quadratic import Quadratic
-from tests.cases import FAMILIES
+from tests.cases import FAMILIES, spec_of
 
 
 def unroll(family=None) -> Unroll:
     family = family or Quadratic(dim=3, random_init=False)
-    return Unroll(family, SGDM(PermutationSpec(*family.permutation_axes()), lr=0.5), compile=False)
+    return Unroll(family, SGDM(spec_of(family), lr=0.5), compile=False)
 
 
 def theta_of(inner: Unroll, count: int) -> dict:

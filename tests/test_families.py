@@ -6,12 +6,11 @@ from torch.func import grad, vmap
 
 from learned_opt import tree
 from learned_opt.rng import generator
-from learned_opt.symmetry import PermutationSpec
 from tasks.networks.cnn import CNN
 from tasks.networks.mlp import MLP
 from tasks.quadratic import Quadratic
 from tasks.supervised import Classification
-from tests.cases import FAMILIES, images
+from tests.cases import FAMILIES, images, spec_of
 
 
 def draw(family, seed: int) -> tuple[dict, dict, dict]:
@@ -23,7 +22,7 @@ def draw(family, seed: int) -> tuple[dict, dict, dict]:
 def test_contract(name) -> None:
     family = FAMILIES[name]()
     params, batch, task = draw(family, 0)
-    PermutationSpec(*family.permutation_axes()).sizes(params)
+    spec_of(family).sizes(params)
     loss = family.loss(params, batch, task)
     assert loss.shape == ()
     assert loss.isfinite()

@@ -16,8 +16,7 @@ from learned_opt.meta.estimators.pes import PES
 from learned_opt.meta.trainer import MetaTrainer, load_checkpoint, quiet_lightning, surrogate_loss
 from learned_opt.meta.truncation import Constant
 from learned_opt.meta.unroll import Unroll
-from learned_opt.symmetry import PermutationSpec
-from tests.cases import FAMILIES, OPTIMIZERS
+from tests.cases import FAMILIES, OPTIMIZERS, spec_of
 
 STEPS = 6
 
@@ -25,7 +24,7 @@ STEPS = 6
 def make_module(optimizer: str = "unf", steps: int = STEPS) -> MetaTrainer:
     family = FAMILIES["mlp"]()
     torch.manual_seed(0)
-    meta = OPTIMIZERS[optimizer](PermutationSpec(*family.permutation_axes()))
+    meta = OPTIMIZERS[optimizer](spec_of(family))
     estimator = PES(Unroll(family, meta, compile=False), Constant(4), 3, 2, 0.01)
 
     def outer(parameters) -> torch.optim.Optimizer:
@@ -138,7 +137,7 @@ def test_a_theta_that_does_not_fit_is_refused(tmp_path) -> None:
     optimizer = make_module().meta_optimizer
     path = save_theta(tmp_path, dict(optimizer.named_parameters()), {"spec": optimizer.spec.as_dict()})
     cnn = FAMILIES["cnn"]()
-    other = OPTIMIZERS["unf"](PermutationSpec(*cnn.permutation_axes()))
+    other = OPTIMIZERS["unf"](spec_of(cnn))
     with pytest.raises(ValueError, match=r"another network.*missing: convs.0.weight.*unexpected: layers.0.weight"):
         load_theta(path, other)
     wider = type(optimizer)(optimizer.spec, channels=7)

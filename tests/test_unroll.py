@@ -9,7 +9,7 @@ from learned_opt import tree
 from learned_opt.meta.unroll import Unroll, _warn_once
 from learned_opt.optimizers.hand import SGDM
 from learned_opt.symmetry import PermutationSpec
-from tests.cases import FAMILIES, OPTIMIZERS
+from tests.cases import FAMILIES, OPTIMIZERS, spec_of
 
 KEYS = [("test", i) for i in range(3)]
 
@@ -17,7 +17,7 @@ KEYS = [("test", i) for i in range(3)]
 def make(family: str, optimizer: str, *, compile: bool = False) -> tuple[Unroll, dict]:
     problem = FAMILIES[family]()
     torch.manual_seed(0)
-    meta = OPTIMIZERS[optimizer](PermutationSpec(*problem.permutation_axes()))
+    meta = OPTIMIZERS[optimizer](spec_of(problem))
     theta = {k: p.detach().expand(len(KEYS), *p.shape).contiguous() for k, p in meta.named_parameters()}
     return Unroll(problem, meta, compile=compile), theta
 

@@ -121,9 +121,9 @@ def cells(summary: dict[str, Any], brief: bool = False) -> tuple[str, ...]:
 
 def plain_table(headings: Iterable[str], rows: Iterable[dict[str, Any]]) -> Table:
     """A rich table of dicts with the headings as keys."""
-    table = Table()
-    for heading in headings:
-        table.add_column(heading, overflow="fold", justify="right")
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1), pad_edge=False)
+    for i, heading in enumerate(headings):
+        table.add_column(heading, overflow="fold", no_wrap=i == 0, justify="right" if i else "left")
     for row in rows:
         table.add_row(*(str(row[heading]) for heading in headings))
     return table

@@ -1,7 +1,7 @@
 """Permutation spec of any traceable ``nn.Module``, by tracing its function and following every axis through it."""
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ from learned_opt.symmetry.atoms import Atom, fix, leaves
 from learned_opt.symmetry.calls import Axes, Call, Labelled, constant_axes, fresh
 from learned_opt.symmetry.rules import rule_for
 from learned_opt.symmetry.spec import PermutationSpec
+from learned_opt.tree import Tree
 
 
 def infer_permutation_spec(module: nn.Module, *example_inputs: Tensor) -> PermutationSpec:
@@ -33,22 +34,39 @@ def infer_permutation_spec(module: nn.Module, *example_inputs: Tensor) -> Permut
         PermutationSpec: for the parameters of ``module.named_parameters()``. A merged axis (packed attention weights,
         LSTM gates, flattened maps) is split by ``spec.views``; ``spec.reasons`` says why a name is fixed.
     """
-    params = dict(module.named_parameters())
     buffers = {name: _exact(buffer) for name, buffer in module.named_buffers()}
     was_training = module.training
     module.eval()
 
-    def function(values: list[Tensor], inputs: list[Tensor]) -> Any:
-        outputs = functional_call(module, dict(zip(params, values, strict=True)) | buffers, tuple(inputs))
+    def function(params: Tree, *inputs: Tensor) -> list[Tensor]:
+        outputs = functional_call(module, params | buffers, inputs)
         return [leaf for leaf in tree_leaves(outputs) if isinstance(leaf, Tensor)]
 
-    # in float64, and as if trained: torch has fused kernels for the rest, which hide what they do
-    values, inputs = [_exact(p).requires_grad_() for p in params.values()], list(map(_exact, example_inputs))
     try:
-        table: Any = core_aten_decompositions()
-        graph = make_fx(functionalize(function), decomposition_table=table)(values, inputs)
+        # in float64: torch has fused kernels for less, which hide what they do
+        params = {name: _exact(p) for name, p in module.named_parameters()}
+        return infer_from_function(function, params, *map(_exact, example_inputs))
     finally:
         module.train(was_training)
+
+
+def infer_from_function(
+    function: Callable[..., list[Tensor]], params: Tree, *example_inputs: Tensor
+) -> PermutationSpec:
+    """``infer_permutation_spec`` for any function of parameters.
+
+    Args:
+        function: ``(params, *inputs) -> list of tensors``; tensors that it closes over count as constants.
+        params: name -> tensor.
+        example_inputs: further arguments.
+    """
+    values, inputs = [p.detach().clone().requires_grad_() for p in params.values()], list(example_inputs)
+
+    def flat(values: list[Tensor], inputs: list[Tensor]) -> list[Tensor]:
+        return function(dict(zip(params, values, strict=True)), *inputs)
+
+    table: Any = core_aten_decompositions()
+    graph = make_fx(functionalize(flat), decomposition_table=table)(values, inputs)
     graph.graph.eliminate_dead_code()  # what is not returned ties no axes together
     tracer = _AxisTracer(graph, [list(map(fresh, p.shape)) for p in values], inputs)
     with torch.no_grad():

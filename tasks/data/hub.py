@@ -1,10 +1,7 @@
 """Image data sets of the hub, or the same files in a local folder."""
 
 import io
-import threading
-import urllib.request
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,12 +10,12 @@ from PIL import Image
 from torch import Tensor
 
 from tasks.data.images import LabelledImages
+from tasks.data.source import load_splits
 
 if TYPE_CHECKING:
-    from datasets import Dataset, DatasetDict
+    from datasets import Dataset
 
 EMBEDDED = "data=digits"
-PATIENCE = 8.0  # seconds to wait for the hub's first answer
 JPEG_START = b"\xff\xd8"
 
 
@@ -48,78 +45,10 @@ def images(
     """
     if image_size < 1:
         raise ValueError(f"image_size must be at least 1, got {image_size}.")
-    splits = _load_local(name, Path(root).expanduser()) if root is not None else _load_hub(name, hub_id)
-    _check_columns(name, splits, image_column, label_column)
+    splits = load_splits(name, hub_id, root, EMBEDDED, columns=(image_column, label_column))
     train, test = (_tensors(splits[split], image_column, label_column, image_size) for split in ("train", "test"))
     label = f"{name} {image_size}x{image_size}" + (" (JPEG pixels)" if _is_jpeg(splits["train"], image_column) else "")
     return LabelledImages(label, *train, *test, num_classes=int(train[1].max()) + 1)
-
-
-def _load_local(name: str, root: Path) -> "DatasetDict":
-    import datasets
-    from datasets.exceptions import DatasetGenerationError
-
-    own = [
-        folder
-        for folder in (root / name, root)
-        for pattern in ("*.parquet", "data/*.parquet")
-        if any(folder.glob(pattern))
-    ]
-    if not own:
-        raise FileNotFoundError(f"data.root: no parquet files in {root / name} or {root}.")
-    datasets.disable_progress_bars()
-    try:
-        return datasets.load_dataset(str(own[0]))
-    except (DatasetGenerationError, ValueError, OSError) as error:
-        raise ValueError(f"data.root: the files in {own[0]} cannot be read: {error}.") from error
-
-
-def _load_hub(name: str, hub_id: str) -> "DatasetDict":
-    import datasets
-    from datasets import config
-    from huggingface_hub import constants
-
-    if not constants.HF_HUB_OFFLINE and not _hub_answers(constants.ENDPOINT):
-        # both are copied at import, so setting the environment would come too late
-        constants.HF_HUB_OFFLINE = config.HF_HUB_OFFLINE = True
-    try:
-        return datasets.load_dataset(hub_id)
-    except (ConnectionError, FileNotFoundError, OSError) as error:
-        raise ConnectionError(
-            f"data set {hub_id} is not in the local cache and the hub cannot be reached; "
-            f"set data.root to a folder that holds {name}/ with its parquet files, or use the embedded {EMBEDDED}."
-        ) from error
-
-
-def _hub_answers(endpoint: str) -> bool:
-    """Whether the hub answers a request in time; a thread bounds what no socket timeout does (name lookup)."""
-    answers: list[bool] = []
-
-    def ask() -> None:
-        try:
-            urllib.request.urlopen(urllib.request.Request(endpoint, method="HEAD"), timeout=PATIENCE)
-        except urllib.request.HTTPError:
-            pass  # an answer all the same
-        except OSError:
-            return
-        answers.append(True)
-
-    thread = threading.Thread(target=ask, daemon=True)
-    thread.start()
-    thread.join(PATIENCE)
-    return bool(answers)
-
-
-def _check_columns(name: str, splits: "DatasetDict", *columns: str) -> None:
-    for split in ("train", "test"):
-        if split not in splits:
-            raise ValueError(
-                f"data set {name} must have the splits train and test, it has: {', '.join(map(str, splits))}."
-            )
-        missing = set(columns) - set(splits[split].column_names)
-        if missing:
-            has = ", ".join(splits[split].column_names)
-            raise ValueError(f"data set {name} lacks the column {', '.join(sorted(missing))}; it has: {has}.")
 
 
 def _encoded(split: "Dataset", column: str) -> "Dataset":

@@ -16,12 +16,16 @@ class Network(nn.Module, ABC):
     ``num_outputs``; the task supplies them from its data.
     """
 
+    def permutation_axes(self) -> PermutationAxes | None:
+        """Names of the axes of every parameter, and which are fixed; None leaves it to be inferred from a trace."""
+        return None
+
     @abstractmethod
-    def permutation_axes(self) -> PermutationAxes:
-        """Permutation name of every axis of every parameter, and the names that are fixed."""
+    def forward(self, inputs: Tensor) -> Tensor:
+        """``(B, *input_shape) -> (B, ..., num_outputs)``."""
 
     def init(self, generator: torch.Generator) -> Params:
-        """Fresh parameters: weights N(0, 2 / fan_in) (He et al. 2015), biases 0, norm scales 1.
+        """Fresh parameters, each by ``draw``.
 
         Args:
             generator: CPU generator.
@@ -29,15 +33,17 @@ class Network(nn.Module, ABC):
         Returns:
             Params: tensors in the order of ``named_parameters()``.
         """
-        return {name: _draw(name, parameter, generator) for name, parameter in self.named_parameters()}
+        return {name: self.draw(name, parameter, generator) for name, parameter in self.named_parameters()}
 
+    def draw(self, name: str, parameter: Tensor, generator: torch.Generator) -> Tensor:
+        """One initial tensor: weights N(0, 2 / fan_in) (He et al. 2015), biases 0, norm scales 1.
 
-def _draw(name: str, parameter: Tensor, generator: torch.Generator) -> Tensor:
-    """A tensor of two or more axes is a weight (out, in, ...); vectors are norm scales or biases."""
-    if parameter.ndim >= 2:
-        fan_in = prod(parameter.shape[1:])
-        return torch.randn(parameter.shape, generator=generator) * sqrt(2 / fan_in)
-    return torch.ones(parameter.shape) if name.endswith("weight") else torch.zeros(parameter.shape)
+        A tensor of two or more axes is a weight (out, in, ...); vectors are norm scales or biases.
+        """
+        if parameter.ndim >= 2:
+            fan_in = prod(parameter.shape[1:])
+            return torch.randn(parameter.shape, generator=generator) * sqrt(2 / fan_in)
+        return torch.ones(parameter.shape) if name.endswith("weight") else torch.zeros(parameter.shape)
 
 
 def check_sizes(**sizes: int) -> None:

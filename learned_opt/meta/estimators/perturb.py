@@ -92,8 +92,9 @@ class AntitheticPairs:
     def run(self, theta: Tree, eps: Tree, state: State, root: int) -> tuple[PairLosses, State]:
         """Unroll all pairs by K steps; a pair with a loss that is not finite restarts at the next estimate."""
         both = tree_map(lambda t, e: torch.cat([t + e, t - e]), theta, eps)
-        keys = [(root, i) for i in range(self.num_tasks)] * 2
+        keys = [(root, i) for i in range(self.num_tasks)]
         batches = self.unroll.batches(keys, state["chains"], self.unroll_length)
+        batches = tree_map(lambda leaf: torch.cat([leaf, leaf], 1), batches)  # both chains of a pair see the same
         losses, chains = self.unroll.run(both, state["chains"], batches)
         pairs = PairLosses(*losses.mean(0).unflatten(0, (2, self.num_tasks)))
         step = (state["step"] + self.unroll_length).where(pairs.finite.cpu(), state["horizon"])

@@ -1,0 +1,102 @@
+"""Where data sets come from: a local folder in the hub's layout, the hub, or its cache."""
+
+import threading
+import urllib.request
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from datasets import DatasetDict
+
+PATIENCE = 8.0  # seconds to wait for the hub's first answer
+
+
+def load_splits(
+    name: str, hub_id: str, root: str | None, embedded: str, config: str | None = None, columns: tuple[str, ...] = ()
+) -> "DatasetDict":
+    """Load all splits of a data set and check that they are what a caller needs.
+
+    Args:
+        name: name of the data set, and of its folder below ``root``.
+        hub_id: data set on the hub.
+        root: folder that holds ``name/`` (or is that folder) with parquet files; None for the hub or its local cache.
+        embedded: what an error offers in its place, e.g. ``data=digits``.
+        config: configuration of the data set on the hub, and its folder below ``name/``.
+        columns: columns that the splits ``train`` and ``test`` must have.
+
+    Raises:
+        ValueError: a split or column is missing, or the files cannot be read.
+        FileNotFoundError: no parquet files below ``root``.
+        ConnectionError: the hub cannot be reached and its cache does not hold the data set.
+    """
+    import datasets
+
+    datasets.disable_progress_bars()
+    if root is None:
+        splits = _load_hub(name, hub_id, embedded, config)
+    else:
+        splits = _load_local(name, Path(root).expanduser(), config)
+    _check_columns(name, splits, columns)
+    return splits
+
+
+def _load_local(name: str, root: Path, config: str | None) -> "DatasetDict":
+    import datasets
+    from datasets.exceptions import DatasetGenerationError
+
+    folders = [folder / config if config else folder for folder in (root / name, root)]
+    own = [folder for folder in folders for pattern in ("*.parquet", "data/*.parquet") if any(folder.glob(pattern))]
+    if not own:
+        raise FileNotFoundError(f"data.root: no parquet files in {' or '.join(map(str, folders))}.")
+    try:
+        return datasets.load_dataset(str(own[0]))
+    except (DatasetGenerationError, ValueError, OSError) as error:
+        raise ValueError(f"data.root: the files in {own[0]} cannot be read: {error}.") from error
+
+
+def _load_hub(name: str, hub_id: str, embedded: str, config: str | None) -> "DatasetDict":
+    import datasets
+    from datasets import config as settings
+    from huggingface_hub import constants
+
+    if not constants.HF_HUB_OFFLINE and not _hub_answers(constants.ENDPOINT):
+        # both are copied at import, so setting the environment would come too late
+        constants.HF_HUB_OFFLINE = settings.HF_HUB_OFFLINE = True
+    try:
+        return datasets.load_dataset(hub_id, config)
+    except (ConnectionError, FileNotFoundError, OSError) as error:
+        raise ConnectionError(
+            f"data set {hub_id} is not in the local cache and the hub cannot be reached; "
+            f"set data.root to a folder that holds {name}/ with its parquet files, or use the embedded {embedded}."
+        ) from error
+
+
+def _hub_answers(endpoint: str) -> bool:
+    """Whether the hub answers a request in time; a thread bounds what no socket timeout does (name lookup)."""
+    answers: list[bool] = []
+
+    def ask() -> None:
+        try:
+            urllib.request.urlopen(urllib.request.Request(endpoint, method="HEAD"), timeout=PATIENCE)
+        except urllib.request.HTTPError:
+            pass  # an answer all the same
+        except OSError:
+            return
+        answers.append(True)
+
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(PATIENCE)
+    return bool(answers)
+
+
+def _check_columns(name: str, splits: "DatasetDict", columns: tuple[str, ...]) -> None:
+    for split in ("train", "test"):
+        if split not in splits:
+            raise ValueError(
+                f"data set {name} must have the splits train and test, it has: {', '.join(map(str, splits))}."
+            )
+        missing = set(columns) - set(splits[split].column_names)
+        if missing:
+            has = ", ".join(splits[split].column_names)
+            raise ValueError(f"data set {name} lacks the column {', '.join(sorted(missing))}; it has: {has}.")

@@ -1,0 +1,93 @@
+"""Next-token prediction: any sequence network on any token text."""
+
+from collections.abc import Callable
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+from torch.func import functional_call
+from torch.nn import functional
+
+from tasks.base import Batch, Params, PermutationAxes, TaskFamily, TaskParams
+from tasks.data.text import TokenText
+from tasks.networks.base import Network
+
+NUM_TEST_WINDOWS = 256  # evenly spaced over the held-out text
+
+
+class NextToken(TaskFamily):
+    """Cross-entropy of the next token at every position of random windows.
+
+    Args:
+        name: name of the task in reports.
+        network: constructor ``((length,), vocabulary size) -> Network``.
+        data: tokens, held in memory.
+        length: tokens in a window.
+        batch_size: windows in a batch.
+
+    Raises:
+        ValueError: a size is not positive, or a text is shorter than a window.
+    """
+
+    def __init__(
+        self, name: str, network: Callable[..., Network], data: TokenText, length: int = 16, batch_size: int = 64
+    ) -> None:
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {batch_size}.")
+        shortest = min(len(data.train), len(data.test)) - 1
+        if not 1 <= length <= shortest:
+            raise ValueError(f"length must lie between 1 and {shortest}, the shorter text's tokens, got {length}.")
+        self.name, self.length, self.batch_size = name, length, batch_size
+        self.network = network((length,), data.vocab_size)
+        self.data_name, self.fingerprint, self.vocab_size = data.name, data.fingerprint, data.vocab_size
+        self.train, self.test = data.train, data.test
+
+    def sample(self, generator: torch.Generator) -> TaskParams:
+        """One task only."""
+        return {}
+
+    def init(self, generator: torch.Generator, task: TaskParams) -> Params:
+        """The network's initial parameters."""
+        return self.network.init(generator)
+
+    def batch(self, generator: torch.Generator, task: TaskParams) -> Batch:
+        """Where the windows start, ``(batch_size,)``."""
+        last = len(self.train) - self.length
+        return {"start": torch.randint(last, (self.batch_size,), generator=generator)}
+
+    def loss(self, params: Params, batch: Batch, task: TaskParams) -> Tensor:
+        """Mean cross-entropy over windows and positions, in nats per token."""
+        return self._cross_entropy(params, self.train, batch["start"])
+
+    def evaluate(self, params: Params, task: TaskParams) -> dict[str, Tensor]:
+        """Loss on the held-out text, in nats per token."""
+        starts = torch.linspace(0, len(self.test) - self.length - 1, NUM_TEST_WINDOWS, device=self.test.device).long()
+        return {"test_loss": self._cross_entropy(params, self.test, starts)}
+
+    def _cross_entropy(self, params: Params, text: Tensor, starts: Tensor) -> Tensor:
+        windows = text[starts[:, None] + torch.arange(self.length + 1, device=text.device)]
+        outputs = functional_call(self.network, params, (windows[:, :-1],))
+        return functional.cross_entropy(outputs.flatten(0, 1), windows[:, 1:].flatten())
+
+    def permutation_axes(self) -> PermutationAxes | None:
+        """The network's."""
+        return self.network.permutation_axes()
+
+    def to(self, device: torch.device | str) -> Self:
+        """Move network and tokens."""
+        self.network, self.train, self.test = self.network.to(device), self.train.to(device), self.test.to(device)
+        return self
+
+    def describe(self) -> dict[str, Any]:
+        """Network, data and sizes."""
+        return {
+            "task": self.name,
+            "network": type(self.network).__name__,
+            "data": self.data_name,
+            "vocab_size": self.vocab_size,
+            "length": self.length,
+            "num_train": len(self.train),
+            "num_test": len(self.test),
+            "batch_size": self.batch_size,
+            "fingerprint": self.fingerprint,
+        }
