@@ -73,7 +73,7 @@ def entry_point(main: Callable[[], Any], *, needs_task: bool = True) -> None:
 
 
 def one_line_errors(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Turn errors of bad input into ``fail``.
+    """Turn errors of bad input into ``fail``, and Ctrl-C into a line and exit code 130.
 
     Needed around the task function too: what leaves it as an exception, Hydra announces in lines of its own.
     """
@@ -85,6 +85,9 @@ def one_line_errors(function: Callable[..., Any]) -> Callable[..., Any]:
 
         try:
             return function(*args)
+        except KeyboardInterrupt:
+            print(f"\n{PROGRAM}: interrupted.", file=sys.stderr)
+            sys.exit(130)
         except UsageError as error:
             fail(str(error))
         except (HydraException, OmegaConfBaseException) as error:
