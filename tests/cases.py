@@ -35,7 +35,7 @@ NETWORKS = {
     "mlp_deep": partial(MLP, hidden_sizes=(5, 4, 5)),
     "cnn": partial(CNN, channels=(4, 5)),
     "cnn_norm": partial(CNN, channels=(4, 5), norm=True),
-    "resnet": partial(ResNet, channels=(4, 6), groups=2),
+    "resnet": partial(ResNet, channels=(4,), groups=2),
     "cnn_flatten": partial(CNN, channels=(4,), strides=(2,), pool="flatten"),
 }
 

@@ -103,7 +103,7 @@ class _CompiledOrEager:
     """A compiled function that falls back to eager for good, with one warning, when it cannot be compiled."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
-        self.eager, self.active = function, torch.compile(function, dynamic=False)
+        self.eager, self.active = function, torch.compile(function, dynamic=False, fullgraph=True)
 
     def __call__(self, *args: Any) -> Any:
         if self.active is self.eager:

@@ -9,7 +9,6 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
 from math import prod
-from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -44,11 +43,12 @@ class PermutationSpec:
     reasons: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     def __post_init__(self) -> None:
+        # plain dicts: the compiler cannot look into read-only proxies
         axes = {parameter: tuple(names) for parameter, names in self.axes.items()}
-        object.__setattr__(self, "axes", MappingProxyType(axes))
+        object.__setattr__(self, "axes", axes)
         views = {parameter: tuple(map(tuple, factors)) for parameter, factors in self.views.items()}
-        object.__setattr__(self, "views", MappingProxyType(views))
-        object.__setattr__(self, "reasons", MappingProxyType(dict(self.reasons)))
+        object.__setattr__(self, "views", views)
+        object.__setattr__(self, "reasons", dict(self.reasons))
         object.__setattr__(self, "fixed", frozenset(self.fixed))
         unknown = sorted(set(self.fixed) - set(self.names))
         if unknown:
