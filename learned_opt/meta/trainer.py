@@ -133,7 +133,7 @@ def load_checkpoint(path: str, optimizer: MetaOptimizer) -> Path:
 
 
 def quiet_lightning() -> None:
-    """Silence what Lightning says at every start and what does not apply to meta-training."""
+    """Silence what Lightning and torch say at every start and what does not apply to meta-training."""
     for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
         logger = logging.getLogger(name)
         logger.handlers.clear()  # under Hydra every line would come twice
@@ -145,5 +145,6 @@ def quiet_lightning() -> None:
         ".*resuming from a checkpoint that ended before the epoch.*",
         ".*srun.*command is available.*",
         ".*isinstance.treespec, LeafSpec.*",
+        ".*torch._prims_common.check.*",  # torch itself, while it compiles
     ):
         warnings.filterwarnings("ignore", message)
