@@ -109,7 +109,10 @@ def test_no_task_is_answered_at_once(tmp_path) -> None:
     result = shell(tmp_path, "learned_opt")
     assert time.perf_counter() - start < 2  # under a second on a quiet machine
     assert result.returncode == 2
-    assert result.stderr == "learned_opt: no task given; add +task=NAME, where NAME is one of: cnn, mlp.\n"
+    assert (
+        result.stderr
+        == "learned_opt: no task given; add +task=NAME, where NAME is one of: cnn, mlp, rnn, transformer.\n"
+    )
     assert not list(tmp_path.iterdir())
 
 
@@ -130,8 +133,11 @@ def refused(monkeypatch, capsys, tmp_path, main, *arguments: str) -> str:
     ("arguments", "message"),
     [
         (["task=mlp"], "write +task=NAME, with the plus"),
-        (["+task=nope"], "unknown task 'nope'; choose one of: cnn, mlp."),
-        (["+task=mlp", "network=mpl"], "unknown network 'mpl'; choose one of: cnn, mlp. Did you mean 'mlp'?"),
+        (["+task=nope"], "unknown task 'nope'; choose one of: cnn, mlp, rnn, transformer."),
+        (
+            ["+task=mlp", "network=mpl"],
+            "unknown network 'mpl'; choose one of: cnn, gru, lstm, mlp, resnet, rnn, transformer. Did you mean 'mlp'?",
+        ),
         (["+task=mlp", "estimator.sgima=0.1"], "unknown key 'estimator.sgima'. Did you mean 'sigma'?"),
         (["+task=mlp", "horizn=3"], "unknown key 'horizn'. Did you mean 'horizon'?"),
         (["+task=mlp", "estimator.sigma=-1.0"], "sigma must be positive, got -1.0."),
