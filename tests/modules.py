@@ -1,6 +1,6 @@
 """Plain PyTorch modules, many of them torch's own, for the tests of inferred permutation specs.
 
-Each row: a constructor, example inputs, and the free permutation names that the inferred spec must have.
+Each row: a constructor, example inputs, and how many free permutation names the inferred spec must have.
 """
 
 from collections.abc import Callable
@@ -9,25 +9,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from tests import wirings
+from tests.wirings import Wire, block, recurrent
+
 
 class Case(NamedTuple):
     make: Callable[[], nn.Module]
     inputs: tuple[Tensor, ...]
     num_free: int
     maximal: bool = True
-
-
-class Wire(nn.Module):
-    """Named submodules and a function that wires them."""
-
-    def __init__(self, function: Callable, **modules: nn.Module) -> None:
-        super().__init__()
-        self.function = function
-        for name, module in modules.items():
-            self.add_module(name, module)
-
-    def forward(self, *inputs: Tensor) -> Tensor:
-        return self.function(self, *inputs)
 
 
 def draw(*shape: int) -> Tensor:
@@ -38,111 +28,6 @@ VECTORS, SEQUENCES, IMAGES = draw(3, 4), draw(2, 5, 4), draw(2, 3, 8, 8)
 TOKENS = torch.tensor([[0, 3, 1, 6], [2, 2, 5, 4]])
 
 
-def residual(m: nn.Module, x: Tensor) -> Tensor:
-    h = m.embed(x)
-    for block in (m.first, m.second):
-        h = h + block(h)
-    return m.head(m.norm(h))
-
-
-def block(width: int, hidden: int) -> nn.Module:
-    return nn.Sequential(nn.LayerNorm(width), nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, width))
-
-
-def last_state(m: nn.Module, x: Tensor) -> Tensor:
-    return m.head(m.cell(x)[0][:, -1])
-
-
-def recurrent(cell: nn.Module) -> nn.Module:
-    return Wire(last_state, cell=cell, head=nn.Linear(6, 2))
-
-
-def irnn(m: nn.Module, x: Tensor) -> Tensor:
-    h = torch.zeros(x.shape[0], 6, dtype=x.dtype)
-    for t in range(x.shape[1]):
-        h = torch.relu(m.read(x[:, t]) + m.keep(h))
-    return m.head(h)
-
-
-def attention(m: nn.Module, x: Tensor) -> Tensor:
-    h = m.embed(x)
-    return m.head(m.attention(h, h, h, need_weights=False)[0])
-
-
-def causal(m: nn.Module, x: Tensor) -> Tensor:
-    h = m.embed(x)
-    mask = nn.Transformer.generate_square_subsequent_mask(x.shape[1], dtype=h.dtype)
-    return m.head(m.layer(h, src_mask=mask, is_causal=True))
-
-
-def separate_heads(m: nn.Module, x: Tensor) -> Tensor:
-    h = m.embed(x)
-    q, k, v = (f(h).unflatten(-1, (2, 3)).transpose(1, 2) for f in (m.q, m.k, m.v))
-    mixed = nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
-    return m.head(m.out(mixed.transpose(1, 2).flatten(2)))
-
-
-def cross(m: nn.Module, x: Tensor) -> Tensor:
-    latents = m.start.weight.unsqueeze(0).expand(x.shape[0], -1, -1)
-    return m.head(m.attention(latents, m.read(x), m.read(x), need_weights=False)[0].mean(1))
-
-
-def unet(m: nn.Module, x: Tensor) -> Tensor:
-    top = torch.relu(m.down(x))
-    low = torch.relu(m.low(nn.functional.max_pool2d(top, 2)))
-    return m.out(torch.cat([top, nn.functional.interpolate(low, scale_factor=2)], 1))
-
-
-def squeeze_excite(m: nn.Module, x: Tensor) -> Tensor:
-    h = torch.relu(m.conv(x))
-    gate = torch.sigmoid(m.up(torch.relu(m.squeeze(h.mean((2, 3))))))
-    return m.head((h * gate[:, :, None, None]).mean((2, 3)))
-
-
-def mixer(m: nn.Module, x: Tensor) -> Tensor:
-    h = m.embed(x)
-    h = h + m.tokens_out(torch.relu(m.tokens_in(h.transpose(1, 2)))).transpose(1, 2)
-    h = h + m.channels_out(torch.relu(m.channels_in(h)))
-    return m.head(h.mean(1))
-
-
-def experts(m: nn.Module, x: Tensor) -> Tensor:
-    h = torch.relu(m.embed(x))
-    weights = m.router(h).softmax(-1)
-    outputs = torch.stack([m.one(h), m.two(h)], -1)
-    return m.head((outputs * weights.unsqueeze(-2)).sum(-1))
-
-
-def tied(m: nn.Module, tokens: Tensor) -> Tensor:
-    return torch.tanh(m.mix(m.embed(tokens))) @ m.embed.weight.T
-
-
-def bilinear(m: nn.Module, x: Tensor) -> Tensor:
-    return m.head(m.pair(torch.tanh(m.left(x)), torch.tanh(m.right(x))))
-
-
-def gated(m: nn.Module, x: Tensor) -> Tensor:
-    return m.out(nn.functional.glu(m.read(x), -1))
-
-
-def swiglu(m: nn.Module, x: Tensor) -> Tensor:
-    return m.out(nn.functional.silu(m.gate(x)) * m.up(x))
-
-
-def sorted_units(m: nn.Module, x: Tensor) -> Tensor:
-    return m.out(m.read(x).sort(-1).values)
-
-
-def cumulative(m: nn.Module, x: Tensor) -> Tensor:
-    return m.out(m.read(x).cumsum(-1))
-
-
-def resnet_block(m: nn.Module, x: Tensor) -> Tensor:
-    h = torch.relu(m.stem(x))
-    h = torch.relu(m.bn2(m.conv2(torch.relu(m.bn1(m.conv1(h))))) + m.shortcut(h))
-    return m.head(h.mean((2, 3)))
-
-
 linear, conv = nn.Linear, nn.Conv2d
 
 CASES: dict[str, Case] = {
@@ -150,7 +35,7 @@ CASES: dict[str, Case] = {
     "mlp": Case(lambda: nn.Sequential(linear(4, 6), nn.ReLU(), linear(6, 5), nn.Tanh(), linear(5, 3)), (VECTORS,), 2),
     "residual_mlp": Case(
         lambda: Wire(
-            residual,
+            wirings.residual,
             embed=linear(4, 6),
             first=block(6, 5),
             second=block(6, 7),
@@ -186,7 +71,7 @@ CASES: dict[str, Case] = {
     ),
     "resnet_block": Case(
         lambda: Wire(
-            resnet_block,
+            wirings.resnet_block,
             stem=conv(3, 5, 3),
             conv1=conv(5, 6, 3, padding=1),
             bn1=nn.BatchNorm2d(6),
@@ -199,30 +84,37 @@ CASES: dict[str, Case] = {
         3,
     ),
     "unet_skip": Case(
-        lambda: Wire(unet, down=conv(3, 4, 3, padding=1), low=conv(4, 4, 3, padding=1), out=conv(8, 2, 1)),
+        lambda: Wire(wirings.unet, down=conv(3, 4, 3, padding=1), low=conv(4, 4, 3, padding=1), out=conv(8, 2, 1)),
         (IMAGES,),
         1,  # both halves of the joined axis permute alike, which a finer spec could tell apart
     ),
     "squeeze_excite": Case(
-        lambda: Wire(squeeze_excite, conv=conv(3, 6, 3), squeeze=linear(6, 4), up=linear(4, 6), head=linear(6, 2)),
+        lambda: Wire(
+            wirings.squeeze_excite, conv=conv(3, 6, 3), squeeze=linear(6, 4), up=linear(4, 6), head=linear(6, 2)
+        ),
         (IMAGES,),
         2,
     ),
     "vanilla_rnn": Case(lambda: recurrent(nn.RNN(4, 6, batch_first=True)), (SEQUENCES,), 1),
-    "irnn_loop": Case(lambda: Wire(irnn, read=linear(4, 6), keep=linear(6, 6), head=linear(6, 2)), (SEQUENCES,), 1),
+    "irnn_loop": Case(
+        lambda: Wire(wirings.irnn, read=linear(4, 6), keep=linear(6, 6), head=linear(6, 2)), (SEQUENCES,), 1
+    ),
     "lstm": Case(lambda: recurrent(nn.LSTM(4, 6, batch_first=True)), (SEQUENCES,), 1),
     "lstm_2_layers": Case(lambda: recurrent(nn.LSTM(4, 6, num_layers=2, batch_first=True)), (SEQUENCES,), 2),
     "gru": Case(lambda: recurrent(nn.GRU(4, 6, batch_first=True)), (SEQUENCES,), 1),
     "packed_attention": Case(
         lambda: Wire(
-            attention, embed=linear(4, 6), attention=nn.MultiheadAttention(6, 2, batch_first=True), head=linear(6, 2)
+            wirings.attention,
+            embed=linear(4, 6),
+            attention=nn.MultiheadAttention(6, 2, batch_first=True),
+            head=linear(6, 2),
         ),
         (SEQUENCES,),
         4,  # values permute with queries and keys, since all three lie in one tensor
     ),
     "separate_heads": Case(
         lambda: Wire(
-            separate_heads,
+            wirings.separate_heads,
             embed=linear(4, 6),
             q=linear(6, 6),
             k=linear(6, 6),
@@ -246,7 +138,7 @@ CASES: dict[str, Case] = {
     ),
     "causal_pre_norm": Case(
         lambda: Wire(
-            causal,
+            wirings.causal,
             embed=linear(4, 6),
             layer=nn.TransformerEncoderLayer(6, 2, 5, batch_first=True, norm_first=True, activation="gelu"),
             head=linear(6, 2),
@@ -267,7 +159,7 @@ CASES: dict[str, Case] = {
     ),
     "cross_attention": Case(
         lambda: Wire(
-            cross,
+            wirings.cross,
             start=nn.Embedding(3, 6),
             read=linear(4, 6),
             attention=nn.MultiheadAttention(6, 2, batch_first=True),
@@ -276,13 +168,13 @@ CASES: dict[str, Case] = {
         (SEQUENCES,),
         5,
     ),
-    "tied_embedding": Case(lambda: Wire(tied, embed=nn.Embedding(7, 6), mix=linear(6, 6)), (TOKENS,), 1),
+    "tied_embedding": Case(lambda: Wire(wirings.tied, embed=nn.Embedding(7, 6), mix=linear(6, 6)), (TOKENS,), 1),
     "embedding_bag_of_words": Case(
         lambda: nn.Sequential(nn.Embedding(7, 6), nn.LayerNorm(6), nn.Flatten(), linear(24, 3)), (TOKENS,), 1
     ),
     "mlp_mixer": Case(
         lambda: Wire(
-            mixer,
+            wirings.mixer,
             embed=linear(4, 6),
             tokens_in=linear(5, 7),
             tokens_out=linear(7, 5),
@@ -295,18 +187,25 @@ CASES: dict[str, Case] = {
     ),
     "mixture_of_experts": Case(
         lambda: Wire(
-            experts, embed=linear(4, 6), router=linear(6, 2), one=linear(6, 5), two=linear(6, 5), head=linear(5, 2)
+            wirings.experts,
+            embed=linear(4, 6),
+            router=linear(6, 2),
+            one=linear(6, 5),
+            two=linear(6, 5),
+            head=linear(5, 2),
         ),
         (VECTORS,),
         2,
     ),
     "bilinear": Case(
-        lambda: Wire(bilinear, left=linear(4, 5), right=linear(4, 6), pair=nn.Bilinear(5, 6, 7), head=linear(7, 2)),
+        lambda: Wire(
+            wirings.bilinear, left=linear(4, 5), right=linear(4, 6), pair=nn.Bilinear(5, 6, 7), head=linear(7, 2)
+        ),
         (VECTORS,),
         3,
     ),
-    "glu": Case(lambda: Wire(gated, read=linear(4, 12), out=linear(6, 2)), (VECTORS,), 1),
-    "swiglu": Case(lambda: Wire(swiglu, gate=linear(4, 6), up=linear(4, 6), out=linear(6, 2)), (VECTORS,), 1),
+    "glu": Case(lambda: Wire(wirings.gated, read=linear(4, 12), out=linear(6, 2)), (VECTORS,), 1),
+    "swiglu": Case(lambda: Wire(wirings.swiglu, gate=linear(4, 6), up=linear(4, 6), out=linear(6, 2)), (VECTORS,), 1),
     "weight_norm": Case(
         lambda: nn.Sequential(nn.utils.parametrizations.weight_norm(linear(4, 6)), nn.ReLU(), linear(6, 2)),
         (VECTORS,),
@@ -315,10 +214,10 @@ CASES: dict[str, Case] = {
     "prelu": Case(lambda: nn.Sequential(linear(4, 6), nn.PReLU(6), linear(6, 2)), (VECTORS,), 1),
     "sort": Case(
         # a true symmetry that no rule sees: sorting forgets the order of its inputs
-        lambda: Wire(sorted_units, read=linear(4, 6), out=linear(6, 2)),
+        lambda: Wire(wirings.sorted_units, read=linear(4, 6), out=linear(6, 2)),
         (VECTORS,),
         0,
         maximal=False,
     ),
-    "cumsum": Case(lambda: Wire(cumulative, read=linear(4, 6), out=linear(6, 2)), (VECTORS,), 0),
+    "cumsum": Case(lambda: Wire(wirings.cumulative, read=linear(4, 6), out=linear(6, 2)), (VECTORS,), 0),
 }

@@ -2,7 +2,7 @@
 
 import operator
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, fx, nn
@@ -106,17 +106,17 @@ class _AxisTracer(fx.Interpreter):
     def _apply(self, n: fx.Node, value: Any) -> Any:
         if n.target is operator.getitem:
             source, index = n.args
-            return self.axes[source][index]  # type: ignore[index]
-        schema = n.target._schema.arguments  # type: ignore[union-attr]
+            return self.axes[cast(fx.Node, source)][index]
+        op = cast(torch._ops.OpOverload, n.target)
+        schema = op._schema.arguments
         args, kwargs = self.fetch_args_kwargs_from_env(n)
         nodes = {a.name: node for a, node in zip(schema, n.args, strict=False)} | dict(n.kwargs)
         plain = {a.name: v for a, v in zip(schema, args, strict=False)} | dict(kwargs)
         defaults = {a.name: a.default_value for a in schema if a.has_default_value()}
         arguments = defaults | {name: self._label(nodes[name], plain[name]) for name in plain}
-        call = Call(n.target._schema.name.split("::")[1], arguments, value)  # type: ignore[union-attr]
-        axes = rule_for(n.target)(call)  # type: ignore[arg-type]
-        if n.target._schema.is_mutable:  # type: ignore[union-attr]
-            self.axes[n.args[0]] = axes  # type: ignore[index]
+        axes = rule_for(op)(Call(op._schema.name.split("::")[1], arguments, value))
+        if op._schema.is_mutable:
+            self.axes[cast(fx.Node, n.args[0])] = axes
         return axes
 
     def _label(self, node: Any, value: Any) -> Any:
