@@ -8,14 +8,15 @@ from torch import Tensor
 from torch.func import functional_call
 from torch.nn import functional
 
-from tasks.base import Batch, Params, PermutationAxes, TaskFamily, TaskParams
+from tasks.base import Batch, Params, TaskParams
 from tasks.data.text import TokenText
 from tasks.networks.base import Network
+from tasks.networks.task import NetworkTask
 
 NUM_TEST_WINDOWS = 256  # evenly spaced over the held-out text
 
 
-class NextToken(TaskFamily):
+class NextToken(NetworkTask):
     """Cross-entropy of the next token at every position of random windows.
 
     Args:
@@ -32,23 +33,13 @@ class NextToken(TaskFamily):
     def __init__(
         self, name: str, network: Callable[..., Network], data: TokenText, length: int = 16, batch_size: int = 64
     ) -> None:
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, got {batch_size}.")
         shortest = min(len(data.train), len(data.test)) - 1
         if not 1 <= length <= shortest:
             raise ValueError(f"length must lie between 1 and {shortest}, the shorter text's tokens, got {length}.")
-        self.name, self.length, self.batch_size = name, length, batch_size
-        self.network = network((length,), data.vocab_size)
+        super().__init__(name, network((length,), data.vocab_size), batch_size)
+        self.length = length
         self.data_name, self.fingerprint, self.vocab_size = data.name, data.fingerprint, data.vocab_size
         self.train, self.test = data.train, data.test
-
-    def sample(self, generator: torch.Generator) -> TaskParams:
-        """One task only."""
-        return {}
-
-    def init(self, generator: torch.Generator, task: TaskParams) -> Params:
-        """The network's initial parameters."""
-        return self.network.init(generator)
 
     def batch(self, generator: torch.Generator, task: TaskParams) -> Batch:
         """Where the windows start, ``(batch_size,)``."""
@@ -68,10 +59,6 @@ class NextToken(TaskFamily):
         windows = text[starts[:, None] + torch.arange(self.length + 1, device=text.device)]
         outputs = functional_call(self.network, params, (windows[:, :-1],))
         return functional.cross_entropy(outputs.flatten(0, 1), windows[:, 1:].flatten())
-
-    def permutation_axes(self) -> PermutationAxes | None:
-        """The network's."""
-        return self.network.permutation_axes()
 
     def to(self, device: torch.device | str) -> Self:
         """Move network and tokens."""

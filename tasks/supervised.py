@@ -8,12 +8,13 @@ from torch import Tensor
 from torch.func import functional_call
 from torch.nn import functional
 
-from tasks.base import Batch, Params, PermutationAxes, TaskFamily, TaskParams
+from tasks.base import Batch, Params, TaskParams
 from tasks.data.images import LabelledImages
 from tasks.networks.base import Network
+from tasks.networks.task import NetworkTask
 
 
-class Classification(TaskFamily):
+class Classification(NetworkTask):
     """Cross-entropy of a network on labelled images, batches drawn with replacement.
 
     Args:
@@ -27,21 +28,10 @@ class Classification(TaskFamily):
     """
 
     def __init__(self, name: str, network: Callable[..., Network], data: LabelledImages, batch_size: int = 128) -> None:
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, got {batch_size}.")
-        self.name, self.batch_size = name, batch_size
-        self.network = network(data.input_shape, data.num_classes)
+        super().__init__(name, network(data.input_shape, data.num_classes), batch_size)
         self.num_classes, self.data_name, self.fingerprint = data.num_classes, data.name, data.fingerprint
         self.train = (data.train_images, data.train_labels)
         self.test = (data.test_images, data.test_labels)
-
-    def sample(self, generator: torch.Generator) -> TaskParams:
-        """One task only."""
-        return {}
-
-    def init(self, generator: torch.Generator, task: TaskParams) -> Params:
-        """The network's initial parameters."""
-        return self.network.init(generator)
 
     def batch(self, generator: torch.Generator, task: TaskParams) -> Batch:
         """Indices ``(batch_size,)`` into the training data."""
@@ -59,10 +49,6 @@ class Classification(TaskFamily):
         outputs = functional_call(self.network, params, (images,))
         accuracy = (outputs.argmax(-1) == labels).float().mean()
         return {"accuracy": accuracy, "test_loss": functional.cross_entropy(outputs, labels)}
-
-    def permutation_axes(self) -> PermutationAxes | None:
-        """The network's."""
-        return self.network.permutation_axes()
 
     def to(self, device: torch.device | str) -> Self:
         """Move network and data."""

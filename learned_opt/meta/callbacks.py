@@ -24,21 +24,25 @@ log = logging.getLogger(__name__)
 
 
 class Throughput(Callback):
-    """Logs inner steps per second, the compiling first step left out.
+    """Logs inner steps per second of each outer step; other callbacks and the compiling step are not counted.
 
     Args:
         steps_per_estimate: inner steps of one outer step, all chains together.
     """
 
     def __init__(self, steps_per_estimate: int) -> None:
-        self.steps_per_estimate, self.last = steps_per_estimate, 0.0
+        self.steps_per_estimate, self.start, self.compiled = steps_per_estimate, 0.0, False
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *_: Any, **__: Any) -> None:
+        """Start the clock."""
+        self.start = time.perf_counter()
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any, **__: Any) -> None:
-        """Log the rate since the end of the batch before."""
-        now = time.perf_counter()
-        if self.last:
-            pl_module.log("inner_steps_per_second", self.steps_per_estimate / (now - self.last), batch_size=1)
-        self.last = now
+        """Log the rate."""
+        seconds = time.perf_counter() - self.start
+        if self.compiled:
+            pl_module.log("inner_steps_per_second", self.steps_per_estimate / seconds, batch_size=1)
+        self.compiled = True
 
 
 class ProgressBar(Callback):
