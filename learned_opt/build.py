@@ -96,7 +96,7 @@ def symmetry_of(family: TaskFamily) -> tuple[Tree, PermutationSpec]:
         return [family.loss(values, batch, task)]
 
     axes = family.permutation_axes()
-    spec = infer_from_function(loss, params) if axes is None else PermutationSpec(*axes)
+    spec = infer_from_function(loss, params) if axes is None else PermutationSpec(*axes).measure(params)
     with torch.no_grad():
         report = check_function(loss, params, spec, source, num_draws=1, tolerance=1e-4)  # float32 losses
     if not report.passed:

@@ -8,7 +8,7 @@ from learned_opt.build import symmetry_of
 from learned_opt.optimizers.hand import SGDM, Adam
 from learned_opt.optimizers.unf import UNFOptimizer
 from learned_opt.symmetry import PermutationSpec
-from learned_opt.unf import Pointwise, UNFLinear
+from learned_opt.unf import NFNLinear, Pointwise, UNFLinear
 from tasks.base import TaskFamily
 from tasks.data.images import LabelledImages
 from tasks.data.text import TokenText
@@ -75,18 +75,19 @@ OPTIMIZERS = {
     "unf": partial(UNFOptimizer, channels=6, beta=0.1),
     "unf_channel": partial(UNFOptimizer, channels=6, beta=0.1, normalisation="channel"),
     "unf_all": partial(UNFOptimizer, trunk=UNFLinear, channels=4, num_layers=3, beta=0.1),
+    "unf_fold": partial(UNFOptimizer, channels=4, beta=0.1, fixed_axes="fold"),
+    "unf_encode": partial(UNFOptimizer, channels=6, beta=0.1, fixed_axes="encode"),
+    "nfn": partial(UNFOptimizer, head=NFNLinear, channels=6, beta=0.1),
 }
-
-# made-up weight spaces with repeated names, diagonals and ranks 0 to 4, beside those of the networks
-SPECS = {
-    "vector": PermutationSpec({"b": ("h",)}),
-    "square": PermutationSpec({"w": ("h", "h"), "b": ("h",)}),
-    "rank3": PermutationSpec({"w": ("h", "h", "o"), "v": ("o", "h"), "s": ()}, fixed={"o"}),
-    "rank4": PermutationSpec({"w": ("h", "o", "h", "p"), "v": ("p", "o")}),
-    "cube": PermutationSpec({"w": ("h", "h", "h"), "b": ("h",)}),
-    "mlp": PermutationSpec(*MLP((3,), 4, (5,)).permutation_axes()),
-    "cnn": PermutationSpec(*CNN((2, 4, 4), 3, (4,), (1,)).permutation_axes()),
-}
+TELLS_POSITIONS_APART = {"unf_fold", "unf_encode", "nfn"}  # not equivariant to permutations of (some) fixed axes
+CHAINS_ONLY = {"nfn"}
+CHAINS = {"mlp", "mlp_deep", "cnn", "cnn_flatten"}
+PAIRS = [
+    (family, optimizer)
+    for optimizer in OPTIMIZERS
+    for family in FAMILIES
+    if optimizer not in CHAINS_ONLY or family in CHAINS
+]
 
 
 def spec_of(family: TaskFamily) -> PermutationSpec:
@@ -102,3 +103,18 @@ def spec_tensors(spec: PermutationSpec, channels: int, seed: int = 0, dtype: tor
     source = torch.Generator().manual_seed(seed)
     shapes = {name: [SIZES.get(axis, 3) for axis in axes] for name, axes in spec.axes.items()}
     return {n: torch.randn(*shape, channels, generator=source, dtype=dtype) for n, shape in shapes.items()}
+
+
+# made-up weight spaces with repeated names, diagonals and ranks 0 to 4, beside those of the networks
+SPECS = {
+    name: spec.measure(spec_tensors(spec, 1))
+    for name, spec in {
+        "vector": PermutationSpec({"b": ("h",)}),
+        "square": PermutationSpec({"w": ("h", "h"), "b": ("h",)}),
+        "rank3": PermutationSpec({"w": ("h", "h", "o"), "v": ("o", "h"), "s": ()}, fixed={"o"}),
+        "rank4": PermutationSpec({"w": ("h", "o", "h", "p"), "v": ("p", "o")}),
+        "cube": PermutationSpec({"w": ("h", "h", "h"), "b": ("h",)}),
+        "mlp": PermutationSpec(*MLP((3,), 4, (5,)).permutation_axes()),
+        "cnn": PermutationSpec(*CNN((2, 4, 4), 3, (4,), (1,)).permutation_axes()),
+    }.items()
+}

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from learned_opt.symmetry import PermutationSpec
 from learned_opt.unf import UNFLinear
-from learned_opt.unf.layers import _escape, _key
+from learned_opt.unf.layers import _key, escape
 from learned_opt.unf.plan import Pattern
 
 
@@ -40,19 +40,34 @@ def mean_normalised(matrix: Tensor) -> Tensor:
     return matrix / matrix.sum(1, keepdim=True).clamp(min=1)
 
 
+def slices(layer: UNFLinear, parameter: str, tensor: Tensor) -> list[Tensor]:
+    """The tensor at every index of its folded axes, views in the order of the indices."""
+    names = layer.spec.axes[parameter]
+    ranges = [
+        range(tensor.shape[axis]) if name in layer.spec.folded else [slice(None)] for axis, name in enumerate(names)
+    ]
+    return [tensor[index] for index in product(*ranges)]
+
+
 def dense_forward(layer: UNFLinear, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
     """``UNFLinear.forward`` by materialising every basis map."""
     shapes = {name: tuple(tensor.shape[:-1]) for name, tensor in inputs.items()}
     outputs = {name: torch.zeros(*shape, layer.out_channels, dtype=torch.float64) for name, shape in shapes.items()}
+    if layer.biases:
+        for name, tensor in outputs.items():
+            biases = layer.biases[escape(name)].detach().split(layer.out_channels)
+            for part, bias in zip(slices(layer, name, tensor), biases, strict=True):
+                part.add_(bias)
     for group in layer.plan.groups:
-        weight = layer.weights[_key(group.signature)]
-        for (k, source), (d, target) in product(enumerate(group.sources), enumerate(group.targets)):
-            out, inp = shapes[target.parameter], shapes[source.parameter]
-            matrix = mean_normalised(basis_matrix(combined_partition(target, source), out, inp))
-            mixed = matrix @ inputs[source.parameter].reshape(-1, layer.in_channels) @ weight[k, :, d]
-            outputs[target.parameter] = outputs[target.parameter] + mixed.reshape(*out, -1)
-    biases = {name: layer.biases[_escape(name)] for name in outputs} if layer.biases else dict.fromkeys(outputs, 0)
-    return {name: outputs[name] + biases[name] for name in outputs}
+        weight = layer.weights[_key(group.signature)].detach()
+        sources = [(s, part) for s in group.sources for part in slices(layer, s.parameter, inputs[s.parameter])]
+        targets = [(t, part) for t in group.targets for part in slices(layer, t.parameter, outputs[t.parameter])]
+        for (k, (source, read)), (d, (target, written)) in product(enumerate(sources), enumerate(targets)):
+            labels = combined_partition(target, source)
+            matrix = mean_normalised(basis_matrix(labels, written.shape[:-1], read.shape[:-1]))
+            mixed = matrix @ read.reshape(-1, layer.in_channels) @ weight[k, :, d]
+            written.add_(mixed.reshape(written.shape))
+    return outputs
 
 
 def num_orbits(spec: PermutationSpec, sizes: dict[str, int]) -> int:

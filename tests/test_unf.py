@@ -139,7 +139,7 @@ def test_init_and_its_errors() -> None:
     spec = SPECS["square"]
     layer = UNFLinear(spec, 64, 64)
     # every output sees (number of terms) x 64 inputs of variance 1: with lecun init each term gives 1 / terms
-    terms = layer.plan.num_terms["w"]
+    terms = bell(4) + bell(3)  # from w and from b to w
     weight = layer.weights["(h,h)"]
     assert weight.std().item() == pytest.approx((64 * terms) ** -0.5, rel=0.05)
     assert all((bias == 0).all() for bias in layer.biases.values())

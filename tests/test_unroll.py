@@ -9,7 +9,7 @@ from learned_opt import tree
 from learned_opt.meta.unroll import Unroll, _warn_once
 from learned_opt.optimizers.hand import SGDM
 from learned_opt.symmetry import PermutationSpec
-from tests.cases import FAMILIES, OPTIMIZERS, spec_of
+from tests.cases import FAMILIES, OPTIMIZERS, PAIRS, spec_of
 
 KEYS = [("test", i) for i in range(3)]
 
@@ -26,8 +26,7 @@ def select(many: dict, i: int) -> dict:
     return tree.tree_map(lambda leaf: leaf[i : i + 1], many)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize(("family", "optimizer"), PAIRS)
 @torch.no_grad()
 def test_chains_do_not_see_each_other(family, optimizer) -> None:
     unroll, theta = make(family, optimizer)

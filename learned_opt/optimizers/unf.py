@@ -11,7 +11,8 @@ from learned_opt.optimizers import features
 from learned_opt.optimizers.base import MetaOptimizer
 from learned_opt.symmetry.spec import PermutationSpec
 from learned_opt.tree import Tree, tree_map
-from learned_opt.unf.layers import UNF, Pointwise, UNFLinear
+from learned_opt.unf.layers import Pointwise, UNFLinear
+from learned_opt.unf.stack import UNF
 
 
 class UNFOptimizer(MetaOptimizer):
@@ -19,7 +20,8 @@ class UNFOptimizer(MetaOptimizer):
 
     alpha, beta and gamma are part of theta, as log alpha, log beta and logit gamma. beta = 0 is SGDM bit for bit.
     f is a stack of ``num_layers`` layers with ReLU: ``trunk`` layers and one ``head``. Pointwise trunk and UNF head is
-    the paper's hybrid (DS-DS-DS-UNF); UNF for both is the all-UNF optimizer; pointwise for both is Deep Set.
+    the paper's hybrid (DS-DS-DS-UNF); UNF for both is the all-UNF optimizer; pointwise for both is Deep Set; an
+    NFN head is the paper's other baseline.
 
     Args:
         spec: permutation spec of the inner parameters.
@@ -31,6 +33,7 @@ class UNFOptimizer(MetaOptimizer):
         beta: weight of f at the start; 0 makes the optimizer SGDM for good, since log beta is learned.
         gamma: decay of the nominal momentum at the start.
         normalisation: ``joint`` or ``channel``, see ``features.tensor_features``.
+        fixed_axes: ``permute``, ``encode`` or ``fold``, see ``unf.fixed``.
 
     Source: Zhou et al. 2024 (arXiv 2402.05232), section 4.3; the nominal momentum is an average (decay g, weight 1 - g)
     as in the authors' code.
@@ -47,11 +50,12 @@ class UNFOptimizer(MetaOptimizer):
         beta: float = 1e-3,
         gamma: float = 0.9,
         normalisation: str = "joint",
+        fixed_axes: str = "permute",
     ) -> None:
         super().__init__(spec)
         _check(alpha=alpha, beta=beta, gamma=gamma, num_layers=num_layers, normalisation=normalisation)
         widths = (features.NUM_FEATURES, *[channels] * (num_layers - 1), 1)
-        self.function = UNF(spec, widths, trunk, head)
+        self.function = UNF(spec, widths, trunk, head, fixed_axes=fixed_axes)
         self.normalisation = normalisation
         self.log_alpha = nn.Parameter(torch.tensor(log(alpha)))
         self.log_beta = nn.Parameter(torch.tensor(log(beta) if beta > 0 else -torch.inf))
@@ -79,8 +83,8 @@ class UNFOptimizer(MetaOptimizer):
 
     def rebind(self, spec: PermutationSpec) -> Self:
         """The same theta on another spec, possible when no layer holds coefficients of its own spec."""
-        if any(isinstance(layer, UNFLinear) for layer in self.function.layers) and spec != self.spec:
-            raise ValueError("theta of a UNF layer belongs to one weight space; it cannot move to another spec.")
+        if not self.function.fits_every_spec and spec != self.spec:
+            raise ValueError("theta of this optimizer belongs to one weight space; it cannot move to another spec.")
         self.spec = spec
         return self
 

@@ -142,4 +142,5 @@ def _spec_of(param_axes: dict[str, Axes]) -> PermutationSpec:
         if len(places) > len(own):
             views[parameter] = tuple(tuple(atom.size for atom in factors) for factors in parts)
     reasons = {name: atom.reason for atom, name in names.items() if atom.reason}
-    return PermutationSpec(axes, reasons, views, reasons)
+    sizes = {name: atom.size for atom, name in names.items() if atom.reason}
+    return PermutationSpec(axes, reasons, views, reasons, sizes)

@@ -6,7 +6,7 @@ kernel positions), which the symmetries of the network leave alone.
 """
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from math import prod
 from typing import Any
@@ -30,9 +30,11 @@ class PermutationSpec:
         views: parameter name -> factors of each of its axes, where one is merged: ``{"weight_ih": ((4, 8), (3,))}``
             names three axes (gate, hidden, input) of a parameter of shape (32, 3).
         reasons: why a name is fixed, for people; takes no part in comparisons.
+        fixed_sizes: lengths of the axes of fixed names, where known (``measure``); takes no part in comparisons.
+        folded: fixed names that layers read as channels, one for each index, rather than as axes.
 
     Raises:
-        ValueError: ``fixed`` holds a name that no axis has.
+        ValueError: ``fixed`` holds a name that no axis has, or ``folded`` one that is not fixed or has no known length.
 
     Source: Zhou et al. 2024 (arXiv 2402.05232), section 3, there called a "permutation specification".
     """
@@ -41,6 +43,8 @@ class PermutationSpec:
     fixed: Collection[str] = ()
     views: Mapping[str, tuple[tuple[int, ...], ...]] = field(default_factory=dict)
     reasons: Mapping[str, str] = field(default_factory=dict, compare=False)
+    fixed_sizes: Mapping[str, int] = field(default_factory=dict, compare=False)
+    folded: Collection[str] = ()
 
     def __post_init__(self) -> None:
         # plain dicts: the compiler cannot look into read-only proxies
@@ -50,20 +54,28 @@ class PermutationSpec:
         object.__setattr__(self, "views", views)
         object.__setattr__(self, "reasons", dict(self.reasons))
         object.__setattr__(self, "fixed", frozenset(self.fixed))
+        object.__setattr__(self, "fixed_sizes", dict(self.fixed_sizes))
+        object.__setattr__(self, "folded", frozenset(self.folded))
         unknown = sorted(set(self.fixed) - set(self.names))
         if unknown:
             raise ValueError(f"fixed must hold names of axes, got {unknown}; axes are named {list(self.names)}.")
+        unknown = sorted(set(self.folded) - (set(self.fixed) & set(self.fixed_sizes)))
+        if unknown:
+            raise ValueError(f"folded must hold fixed names whose length is known, got {unknown}.")
 
     def __hash__(self) -> int:
-        return hash((tuple(self.axes.items()), self.fixed, tuple(self.views.items())))
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return (PermutationSpec, (dict(self.axes), tuple(self.fixed), dict(self.views), dict(self.reasons)))
+        return hash((tuple(self.axes.items()), self.fixed, tuple(self.views.items()), self.folded))
 
     @property
     def names(self) -> tuple[str, ...]:
         """Permutation names in order of first appearance."""
         return tuple(dict.fromkeys(name for names in self.axes.values() for name in names))
+
+    def measure(self, params: Mapping[str, Tensor]) -> "PermutationSpec":
+        """The same spec, knowing how long the axes of its fixed names are; errors as of ``sizes``."""
+        return replace(
+            self, fixed_sizes={name: size for name, size in self.sizes(params).items() if name in self.fixed}
+        )
 
     def sizes(self, params: Mapping[str, Tensor]) -> dict[str, int]:
         """Length of the axes of each name.

@@ -1,29 +1,22 @@
-"""Equivariant and invariant layers on weight spaces.
+"""Equivariant layers on weight spaces.
 
 Every layer maps a dict ``name -> Tensor[*shape, C]`` (C channels, last) and an optional vector of *shared*
 channels, which are the same for every entry of every tensor (a time code, say). Shared channels enter as a bias
 computed once, they are never tiled.
 
-Legend: K sources, D targets, C_in / C_out channels.
+Legend: K sources, D targets, each counted once for every folded index; C_in / C_out channels.
 """
 
-from collections.abc import Callable, Mapping
-from itertools import pairwise
+from collections.abc import Mapping
 from math import sqrt
 
 import torch
 from torch import Tensor, nn
 
 from learned_opt.symmetry.spec import PermutationSpec
+from learned_opt.unf.fixed import fold, num_folds, unfold, without_folded
+from learned_opt.unf.mixing import gain, matmul, mix
 from learned_opt.unf.plan import Pattern, make_plan
-
-INIT_GAINS = {"lecun": 1.0, "he": sqrt(2.0), "zero": 0.0}
-
-
-def _gain(init: str) -> float:
-    if init not in INIT_GAINS:
-        raise ValueError(f"init must be one of {sorted(INIT_GAINS)}, got {init!r}.")
-    return INIT_GAINS[init]
 
 
 class UNFLinear(nn.Module):
@@ -32,7 +25,8 @@ class UNFLinear(nn.Module):
     ``T(W)[o] = bias + sum_b lambda_b E_b(W)``: one ``(C_in, C_out)`` matrix lambda_b for each basis map E_b.
 
     Args:
-        spec: permutation spec of inputs and outputs. Fixed names count as permutations of their own, as in the paper.
+        spec: permutation spec of inputs and outputs. Fixed names count as permutations of their own, as in the paper,
+            but for the folded ones, each index of which is treated as a tensor of its own.
         in_channels: channels of the input, shared channels included.
         out_channels: channels of the output.
         bias: one bias per (output tensor, out channel), zero at the start.
@@ -47,23 +41,22 @@ class UNFLinear(nn.Module):
         self, spec: PermutationSpec, in_channels: int, out_channels: int, bias: bool = True, init: str = "lecun"
     ) -> None:
         super().__init__()
-        self.spec, self.plan = spec, make_plan(spec)
+        self.spec, self.plan, self.num_folds = spec, make_plan(without_folded(spec)), num_folds(spec)
         self.in_channels, self.out_channels = in_channels, out_channels
-        gain = _gain(init)
+        num_terms = self._num_terms()
         self.weights = nn.ParameterDict()
         for group in self.plan.groups:
-            fan_in = torch.tensor([in_channels * self.plan.num_terms[t.parameter] for t in group.targets])
-            std = gain * fan_in.rsqrt()[:, None]
-            shape = (len(group.sources), in_channels, len(group.targets), out_channels)
+            fan_in = torch.tensor([in_channels * num_terms[name] for name in self._indices(group.targets)])
+            std = gain(init) * fan_in.rsqrt()[:, None]
+            shape = (len(self._indices(group.sources)), in_channels, len(fan_in), out_channels)
             self.weights[_key(group.signature)] = nn.Parameter(torch.randn(shape) * std)
-        self.biases = nn.ParameterDict(
-            {_escape(name): nn.Parameter(torch.zeros(out_channels)) for name in spec.axes} if bias else {}
-        )
+        sizes = {escape(name): folds * out_channels for name, folds in self.num_folds.items() if bias}
+        self.biases = nn.ParameterDict({name: nn.Parameter(torch.zeros(size)) for name, size in sizes.items()})
 
     @property
     def num_basis(self) -> int:
         """Number of basis maps, a sum of products of Bell numbers."""
-        return self.plan.num_basis
+        return sum(weight.shape[0] * weight.shape[2] for weight in self.weights.values())
 
     def forward(self, inputs: Mapping[str, Tensor], shared: Tensor | None = None) -> dict[str, Tensor]:
         """Apply the map.
@@ -75,17 +68,32 @@ class UNFLinear(nn.Module):
         Returns:
             dict[str, Tensor]: ``name -> Tensor[*shape, out_channels]``.
         """
-        reduce = _Reducer(inputs)
+        folded = fold(self.spec, inputs)
+        reduce = _Reducer(folded)
         outputs: dict[str, Tensor] = {}
         for group in self.plan.groups:
             weight = self.weights[_key(group.signature)]
-            mixed = _mix([reduce(source) for source in group.sources], weight, shared)  # (*kept, D, C_out)
-            for target, part in zip(group.targets, mixed.unbind(-2), strict=True):
-                name, full = target.parameter, _spread(part, target, inputs[target.parameter])
+            mixed = mix([reduce(source) for source in group.sources], weight, shared)  # (*kept, D, C_out)
+            parts = mixed.split([self.num_folds[target.parameter] for target in group.targets], -2)
+            for target, part in zip(group.targets, parts, strict=True):
+                name = target.parameter
+                full = _spread(part.flatten(-2), target, folded[name])
                 outputs[name] = outputs[name] + full if name in outputs else full
         if self.biases:
-            outputs = {name: outputs[name] + self.biases[_escape(name)] for name in outputs}
-        return {name: outputs[name] for name in inputs}
+            outputs = {name: outputs[name] + self.biases[escape(name)] for name in outputs}
+        return unfold(self.spec, {name: outputs[name] for name in inputs})
+
+    def _indices(self, patterns: tuple[Pattern, ...]) -> list[str]:
+        """The parameter of each pattern, as often as it has folded indices."""
+        return [pattern.parameter for pattern in patterns for _ in range(self.num_folds[pattern.parameter])]
+
+    def _num_terms(self) -> dict[str, int]:
+        """Basis maps that arrive at one entry of each output tensor."""
+        num_terms = dict.fromkeys(self.spec.axes, 0)
+        for group in self.plan.groups:
+            for target in group.targets:
+                num_terms[target.parameter] += len(self._indices(group.sources))
+        return num_terms
 
     def extra_repr(self) -> str:
         """Channels and number of basis maps, for ``print``."""
@@ -108,7 +116,7 @@ class Pointwise(nn.Module):
     ) -> None:
         super().__init__()
         del spec
-        self.weight = nn.Parameter(torch.randn(in_channels, out_channels) * (_gain(init) / sqrt(in_channels)))
+        self.weight = nn.Parameter(torch.randn(in_channels, out_channels) * (gain(init) / sqrt(in_channels)))
         self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
 
     def forward(self, inputs: Mapping[str, Tensor], shared: Tensor | None = None) -> dict[str, Tensor]:
@@ -118,51 +126,8 @@ class Pointwise(nn.Module):
             split = weight.shape[0] - shared.shape[0]
             weight, offset = weight[:split], shared @ weight[split:]
             constant = offset if constant is None else constant + offset
-        outputs = {name: _matmul(tensor, weight) for name, tensor in inputs.items()}
+        outputs = {name: matmul(tensor, weight) for name, tensor in inputs.items()}
         return outputs if constant is None else {name: tensor + constant for name, tensor in outputs.items()}
-
-
-class InvariantPool(nn.Module):
-    """Mean over all entries of each tensor, concatenated: ``(num_tensors * C,)``."""
-
-    def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        """Pool ``name -> Tensor[*shape, C]`` in the order of the dict."""
-        return torch.cat([tensor.reshape(-1, tensor.shape[-1]).mean(0) for tensor in inputs.values()])
-
-
-class UNF(nn.Module):
-    """A stack of layers with a pointwise nonlinearity between them.
-
-    Args:
-        spec: permutation spec.
-        channels: channels before, between and after the layers.
-        trunk: constructor of all layers but the last.
-        head: constructor of the last layer.
-        activation: pointwise nonlinearity.
-    """
-
-    def __init__(
-        self,
-        spec: PermutationSpec,
-        channels: tuple[int, ...],
-        trunk: Callable[..., nn.Module] = UNFLinear,
-        head: Callable[..., nn.Module] = UNFLinear,
-        activation: Callable[[Tensor], Tensor] = torch.relu,
-    ) -> None:
-        super().__init__()
-        if len(channels) < 2:
-            raise ValueError(f"channels must name an input and an output width, got {channels}.")
-        kinds = [trunk] * (len(channels) - 2) + [head]
-        sizes = pairwise(channels)
-        self.layers = nn.ModuleList(kind(spec, *size) for kind, size in zip(kinds, sizes, strict=True))
-        self.activation = activation
-
-    def forward(self, inputs: Mapping[str, Tensor], shared: Tensor | None = None) -> dict[str, Tensor]:
-        """Apply all layers; ``shared`` channels enter the first."""
-        hidden = self.layers[0](inputs, shared)
-        for layer in self.layers[1:]:
-            hidden = layer({name: self.activation(tensor) for name, tensor in hidden.items()})
-        return hidden
 
 
 class _Reducer:
@@ -188,22 +153,6 @@ class _Reducer:
             else:
                 self.cache[pattern] = _diagonal(self.inputs[pattern.parameter], pattern.labels)
         return self.cache[pattern]
-
-
-def _matmul(tensor: Tensor, matrix: Tensor) -> Tensor:
-    """``tensor @ matrix`` as one 2-D product, so that vmap over both makes one batched product of few large blocks."""
-    return (tensor.reshape(-1, tensor.shape[-1]) @ matrix).reshape(*tensor.shape[:-1], matrix.shape[-1])
-
-
-def _mix(sources: list[Tensor], weight: Tensor, shared: Tensor | None) -> Tensor:
-    """K tensors ``(*kept, C)`` and a weight ``(K, C_in, D, C_out)`` -> ``(*kept, D, C_out)``, one matrix product."""
-    channels = sources[0].shape[-1]
-    matrix = weight[:, :channels].flatten(0, 1).flatten(1)
-    mixed = _matmul(sources[0] if len(sources) == 1 else torch.cat(sources, -1), matrix)
-    mixed = mixed.unflatten(-1, weight.shape[-2:])
-    if shared is None:
-        return mixed
-    return mixed + torch.einsum("kcdo,c->do", weight[:, channels:], shared)
 
 
 def _diagonal(tensor: Tensor, labels: tuple[int, ...]) -> Tensor:
@@ -235,9 +184,9 @@ def _spread(part: Tensor, target: Pattern, like: Tensor) -> Tensor:
 
 
 def _key(signature: tuple[str, ...]) -> str:
-    return f"({','.join(map(_escape, signature))})"
+    return f"({','.join(map(escape, signature))})"
 
 
-def _escape(name: str) -> str:
+def escape(name: str) -> str:
     """Names may hold dots, keys of a ParameterDict may not."""
     return name.replace(".", "/")

@@ -41,7 +41,6 @@ class Plan(NamedTuple):
     """What a UNF layer does on one spec."""
 
     groups: tuple[Group, ...]
-    num_terms: dict[str, int]  # basis maps that arrive at each output tensor
 
     @property
     def num_basis(self) -> int:
@@ -84,9 +83,4 @@ def make_plan(spec: PermutationSpec) -> Plan:
                 sources.setdefault(signature, []).extend(
                     Pattern(parameter, labels, order) for order in _orders(blocks, kept)
                 )
-    groups = tuple(Group(s, tuple(sources[s]), tuple(targets[s])) for s in targets)
-    num_terms = dict.fromkeys(spec.axes, 0)
-    for group in groups:
-        for target in group.targets:
-            num_terms[target.parameter] += len(group.sources)
-    return Plan(groups, num_terms)
+    return Plan(tuple(Group(s, tuple(sources[s]), tuple(targets[s])) for s in targets))

@@ -1,0 +1,47 @@
+"""Channel mixing, the one place where equivariant layers multiply.
+
+Legend: K sources, D targets, C_in / C_out channels.
+"""
+
+from math import sqrt
+
+import torch
+from torch import Tensor
+
+INIT_GAINS = {"lecun": 1.0, "he": sqrt(2.0), "zero": 0.0}
+
+
+def gain(init: str) -> float:
+    """Standard deviation of initial weights, in units of sqrt(1 / fan_in).
+
+    Raises:
+        ValueError: an unknown init.
+    """
+    if init not in INIT_GAINS:
+        raise ValueError(f"init must be one of {sorted(INIT_GAINS)}, got {init!r}.")
+    return INIT_GAINS[init]
+
+
+def matmul(tensor: Tensor, matrix: Tensor) -> Tensor:
+    """``tensor @ matrix`` as one 2-D product, so that vmap over both makes one batched product of few large blocks."""
+    return (tensor.reshape(-1, tensor.shape[-1]) @ matrix).reshape(*tensor.shape[:-1], matrix.shape[-1])
+
+
+def mix(sources: list[Tensor], weight: Tensor, shared: Tensor | None) -> Tensor:
+    """All sources into all targets, one matrix product.
+
+    Args:
+        sources: tensors ``(*kept, C)`` or, where folded axes are channels, ``(*kept, F C)``; sum of F = K.
+        weight: ``(K, C_in, D, C_out)``, C_in = C + C_shared.
+        shared: channels ``(C_shared,)`` that are constant over all entries, or None.
+
+    Returns:
+        Tensor: ``(*kept, D, C_out)``.
+    """
+    channels = weight.shape[1] - (0 if shared is None else shared.shape[0])
+    matrix = weight[:, :channels].flatten(0, 1).flatten(1)
+    mixed = matmul(sources[0] if len(sources) == 1 else torch.cat(sources, -1), matrix)
+    mixed = mixed.unflatten(-1, weight.shape[-2:])
+    if shared is None:
+        return mixed
+    return mixed + torch.einsum("kcdo,c->do", weight[:, channels:], shared)

@@ -1,0 +1,72 @@
+"""Stacks of layers on a weight space, and the invariant read-out."""
+
+from collections.abc import Callable, Mapping
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from learned_opt.symmetry.spec import PermutationSpec
+from learned_opt.unf.fixed import FIXED_AXES, PositionalEncoding, fold_short
+from learned_opt.unf.layers import Pointwise, UNFLinear
+
+
+class InvariantPool(nn.Module):
+    """Mean over all entries of each tensor, concatenated: ``(num_tensors * C,)``."""
+
+    def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Pool ``name -> Tensor[*shape, C]`` in the order of the dict."""
+        return torch.cat([tensor.reshape(-1, tensor.shape[-1]).mean(0) for tensor in inputs.values()])
+
+
+class UNF(nn.Module):
+    """A stack of layers with a pointwise nonlinearity between them.
+
+    Args:
+        spec: permutation spec.
+        channels: channels before, between and after the layers.
+        trunk: constructor of all layers but the last.
+        head: constructor of the last layer.
+        activation: pointwise nonlinearity.
+        fixed_axes: what to make of fixed axes, ``permute``, ``encode`` (after the first layer) or ``fold``.
+
+    Raises:
+        ValueError: fewer than two channel widths, an unknown ``fixed_axes``, or one that needs the lengths of fixed
+            axes, which the spec does not know.
+    """
+
+    def __init__(
+        self,
+        spec: PermutationSpec,
+        channels: tuple[int, ...],
+        trunk: Callable[..., nn.Module] = UNFLinear,
+        head: Callable[..., nn.Module] = UNFLinear,
+        activation: Callable[[Tensor], Tensor] = torch.relu,
+        fixed_axes: str = "permute",
+    ) -> None:
+        super().__init__()
+        if len(channels) < 2:
+            raise ValueError(f"channels must name an input and an output width, got {channels}.")
+        if fixed_axes not in FIXED_AXES:
+            raise ValueError(f"fixed_axes must be one of {', '.join(FIXED_AXES)}, got {fixed_axes!r}.")
+        if fixed_axes == "fold":
+            spec = fold_short(spec)
+        kinds = [trunk] * (len(channels) - 2) + [head]
+        sizes = pairwise(channels)
+        self.layers = nn.ModuleList(kind(spec, *size) for kind, size in zip(kinds, sizes, strict=True))
+        self.encoding = PositionalEncoding(spec, channels[1]) if fixed_axes == "encode" else None
+        self.activation = activation
+
+    @property
+    def fits_every_spec(self) -> bool:
+        """Whether no parameter belongs to the spec: pointwise layers only, and no encodings."""
+        return self.encoding is None and all(isinstance(layer, Pointwise) for layer in self.layers)
+
+    def forward(self, inputs: Mapping[str, Tensor], shared: Tensor | None = None) -> dict[str, Tensor]:
+        """Apply all layers; ``shared`` channels enter the first."""
+        hidden = self.layers[0](inputs, shared)
+        if self.encoding is not None:
+            hidden = self.encoding(hidden)
+        for layer in self.layers[1:]:
+            hidden = layer({name: self.activation(tensor) for name, tensor in hidden.items()})
+        return hidden
