@@ -3,9 +3,10 @@
 import platform
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ from learned_opt.meta.estimators.base import GradientEstimator
 from learned_opt.meta.trainer import MetaTrainer, load_checkpoint, quiet_lightning
 from learned_opt.meta.unroll import Unroll
 from learned_opt.optimizers.base import MetaOptimizer
+from learned_opt.prediction.fit import Settings
+from learned_opt.prediction.populate import Recipe
 from learned_opt.symmetry.check import check_function
 from learned_opt.symmetry.infer import infer_from_function
 from learned_opt.symmetry.spec import PermutationSpec
@@ -102,6 +105,35 @@ def symmetry_of(family: TaskFamily) -> tuple[Tree, PermutationSpec]:
     if not report.passed:
         raise ValueError(f"the permutation spec of task {family.name!r} is wrong: {report.findings[0]}.")
     return params, spec
+
+
+def build_zoo(cfg: DictConfig) -> tuple[Recipe, Callable[[int], Unroll], dict[str, Any]]:
+    """What a zoo is made of.
+
+    Returns:
+        tuple: the recipe, the inner loop for each batch size, and the settings that ``zoo.json`` holds.
+
+    Raises:
+        ValueError: a value is out of its range.
+    """
+    keep_freed_memory()
+    device, recipe = resolve_device(cfg.device), instantiate(cfg.recipe)
+    family: TaskFamily = instantiate(cfg.task)
+    _, spec = symmetry_of(family)
+    optimizer = instantiate(cfg.optimizer)
+
+    @cache
+    def unroll_of(batch_size: int) -> Unroll:
+        own = instantiate(cfg.task, batch_size=batch_size)
+        return Unroll(own, optimizer(spec).to(device), cfg.compile, device)
+
+    task = {key: value for key, value in family.describe().items() if key != "batch_size"}
+    return recipe, unroll_of, {"task": task, "recipe": asdict(recipe), "spec": spec.as_dict()}
+
+
+def build_predictors(cfg: DictConfig) -> tuple[dict[str, Callable[[PermutationSpec], torch.nn.Module]], Settings]:
+    """Constructors of the predictors by name, and how they are trained."""
+    return dict(instantiate(cfg.predictors)), instantiate(cfg.fit)
 
 
 def build_estimator(cfg: DictConfig, unroll: Unroll) -> GradientEstimator:

@@ -9,7 +9,9 @@ from learned_opt.optimizers.hand import SGDM, Adam
 from learned_opt.optimizers.unf import UNFOptimizer
 from learned_opt.symmetry import PermutationSpec
 from learned_opt.unf import NFNLinear, Pointwise, UNFLinear
+from tasks.arithmetic import Arithmetic
 from tasks.base import TaskFamily
+from tasks.data.arithmetic import arithmetic
 from tasks.data.images import LabelledImages
 from tasks.data.text import TokenText
 from tasks.language import NextToken
@@ -17,6 +19,7 @@ from tasks.networks.cnn import CNN
 from tasks.networks.mlp import MLP
 from tasks.networks.recurrent import GRUCell, LSTMCell, RecurrentNetwork, RNNCell
 from tasks.networks.resnet import ResNet
+from tasks.networks.seq2seq import Seq2Seq
 from tasks.networks.transformer import Transformer
 from tasks.quadratic import Quadratic
 from tasks.supervised import Classification
@@ -61,6 +64,9 @@ FAMILIES = {
         name: partial(lambda network: NextToken("noise", network, tokens(), length=4, batch_size=3), network)
         for name, network in SEQUENCE_NETWORKS.items()
     },
+    "arithmetic": lambda: Arithmetic(
+        "noise", partial(Seq2Seq, cell=GRUCell, hidden_size=4), arithmetic(2, num_train=30, num_test=20), batch_size=7
+    ),
     "quadratic": lambda: Quadratic(dim=6, noise=0.1),
     **{
         name: partial(lambda network: Classification("noise", network, images((2, 4, 4)), batch_size=7), network)

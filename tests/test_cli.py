@@ -111,7 +111,7 @@ def test_no_task_is_answered_at_once(tmp_path) -> None:
     assert result.returncode == 2
     assert (
         result.stderr
-        == "learned_opt: no task given; add +task=NAME, where NAME is one of: cnn, mlp, rnn, transformer.\n"
+        == "learned_opt: no task given; add +task=NAME, where NAME is one of: arithmetic, cnn, mlp, rnn, transformer.\n"
     )
     assert not list(tmp_path.iterdir())
 
@@ -133,10 +133,11 @@ def refused(monkeypatch, capsys, tmp_path, main, *arguments: str) -> str:
     ("arguments", "message"),
     [
         (["task=mlp"], "write +task=NAME, with the plus"),
-        (["+task=nope"], "unknown task 'nope'; choose one of: cnn, mlp, rnn, transformer."),
+        (["+task=nope"], "unknown task 'nope'; choose one of: arithmetic, cnn, mlp, rnn, transformer."),
         (
             ["+task=mlp", "network=mpl"],
-            "unknown network 'mpl'; choose one of: cnn, gru, lstm, mlp, resnet, rnn, transformer. Did you mean 'mlp'?",
+            "unknown network 'mpl'; choose one of: cnn, gru, lstm, mlp, resnet, rnn, seq2seq, transformer. "
+            "Did you mean 'mlp'?",
         ),
         (["+task=mlp", "estimator.sgima=0.1"], "unknown key 'estimator.sgima'. Did you mean 'sigma'?"),
         (["+task=mlp", "horizn=3"], "unknown key 'horizn'. Did you mean 'horizon'?"),

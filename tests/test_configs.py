@@ -1,6 +1,7 @@
 """Every YAML: targets import, keys are parameters, tasks and groups compose, no key is dead."""
 
 import inspect
+import re
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,9 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from learned_opt import cli
+from learned_opt import cli, tree
+from learned_opt.symmetry import PermutationSpec
+from tasks.networks.mlp import MLP
 
 CONFIGS = Path(cli.config_dir())
 GROUPS = ("network", "data", "meta_optimizer", "estimator", "truncation", "outer_optimizer", "logger", "benchmark")
@@ -61,12 +64,50 @@ def test_other_entry_points_compose(name) -> None:
     assert check_nodes(composed("+task=cnn", name=name)) > 8
 
 
+@pytest.mark.parametrize("experiment", cli.options("experiment"))
+def test_experiments_compose_and_start_with_their_question(experiment) -> None:
+    cfg = composed(f"+experiment={experiment}")
+    assert check_nodes(cfg) > 8
+    assert HydraConfig.get().runtime.choices["experiment"] == experiment
+    header = (CONFIGS / f"experiment/{experiment}.yaml").read_text().splitlines()[1:]
+    assert header[0].startswith("# Question: ")
+    assert any(line.startswith("# Measured: ") for line in header)
+
+
+@pytest.mark.parametrize(
+    ("experiment", "optimizer", "count"),
+    [
+        ("unf_mlp_fashion", "unf", 3_783),
+        ("unf_mlp_fashion", "nfn", 3_783),
+        ("unf_mlp_fashion", "deep_set", 2_788),
+    ],
+)
+def test_experiments_have_the_published_sizes(experiment, optimizer, count) -> None:
+    cfg = composed(f"+experiment={experiment}", f"meta_optimizer={optimizer}")
+    spec = PermutationSpec(*MLP((1, 8, 8), 10, cfg.network.hidden_sizes).permutation_axes())
+    theta = dict(instantiate(cfg.meta_optimizer)(spec).named_parameters())
+    assert tree.num_elements(theta) == count
+    assert theta["log_alpha"].exp().item() == pytest.approx(0.1)
+    assert theta["log_beta"].exp().item() == pytest.approx(1e-3)
+
+
+@pytest.mark.parametrize("zoo", cli.options("zoo"))
+@pytest.mark.parametrize("verb", ["build", "predict"])
+def test_zoos_compose(zoo, verb) -> None:
+    assert check_nodes(composed(f"zoo={zoo}", f"verb={verb}", name="zoo")) > 8
+
+
+@pytest.mark.parametrize("predictor", cli.options("predictor"))
+def test_predictors_compose(predictor) -> None:
+    assert check_nodes(composed("verb=predict", f"predictor@predictors.unf={predictor}", name="zoo")) > 8
+
+
 def test_every_yaml_is_reached() -> None:
     """No file lies outside of the groups that the tests above walk."""
     files = {path.relative_to(CONFIGS).as_posix() for path in CONFIGS.rglob("*.yaml")}
-    groups = (*GROUPS, "task", "trainer", "callbacks")
+    groups = (*GROUPS, "task", "trainer", "callbacks", "experiment", "zoo", "predictor")
     reached = {f"{group}/{choice}.yaml" for group in groups for choice in cli.options(group)}
-    assert files == reached | {"config.yaml", "evaluate.yaml", "bench.yaml"}
+    assert files == reached | {"config.yaml", "evaluate.yaml", "bench.yaml", "zoo.yaml"}
 
 
 def test_no_top_level_key_is_dead() -> None:
@@ -75,7 +116,7 @@ def test_no_top_level_key_is_dead() -> None:
     text = "".join(path.read_text() for path in CONFIGS.rglob("*.yaml"))
     for key in OmegaConf.load(CONFIGS / "config.yaml"):
         if key not in ("defaults", "hydra"):
-            assert f"cfg.{key}" in code or f"${{{key}}}" in text, key
+            assert f"cfg.{key}" in code or re.search(rf"\${{{key}[.}}]", text), key
 
 
 def test_command_line_wins_over_the_task_file() -> None:

@@ -53,8 +53,8 @@ def test_a_diverged_run_is_infinite_from_there_on() -> None:
 
 def test_steps_to_target_uses_the_trailing_mean() -> None:
     losses = torch.tensor([[10.0] * 10 + [0.0] * 10, [10.0] * 20], dtype=torch.float64).T
-    assert Runs(losses, {}).steps_to(5.0) == [15, None]
-    assert Runs(losses, {}).final_loss.tolist() == [0, 10]
+    assert Runs(losses, {}, {}).steps_to(5.0) == [15, None]
+    assert Runs(losses, {}, {}).final_loss.tolist() == [0, 10]
 
 
 def test_tuning_finds_the_learning_rate_of_a_quadratic() -> None:

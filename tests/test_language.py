@@ -2,6 +2,7 @@
 
 import logging
 
+import pandas
 import pytest
 import torch
 from torch import nn
@@ -119,6 +120,20 @@ def test_inferred_specs(name, num_free) -> None:
     report = check_spec(network, spec, inputs)
     assert report.passed, report.findings
     assert len([n for n in spec.names if n not in spec.fixed]) == num_free, dict(spec.reasons)
+
+
+def test_rows_are_joined_and_what_is_left_out_is_said(tmp_path, caplog) -> None:
+    folder = tmp_path / "made_up"
+    folder.mkdir()
+    for split, rows in (("train", ["ab", "c", "d"]), ("test", ["b"])):
+        pandas.DataFrame({"text": rows}).to_parquet(folder / f"{split}-00000-of-00001.parquet")
+    with caplog.at_level(logging.WARNING):
+        text = hub_text("made_up", "nobody/nothing", str(tmp_path), None, "text", "byte", 9, separator="/", max_rows=2)
+    assert len(text.train) == len("ab/c")
+    assert len(text.test) == 1
+    assert "1 of 3 rows of train are left out by max_rows" in caplog.text
+    with pytest.raises(ValueError, match="max_rows must be at least 1, got 0"):
+        hub_text("made_up", "nobody/nothing", str(tmp_path), None, "text", "byte", 9, max_rows=0)
 
 
 @pytest.mark.slow

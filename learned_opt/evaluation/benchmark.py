@@ -27,10 +27,12 @@ class Runs:
     Args:
         losses: training loss at every step, ``(T, M)``, float64; infinite from the first step that is not finite.
         heldout: figures on held-out data at the end, ``(M,)`` each.
+        params: the trained networks, leaves ``(M, *shape)``.
     """
 
     losses: Tensor
     heldout: dict[str, Tensor]
+    params: Tree
 
     @property
     def mean_loss(self) -> Tensor:
@@ -68,20 +70,24 @@ def run_seeds(unroll: Unroll, theta: Tree, split: str, seeds: Sequence[int], hor
         index = [min(start + i, len(seeds) - 1) for i in range(num_chains)]
         block_theta = tree.tree_map(lambda leaf, index=index: leaf[index], theta)
         blocks.append(_run_block(unroll, block_theta, [(split, seeds[i]) for i in index], horizon))
-    losses = torch.cat([losses for losses, _ in blocks], 1)[:, : len(seeds)].double().cpu()
-    heldout = {k: torch.cat([figures[k] for _, figures in blocks])[: len(seeds)].cpu() for k in blocks[0][1]}
+    losses = torch.cat([losses for losses, _, _ in blocks], 1)[:, : len(seeds)].double().cpu()
+    heldout, params = (_join([block[i] for block in blocks], len(seeds)) for i in (1, 2))
     finite = losses.isfinite().int().cummin(0).values.bool()
-    return Runs(losses.where(finite, math.inf), heldout)
+    return Runs(losses.where(finite, math.inf), heldout, params)
 
 
-def _run_block(unroll: Unroll, theta: Tree, keys: list[tuple[Key, ...]], horizon: int) -> tuple[Tensor, Tree]:
+def _join(blocks: list[Tree], num_runs: int) -> Tree:
+    return tree.tree_map(lambda *leaves: torch.cat(leaves)[:num_runs].cpu(), blocks[0], *blocks[1:])
+
+
+def _run_block(unroll: Unroll, theta: Tree, keys: list[tuple[Key, ...]], horizon: int) -> tuple[Tensor, Tree, Tree]:
     chains, losses = unroll.start(keys), []
     for start in range(0, horizon, SEGMENT):
         steps = min(SEGMENT, horizon - start)
         batches = unroll.batches([(*key, start) for key in keys], chains, steps)
         segment, chains = unroll.run(theta, chains, batches)
         losses.append(segment)
-    return torch.cat(losses), unroll.evaluate(chains)
+    return torch.cat(losses), unroll.evaluate(chains), chains["params"]
 
 
 @torch.no_grad()

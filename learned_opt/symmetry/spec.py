@@ -161,4 +161,10 @@ class PermutationSpec:
         """Plain containers, for JSON."""
         axes = {parameter: list(names) for parameter, names in self.axes.items()}
         views = {parameter: [list(axis) for axis in factors] for parameter, factors in self.views.items()}
-        return {"axes": axes, "fixed": sorted(self.fixed), "views": views, "reasons": dict(self.reasons)}
+        return {
+            "axes": axes,
+            "fixed": sorted(self.fixed),
+            "views": views,
+            "reasons": dict(self.reasons),
+            "fixed_sizes": dict(self.fixed_sizes),
+        }

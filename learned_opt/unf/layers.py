@@ -8,6 +8,7 @@ Legend: K sources, D targets, each counted once for every folded index; C_in / C
 """
 
 from collections.abc import Mapping
+from functools import reduce
 from math import sqrt
 
 import torch
@@ -43,10 +44,10 @@ class UNFLinear(nn.Module):
         super().__init__()
         self.spec, self.plan, self.num_folds = spec, make_plan(without_folded(spec)), num_folds(spec)
         self.in_channels, self.out_channels = in_channels, out_channels
-        num_terms = self._num_terms()
+        self.num_terms = self._num_terms()  # basis maps that arrive at one entry of each output tensor
         self.weights = nn.ParameterDict()
         for group in self.plan.groups:
-            fan_in = torch.tensor([in_channels * num_terms[name] for name in self._indices(group.targets)])
+            fan_in = torch.tensor([in_channels * self.num_terms[name] for name in self._indices(group.targets)])
             std = gain(init) * fan_in.rsqrt()[:, None]
             shape = (len(self._indices(group.sources)), in_channels, len(fan_in), out_channels)
             self.weights[_key(group.signature)] = nn.Parameter(torch.randn(shape) * std)
@@ -69,26 +70,22 @@ class UNFLinear(nn.Module):
             dict[str, Tensor]: ``name -> Tensor[*shape, out_channels]``.
         """
         folded = fold(self.spec, inputs)
-        reduce = _Reducer(folded)
-        outputs: dict[str, Tensor] = {}
+        read = _Reducer(folded)
+        terms = {name: [self.biases[escape(name)]] if self.biases else [] for name in inputs}
         for group in self.plan.groups:
             weight = self.weights[_key(group.signature)]
-            mixed = mix([reduce(source) for source in group.sources], weight, shared)  # (*kept, D, C_out)
+            mixed = mix([read(source) for source in group.sources], weight, shared)  # (*kept, D, C_out)
             parts = mixed.split([self.num_folds[target.parameter] for target in group.targets], -2)
             for target, part in zip(group.targets, parts, strict=True):
-                name = target.parameter
-                full = _spread(part.flatten(-2), target, folded[name])
-                outputs[name] = outputs[name] + full if name in outputs else full
-        if self.biases:
-            outputs = {name: outputs[name] + self.biases[escape(name)] for name in outputs}
-        return unfold(self.spec, {name: outputs[name] for name in inputs})
+                terms[target.parameter].append(_spread(part.flatten(-2), target, folded[target.parameter]))
+        # small ones first, so that few sums are taken at full size
+        return unfold(self.spec, {name: _sum(sorted(own, key=Tensor.numel)) for name, own in terms.items()})
 
     def _indices(self, patterns: tuple[Pattern, ...]) -> list[str]:
         """The parameter of each pattern, as often as it has folded indices."""
         return [pattern.parameter for pattern in patterns for _ in range(self.num_folds[pattern.parameter])]
 
     def _num_terms(self) -> dict[str, int]:
-        """Basis maps that arrive at one entry of each output tensor."""
         num_terms = dict.fromkeys(self.spec.axes, 0)
         for group in self.plan.groups:
             for target in group.targets:
@@ -130,6 +127,35 @@ class Pointwise(nn.Module):
         return outputs if constant is None else {name: tensor + constant for name, tensor in outputs.items()}
 
 
+class PointwiseUNFLinear(nn.Module):
+    """One pointwise layer without bias, shared over all tensors, plus ``UNFLinear / sqrt(terms)`` that starts at zero.
+
+    The span is that of ``UNFLinear``. The shared coefficients get their gradient from every weight at once, where a
+    UNF layer has to learn the same thing once for each tensor. ``terms`` is how many basis maps arrive at an output
+    tensor: the noise of so many coefficients, each moved by the same outer step, would drown the shared ones.
+
+    Args:
+        spec: permutation spec of inputs and outputs.
+        in_channels: channels of the input, shared channels included.
+        out_channels: channels of the output.
+        init: of the pointwise part, as in ``Pointwise``.
+
+    Source: ``PointwiseInitNFLinear`` of the authors' code of Zhou et al. 2024, without the division.
+    """
+
+    def __init__(self, spec: PermutationSpec, in_channels: int, out_channels: int, init: str = "lecun") -> None:
+        super().__init__()
+        self.equivariant = UNFLinear(spec, in_channels, out_channels, init="zero")
+        self.pointwise = Pointwise(spec, in_channels, out_channels, bias=False, init=init)
+        self.scales = {name: num_terms**-0.5 for name, num_terms in self.equivariant.num_terms.items()}
+
+    def forward(self, inputs: Mapping[str, Tensor], shared: Tensor | None = None) -> dict[str, Tensor]:
+        """Apply both parts and add; shapes as in ``UNFLinear``."""
+        own = self.pointwise(inputs, shared)
+        equivariant = self.equivariant(inputs, shared)
+        return {name: own[name] + scale * equivariant[name] for name, scale in self.scales.items()}
+
+
 class _Reducer:
     """Reads patterns out of the inputs; every distinct reduction is computed once, from the next larger one."""
 
@@ -153,6 +179,10 @@ class _Reducer:
             else:
                 self.cache[pattern] = _diagonal(self.inputs[pattern.parameter], pattern.labels)
         return self.cache[pattern]
+
+
+def _sum(terms: list[Tensor]) -> Tensor:
+    return reduce(torch.add, terms)
 
 
 def _diagonal(tensor: Tensor, labels: tuple[int, ...]) -> Tensor:

@@ -12,7 +12,13 @@ PATIENCE = 8.0  # seconds to wait for the hub's first answer
 
 
 def load_splits(
-    name: str, hub_id: str, root: str | None, embedded: str, config: str | None = None, columns: tuple[str, ...] = ()
+    name: str,
+    hub_id: str,
+    root: str | None,
+    embedded: str,
+    config: str | None = None,
+    columns: tuple[str, ...] = (),
+    revision: str | None = None,
 ) -> "DatasetDict":
     """Load all splits of a data set and check that they are what a caller needs.
 
@@ -23,6 +29,7 @@ def load_splits(
         embedded: what an error offers in its place, e.g. ``data=digits``.
         config: configuration of the data set on the hub, and its folder below ``name/``.
         columns: columns that the splits ``train`` and ``test`` must have.
+        revision: branch of the data set on the hub, None for its main one.
 
     Raises:
         ValueError: a split or column is missing, or the files cannot be read.
@@ -33,7 +40,7 @@ def load_splits(
 
     datasets.disable_progress_bars()
     if root is None:
-        splits = _load_hub(name, hub_id, embedded, config)
+        splits = _load_hub(name, hub_id, embedded, config, revision)
     else:
         splits = _load_local(name, Path(root).expanduser(), config)
     _check_columns(name, splits, columns)
@@ -54,7 +61,7 @@ def _load_local(name: str, root: Path, config: str | None) -> "DatasetDict":
         raise ValueError(f"data.root: the files in {own[0]} cannot be read: {error}.") from error
 
 
-def _load_hub(name: str, hub_id: str, embedded: str, config: str | None) -> "DatasetDict":
+def _load_hub(name: str, hub_id: str, embedded: str, config: str | None, revision: str | None) -> "DatasetDict":
     import datasets
     from datasets import config as settings
     from huggingface_hub import constants
@@ -63,7 +70,7 @@ def _load_hub(name: str, hub_id: str, embedded: str, config: str | None) -> "Dat
         # both are copied at import, so setting the environment would come too late
         constants.HF_HUB_OFFLINE = settings.HF_HUB_OFFLINE = True
     try:
-        return datasets.load_dataset(hub_id, config)
+        return datasets.load_dataset(hub_id, config, revision=revision)
     except (ConnectionError, FileNotFoundError, OSError) as error:
         raise ConnectionError(
             f"data set {hub_id} is not in the local cache and the hub cannot be reached; "

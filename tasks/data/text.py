@@ -62,7 +62,16 @@ def docs_text(tokeniser: str, max_vocab: int, test_fraction: float = 0.1) -> Tok
 
 
 def hub_text(
-    name: str, hub_id: str, root: str | None, config: str | None, text_column: str, tokeniser: str, max_vocab: int
+    name: str,
+    hub_id: str,
+    root: str | None,
+    config: str | None,
+    text_column: str,
+    tokeniser: str,
+    max_vocab: int,
+    revision: str | None = None,
+    separator: str = "",
+    max_rows: int | None = None,
 ) -> TokenText:
     """The splits ``train`` and ``test`` of a text data set of the hub, or of a local folder in its layout.
 
@@ -74,13 +83,27 @@ def hub_text(
         text_column: column of the text.
         tokeniser: ``byte`` or ``word``.
         max_vocab: largest vocabulary; rarer tokens become the unknown one.
+        revision: branch of the data set on the hub, None for its main one.
+        separator: what is put between rows.
+        max_rows: rows that are used of each split, None for all; the log says how many are not.
 
     Raises:
         ValueError, FileNotFoundError, ConnectionError: as ``source.load_splits``; or a value is out of its range.
     """
     _check(tokeniser, max_vocab)
-    splits = load_splits(name, hub_id, root, EMBEDDED, config, (text_column,))
-    return tokenise(name, splits["train"][text_column], splits["test"][text_column], tokeniser, max_vocab)
+    if max_rows is not None and max_rows < 1:
+        raise ValueError(f"max_rows must be at least 1, got {max_rows}.")
+    splits = load_splits(name, hub_id, root, EMBEDDED, config, (text_column,), revision)
+    texts = []
+    for split in ("train", "test"):
+        rows = splits[split]
+        if max_rows is not None and len(rows) > max_rows:
+            log.warning(
+                "%s: %d of %d rows of %s are left out by max_rows", name, len(rows) - max_rows, len(rows), split
+            )
+            rows = rows.select(range(max_rows))
+        texts.append(separator.join(rows[text_column]))
+    return tokenise(name, texts[:1], texts[1:], tokeniser, max_vocab)
 
 
 def tokenise(name: str, train: Iterable[str], test: Iterable[str], tokeniser: str, max_vocab: int) -> TokenText:

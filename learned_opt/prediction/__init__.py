@@ -1,0 +1,1 @@
+"""Weight-space prediction: a zoo of trained networks, and predictors of their success from their weights alone."""

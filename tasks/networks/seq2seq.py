@@ -1,0 +1,61 @@
+"""Sequence to sequence: a recurrent encoder hands its state to a recurrent decoder.
+
+Legend: B batch, L_q and L_a tokens of question and answer, V vocabulary, H hidden units.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from tasks.networks.base import Network, check_sizes
+from tasks.networks.recurrent import Cell, State
+
+
+class Seq2Seq(Network):
+    """Encoder and decoder cells on one-hot tokens, a linear head on the decoder.
+
+    Args:
+        input_shape: ``(L_q,)``.
+        num_outputs: size of the vocabulary, read and written.
+        cell: constructor ``(inputs, hidden) -> cell``.
+        hidden_size: hidden units of both cells.
+    """
+
+    def __init__(
+        self, input_shape: Sequence[int], num_outputs: int, cell: Callable[[int, int], Cell], hidden_size: int = 128
+    ) -> None:
+        super().__init__()
+        check_sizes(num_outputs=num_outputs, hidden_size=hidden_size)
+        del input_shape  # any length will do
+        self.encoder, self.decoder = cell(num_outputs, hidden_size), cell(num_outputs, hidden_size)
+        self.head = nn.Linear(hidden_size, num_outputs)
+        self.one_hot: Tensor
+        self.register_buffer("one_hot", torch.eye(num_outputs), persistent=False)
+
+    def forward(self, inputs: Tensor, answers: Tensor | None = None, length: int = 1) -> Tensor:
+        """Scores of every token of the answer.
+
+        Args:
+            inputs: questions ``(B, L_q)``; the last token starts the decoder.
+            answers: ``(B, L_a)``, each token of which is read after it was predicted; None to read the
+                network's own best guesses.
+            length: L_a where there are no answers.
+
+        Returns:
+            Tensor: ``(B, L_a, V)``.
+        """
+        state: State | None = None
+        for position in range(inputs.shape[1]):
+            _, state = self.encoder(self.one_hot[inputs[:, position]], state)
+        token, scores = inputs[:, -1], []
+        for position in range(length if answers is None else answers.shape[1]):
+            hidden, state = self.decoder(self.one_hot[token], state)
+            scores.append(self.head(hidden))
+            token = scores[-1].argmax(-1) if answers is None else answers[:, position]
+        return torch.stack(scores, 1)
+
+    def draw(self, name: str, parameter: Tensor, generator: torch.Generator) -> Tensor:
+        """Uniform within 1 / sqrt(H), as in ``torch.nn.GRU``."""
+        bound = self.head.in_features**-0.5
+        return (2 * torch.rand(parameter.shape, generator=generator) - 1) * bound
