@@ -133,6 +133,7 @@ def build_zoo(cfg: DictConfig) -> tuple[Recipe, Callable[[int], Unroll], dict[st
 
 def build_predictors(cfg: DictConfig) -> tuple[dict[str, Callable[[PermutationSpec], torch.nn.Module]], Settings]:
     """Constructors of the predictors by name, and how they are trained."""
+    keep_freed_memory()
     return dict(instantiate(cfg.predictors)), instantiate(cfg.fit)
 
 

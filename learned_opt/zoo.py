@@ -64,11 +64,13 @@ def _predict(cfg: DictConfig, folder: Path, console: Any) -> None:
     rows, predicted = [], {}
     for name, constructor in predictors.items():
         start = perf_counter()
-        predictions = [fit(constructor, spec, data, settings, seed) for seed in range(cfg.num_seeds)]
+        predictions = []
+        for seed in range(cfg.num_seeds):
+            predictions.append(fit(constructor, spec, data, settings, seed))
+            console.print(f"{name}, seed {seed}: tau {predictions[-1].tau:.4f}", highlight=False)
         num_parameters = tree.num_elements(dict(constructor(spec).named_parameters()))
         rows.append(report.summarise(name, num_parameters, predictions, perf_counter() - start))
         predicted[name] = predictions[0].predicted
-        console.print(f"{name}: tau {', '.join(f'{p.tau:.4f}' for p in predictions)}", highlight=False)
     facts = {**made_of["task"], **made_of["recipe"], **sizes, "seeds": cfg.num_seeds, "left out": len(zoo.broken)}
     report.write_report(folder, rows, facts, data["test"][1], predicted)
     console.print(plain_table(report.HEADINGS, rows))

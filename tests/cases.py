@@ -8,7 +8,7 @@ from learned_opt.build import symmetry_of
 from learned_opt.optimizers.hand import SGDM, Adam
 from learned_opt.optimizers.unf import UNFOptimizer
 from learned_opt.symmetry import PermutationSpec
-from learned_opt.unf import NFNLinear, Pointwise, UNFLinear
+from learned_opt.unf import NFNLinear, Pointwise, PointwiseUNFLinear, UNFLinear
 from tasks.arithmetic import Arithmetic
 from tasks.base import TaskFamily
 from tasks.data.arithmetic import arithmetic
@@ -83,6 +83,7 @@ OPTIMIZERS = {
     "unf_all": partial(UNFOptimizer, trunk=UNFLinear, channels=4, num_layers=3, beta=0.1),
     "unf_fold": partial(UNFOptimizer, channels=4, beta=0.1, fixed_axes="fold"),
     "unf_encode": partial(UNFOptimizer, channels=6, beta=0.1, fixed_axes="encode"),
+    "unf_shared": partial(UNFOptimizer, head=PointwiseUNFLinear, channels=6, beta=0.1),
     "nfn": partial(UNFOptimizer, head=NFNLinear, channels=6, beta=0.1),
 }
 TELLS_POSITIONS_APART = {"unf_fold", "unf_encode", "nfn"}  # not equivariant to permutations of (some) fixed axes

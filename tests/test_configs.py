@@ -77,7 +77,7 @@ def test_experiments_compose_and_start_with_their_question(experiment) -> None:
 @pytest.mark.parametrize(
     ("experiment", "optimizer", "count"),
     [
-        ("unf_mlp_fashion", "unf", 3_783),
+        ("unf_mlp_fashion", "unf_paper", 3_783),
         ("unf_mlp_fashion", "nfn", 3_783),
         ("unf_mlp_fashion", "deep_set", 2_788),
     ],

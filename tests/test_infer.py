@@ -82,6 +82,23 @@ def test_check_says_when_a_spec_could_be_larger() -> None:
     assert "g is fixed, but permuting axis 0 of 2.weight, axis 0 of 2.bias, axis 1 of 4.weight" in report.findings[0]
 
 
+def test_check_says_when_a_name_is_two() -> None:
+    """Both hidden layers under one name are a symmetry, and no single axis can leave it, but each layer can."""
+    module = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, 2))
+    axes = {"0.weight": ("h", "x"), "0.bias": ("h",), "2.weight": ("h", "h"), "2.bias": ("h",)}
+    axes |= {"4.weight": ("y", "h"), "4.bias": ("y",)}
+    report = check_spec(module, PermutationSpec(axes, {"x", "y"}), VECTORS)
+    assert report.passed
+    assert not report.maximal
+    first, second = report.findings
+    assert (
+        first
+        == "axis 0 of 0.weight, axis 0 of 0.bias, axis 1 of 2.weight can be permuted apart from what shares "
+        + ("their name")
+    )
+    assert second.startswith("axis 0 of 2.weight, axis 0 of 2.bias, axis 1 of 4.weight can be permuted apart")
+
+
 def test_an_operation_without_a_rule_fixes_what_it_touches() -> None:
     class Odd(nn.Module):
         def __init__(self) -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.func import functional_call, vmap
 
-from learned_opt.unf import UNF, InvariantPool, Pointwise, UNFLinear
+from learned_opt.unf import UNF, InvariantPool, Pointwise, PointwiseUNFLinear, UNFLinear
 from learned_opt.unf.partitions import bell, num_basis, num_partitions, set_partitions
 from learned_opt.unf.plan import make_plan
 from tests import dense_reference as dense
@@ -146,3 +146,18 @@ def test_init_and_its_errors() -> None:
     assert all((w == 0).all() for w in UNFLinear(spec, 2, 2, init="zero").weights.values())
     with pytest.raises(ValueError, match=r"init must be one of .* got 'xavier'"):
         UNFLinear(spec, 2, 2, init="xavier")
+
+
+@pytest.mark.parametrize("name", ["mlp", "rank3"])
+def test_shared_pointwise_part_and_scaled_equivariant_part(name) -> None:
+    spec, inputs = SPECS[name], spec_tensors(SPECS[name], 2)
+    layer = PointwiseUNFLinear(spec, 2, 3).double()
+    for key, value in layer.pointwise(inputs).items():
+        assert torch.equal(layer(inputs)[key], value)  # the equivariant part starts at zero
+    for weight in layer.equivariant.parameters():
+        torch.nn.init.normal_(weight)
+    expected = dense.dense_forward(layer.equivariant, inputs)
+    for key, axes in spec.axes.items():
+        terms = sum(num_partitions(axes, other) for other in spec.axes.values())
+        total = layer.pointwise(inputs)[key] + expected[key] / terms**0.5
+        torch.testing.assert_close(layer(inputs)[key], total, rtol=0, atol=1e-12)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils._pytree import tree_leaves
 
+from learned_opt.symmetry.infer import infer_permutation_spec
 from learned_opt.symmetry.spec import GroupElement, PermutationSpec
 from learned_opt.tree import Tree
 
@@ -19,7 +20,8 @@ class SpecReport(NamedTuple):
 
     Args:
         passed: every random group element left the outputs unchanged.
-        maximal: no single axis could be split off its name, and no fixed name could be freed.
+        maximal: no single axis could be split off its name, no name falls into parts that a trace tells apart, and no
+            fixed name could be freed.
         error: largest relative change of an output under the group.
         findings: one sentence each.
     """
@@ -37,6 +39,7 @@ def check_function(
     generator: torch.Generator,
     num_draws: int = 3,
     tolerance: float = TOLERANCE,
+    candidates: PermutationSpec | None = None,
 ) -> SpecReport:
     """``check_spec`` for any function of parameters.
 
@@ -47,6 +50,7 @@ def check_function(
         generator: CPU generator.
         num_draws: group elements tried for each name.
         tolerance: largest change relative to the largest output that counts as none.
+        candidates: a spec whose names are tried as parts of the names of ``spec``.
 
     Raises:
         ValueError: the spec does not fit the parameters.
@@ -80,6 +84,12 @@ def check_function(
             alone = [_apply_one(spec, params, parameter, axis, element[name]) for element in moves(name)]
             if max(map(change, alone)) <= tolerance:
                 smaller.append(f"axis {axis} of {parameter} need not move with the rest of {name}")
+    if candidates is not None:
+        still = {name: torch.arange(size) for name, size in candidates.sizes(params).items()}
+        for name in _parts(spec, candidates):
+            element = still | {name: _derangement(len(still[name]), generator)}
+            if change(candidates.apply(params, element)) <= tolerance:
+                smaller.append(f"{_say(_places(candidates, name))} can be permuted apart from what shares their name")
     return SpecReport(not findings and worst <= tolerance, not smaller, worst, findings + smaller)
 
 
@@ -89,6 +99,7 @@ def check_spec(
     *example_inputs: Tensor,
     generator: torch.Generator | None = None,
     num_draws: int = 3,
+    candidates: PermutationSpec | None = None,
 ) -> SpecReport:
     """Permute random weights by random group elements and compare the module's outputs, in float64.
 
@@ -98,6 +109,8 @@ def check_spec(
         example_inputs: tensors that ``module(*example_inputs)`` accepts.
         generator: CPU generator; seed 0 by default.
         num_draws: group elements tried for each name.
+        candidates: a spec whose names are tried as parts of the names of ``spec``; by default the inferred one, for
+            which the module must be traceable.
 
     Returns:
         SpecReport: ``passed`` is the proof; ``findings`` name the parameter and axis of everything that is wrong, and
@@ -108,7 +121,8 @@ def check_spec(
     """
     source = generator or torch.Generator().manual_seed(0)
     function, params = _random_function(module, example_inputs, source)
-    return check_function(function, params, spec, source, num_draws)
+    candidates = candidates or infer_permutation_spec(module, *example_inputs)
+    return check_function(function, params, spec, source, num_draws, candidates=candidates)
 
 
 def _random_function(
@@ -147,6 +161,17 @@ def _derangement(size: int, source: torch.Generator) -> Tensor:
 
 def _places(spec: PermutationSpec, name: str) -> list[tuple[str, int]]:
     return [(p, i) for p, names in spec.axes.items() for i, other in enumerate(names) if other == name]
+
+
+def _parts(spec: PermutationSpec, candidates: PermutationSpec) -> list[str]:
+    """Free names of the candidates whose axes are some, not all, of the axes of one name of the spec."""
+    own = [set(_places(spec, name)) for name in spec.names]
+
+    def comparable(name: str) -> bool:
+        return all(spec.views.get(p) == candidates.views.get(p) for p, _ in _places(candidates, name))
+
+    free = [name for name in candidates.names if name not in candidates.fixed and comparable(name)]
+    return [name for name in free if any(set(_places(candidates, name)) < places for places in own)]
 
 
 def _say(places: list[tuple[str, int]]) -> str:
