@@ -179,7 +179,7 @@ def build_training(cfg: DictConfig, problem: Problem, folder: Path) -> Training:
         )
         stop = StopOnInterrupt()
         callbacks = [
-            Throughput(2 * estimator.num_tasks * estimator.unroll_length),  # first, so that it times none of the others
+            Throughput(estimator.num_inner_steps),  # first, so that it times none of the others
             Validation(unroll, cfg.horizon, chains, cfg.callbacks.validate_every),
             LastCheckpoint(folder / "checkpoints" / "last.ckpt", cfg.callbacks.checkpoint_every),
             stop,

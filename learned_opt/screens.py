@@ -20,7 +20,10 @@ def first_screen(problem: Problem, estimator_name: str, estimator: GradientEstim
     """What is about to run."""
     task, benchmark = problem.family.describe(), problem.benchmark
     shown = {k: v for k, v in task.items() if k not in ("task", "fingerprint", "num_train", "num_test")}
-    sizes = f"{estimator.num_tasks} antithetic pairs, unroll {estimator.unroll_length}, horizon {benchmark.horizon}"
+    sizes = (
+        f"{estimator.num_tasks} tasks, unroll {estimator.unroll_length}, horizon {benchmark.horizon}, "
+        f"{estimator.num_inner_steps:,} inner steps per estimate"
+    )
     return _facts(
         {
             "task": f"{task['task']} ({', '.join(f'{k} {v}' for k, v in shown.items())})",

@@ -1,5 +1,6 @@
 """Quadratic bowls with known optimum: the oracle for estimators and optimizers."""
 
+from math import log10
 from typing import Any, Self
 
 import torch
@@ -19,18 +20,26 @@ class Quadratic(TaskFamily):
         condition: largest over smallest curvature; the largest is 1.
         noise: standard deviation of the shift of the optimum from batch to batch.
         random_init: draw x_0 from N(0, 1); otherwise x_0 = 1.
+        dtype: precision of x.
     """
 
     name = "quadratic"
 
-    def __init__(self, dim: int = 8, condition: float = 10.0, noise: float = 0.0, random_init: bool = True) -> None:
+    def __init__(
+        self,
+        dim: int = 8,
+        condition: float = 10.0,
+        noise: float = 0.0,
+        random_init: bool = True,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
         if dim < 1:
             raise ValueError(f"dim must be at least 1, got {dim}.")
         if condition < 1:
             raise ValueError(f"condition must be at least 1, got {condition}.")
         if noise < 0:
             raise ValueError(f"noise must not be negative, got {noise}.")
-        self.curvatures = torch.logspace(0, -torch.tensor(condition).log10().item(), dim)
+        self.curvatures = torch.logspace(0, -log10(condition), dim, dtype=dtype)
         self.noise, self.random_init = noise, random_init
 
     def sample(self, generator: torch.Generator) -> TaskParams:
@@ -39,12 +48,15 @@ class Quadratic(TaskFamily):
 
     def init(self, generator: torch.Generator, task: TaskParams) -> Params:
         """x_0 of shape ``(dim,)``."""
-        shape = self.curvatures.shape
-        return {"x": torch.randn(shape, generator=generator) if self.random_init else torch.ones(shape)}
+        shape, dtype = self.curvatures.shape, self.curvatures.dtype
+        x = torch.randn(shape, generator=generator, dtype=dtype) if self.random_init else torch.ones(shape, dtype=dtype)
+        return {"x": x}
 
     def batch(self, generator: torch.Generator, task: TaskParams) -> Batch:
         """The shift of the optimum, ``(dim,)``."""
-        return {"shift": self.noise * torch.randn(self.curvatures.shape, generator=generator)}
+        return {
+            "shift": self.noise * torch.randn(len(self.curvatures), generator=generator, dtype=self.curvatures.dtype)
+        }
 
     def loss(self, params: Params, batch: Batch, task: TaskParams) -> Tensor:
         """``1/2 sum h (x + shift)^2``."""

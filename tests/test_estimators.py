@@ -4,6 +4,7 @@ The inner problem is gradient descent on ``1/2 sum h x^2`` from x_0 = 1 with the
 loss is a closed form in the learning rates used, and the expectation over perturbations is a Gauss-Hermite quadrature.
 """
 
+from functools import partial
 from itertools import product
 from typing import Self
 
@@ -11,7 +12,9 @@ import numpy as np
 import pytest
 import torch
 
+from learned_opt.meta.estimators.bptt import BPTT
 from learned_opt.meta.estimators.es import ES
+from learned_opt.meta.estimators.nres import NRES
 from learned_opt.meta.estimators.pes import PES
 from learned_opt.meta.truncation import Constant, LogUniform
 from learned_opt.meta.unroll import Unroll
@@ -46,7 +49,7 @@ class GradientDescent(MetaOptimizer):
 
 
 def unroll() -> Unroll:
-    family = Quadratic(dim=2, condition=10.0, random_init=False)
+    family = Quadratic(dim=2, condition=10.0, random_init=False, dtype=torch.float64)
     return Unroll(family, GradientDescent(spec_of(family)), compile=False)
 
 
@@ -120,15 +123,149 @@ def test_pes_over_the_whole_horizon_equals_es_on_the_same_draws() -> None:
         assert left.gradient["log_lr"] != 0
 
 
-ESTIMATORS = {"es": ES, "pes": PES}
+def test_nres_mean_is_the_gradient_of_full_es() -> None:
+    """Its smoothed meta-loss has one perturbation for the horizon, as that of full ES."""
+    values = replicates(NRES(unroll(), Constant(HORIZON), 400, HORIZON // 2, SIGMA), 2, 30)
+    assert standard_errors_off(values, es_truth()) < 3
+    assert values.std(ddof=1) / np.sqrt(len(values)) < 0.05 * abs(es_truth())
 
 
-def on_network(kind, optimizer: str = "unf", **settings):
+class Slope(Quadratic):
+    """``loss(x) = sum x``, in which smoothing changes nothing."""
+
+    def loss(self, params: dict, batch: dict, task: dict) -> torch.Tensor:
+        return params["x"].sum()
+
+
+class Push(GradientDescent):
+    """``update = push``, whatever the gradient; at step i all of it, or only every eighth coordinate from i on."""
+
+    def __init__(self, spec: PermutationSpec, aligned: bool) -> None:
+        super().__init__(spec)
+        self.aligned = aligned
+        self.log_lr = torch.nn.Parameter(torch.zeros(40, dtype=torch.float64))
+
+    def forward(self, grads: dict, state: dict, params: dict, loss: torch.Tensor) -> tuple[dict, dict]:
+        now = self.aligned | (torch.arange(40) % 8 == state["step"])
+        return dict.fromkeys(grads, self.log_lr * now), {"step": state["step"] + 1}
+
+
+@pytest.mark.parametrize("aligned", [True, False])
+def test_variances_of_pes_and_nres_are_those_of_theory(aligned) -> None:
+    """T = 8 unrolls of one step. The loss of step t is ``sum_{i<t} g_i . theta``, with g_i equal or orthogonal.
+
+    Estimates are ``mean_t xi_t y_t / sigma^2``. For PES both factors are random walks, with covariances min(s, t) + 1
+    and |g|^2 min(s, t); for NRES they are eps and ``sum_{i<t} g_i . eps``. To leading order in the dimension the
+    variance is the mean over s, t of the product of covariances. So reusing the noise pays where steps pull in
+    different directions (Li et al. 2023) and costs where they pull alike (Vicol et al. 2021).
+    """
+    family, variances = Slope(dim=40, random_init=False, dtype=torch.float64), {}
+    truth = np.full(40, 3.5) if aligned else np.array([(7 - j % 8) / 8 for j in range(40)])
+    for kind in (PES, NRES):
+        estimator = kind(Unroll(family, Push(spec_of(family), aligned), compile=False), Constant(8), 20, 1, SIGMA)
+        theta, values = {"log_lr": torch.zeros(40, dtype=torch.float64)}, []
+        for replicate in range(60):
+            state, run = estimator.init_state(theta, generator(replicate, "start")), []
+            state["step"] = torch.zeros(20, dtype=torch.int64)  # not staggered: one whole horizon
+            for step in range(8):
+                estimate, state = estimator.estimate(theta, state, generator(replicate, "estimate", step))
+                run.append(estimate.gradient["log_lr"].numpy())
+            values.append(np.mean(run, 0))
+        assert standard_errors_off(np.mean(values, 1), truth.mean()) < 3
+        variances[kind] = np.var(values, 0, ddof=1).mean()
+    times = range(8)
+    walk = np.mean([(min(s, t) + 1) * min(s, t) for s in times for t in times])
+    reused = np.mean([s * t if aligned else min(s, t) for s in times for t in times])
+    assert variances[NRES] / variances[PES] == pytest.approx(reused / walk, rel=0.15)
+    assert (reused > walk) == aligned
+
+
+def test_a_new_perturbation_every_unroll_is_pes_on_the_same_draws() -> None:
+    theta = {"log_lr": torch.tensor(LOG_LR, dtype=torch.float64)}
+    pes = PES(unroll(), Constant(HORIZON), 8, 2, SIGMA)
+    gpes = NRES(unroll(), Constant(HORIZON), 8, 2, SIGMA, noise_period=1)
+    states = pes.init_state(theta, generator("start")), gpes.init_state(theta, generator("start"))
+    for step in range(9):
+        left, pes_state = pes.estimate(theta, states[0], generator(step))
+        right, gpes_state = gpes.estimate(theta, states[1], generator(step))
+        states = pes_state, gpes_state
+        assert torch.equal(left.gradient["log_lr"], right.gradient["log_lr"])
+
+
+def analytic_gradient(start: int, stop: int, moved_before: int) -> float:
+    """Derivative of the mean loss of steps start..stop-1 by log lr, if lr moves from step ``moved_before`` on."""
+    lr, h = np.exp(LOG_LR), np.array(CURVATURES)
+    total = 0.0
+    for t in range(start, stop):
+        factor = (1 - lr * h) ** t  # x_t, of which t - moved_before steps depend on lr
+        slope = -(t - moved_before) * h * lr * (1 - lr * h) ** (t - 1) if t else np.zeros(2)
+        total += float(np.sum(h * factor * slope)) / (stop - start)
+    return total
+
+
+def test_full_bptt_is_the_analytic_gradient_and_truncated_bptt_the_truncated_one() -> None:
+    theta = {"log_lr": torch.tensor(LOG_LR, dtype=torch.float64)}
+    full = BPTT(unroll(), Constant(HORIZON), 3, HORIZON)
+    estimate, _ = full.estimate(theta, full.init_state(theta, generator("start")), generator(0))
+    assert estimate.gradient["log_lr"].item() == pytest.approx(analytic_gradient(0, HORIZON, 0), abs=1e-9)
+    numeric = (
+        mean_loss([LOG_LR + 1e-5] * HORIZON, 0, HORIZON) - mean_loss([LOG_LR - 1e-5] * HORIZON, 0, HORIZON)
+    ) / 2e-5
+    assert analytic_gradient(0, HORIZON, 0) == pytest.approx(numeric, abs=1e-8)
+
+    half = HORIZON // 2
+    truncated = BPTT(unroll(), Constant(HORIZON), 1, half)
+    state = truncated.init_state(theta, generator("start"))
+    state["step"] = torch.zeros(1, dtype=torch.int64)
+    first, state = truncated.estimate(theta, state, generator(0))
+    second, _ = truncated.estimate(theta, state, generator(1))
+    assert first.gradient["log_lr"].item() == pytest.approx(analytic_gradient(0, half, 0), abs=1e-9)
+    assert second.gradient["log_lr"].item() == pytest.approx(analytic_gradient(half, HORIZON, half), abs=1e-9)
+    assert abs(second.gradient["log_lr"].item() - analytic_gradient(half, HORIZON, 0)) > 1e-3  # its bias
+
+
+@pytest.mark.parametrize(("kind", "steps"), [("final", [5]), ("min", [5]), ("mean", range(6))])
+def test_meta_losses(kind, steps) -> None:
+    """The quadratic's loss falls at every step, so that the last is the lowest."""
+    theta = {"log_lr": torch.tensor(LOG_LR, dtype=torch.float64)}
+    estimator = BPTT(unroll(), Constant(HORIZON), 1, HORIZON, meta_loss=kind)
+    estimate, _ = estimator.estimate(theta, estimator.init_state(theta, generator("start")), generator(0))
+    losses = [mean_loss([LOG_LR] * HORIZON, t, t + 1) for t in steps]
+    gradients = [analytic_gradient(t, t + 1, 0) for t in steps]
+    assert estimate.meta_loss.item() == pytest.approx(np.mean(losses), abs=1e-9)
+    assert estimate.gradient["log_lr"].item() == pytest.approx(np.mean(gradients), abs=1e-9)
+
+
+@pytest.mark.slow
+def test_compiled_bptt_equals_eager_on_a_network() -> None:
+    gradients = []
+    for compiled in (False, True):
+        estimator, theta = on_network(BPTT, compile=compiled)
+        estimate, _ = estimator.estimate(theta, estimator.init_state(theta, generator("start")), generator(0))
+        gradients.append(estimate.gradient)
+    for key, value in gradients[0].items():
+        torch.testing.assert_close(gradients[1][key], value, rtol=1e-3, atol=1e-6)
+
+
+class Truncated(BPTT):
+    """BPTT with the settings of the others."""
+
+    def __init__(self, unroll, truncation, num_tasks, unroll_length, sigma=0.0) -> None:
+        super().__init__(unroll, truncation, num_tasks, unroll_length)
+
+
+ESTIMATORS = {"es": ES, "pes": PES, "nres": NRES, "gpes": partial(NRES, noise_period=2), "bptt": Truncated}
+PERTURBED = {name: kind for name, kind in ESTIMATORS.items() if name != "bptt"}
+
+
+def on_network(kind, optimizer: str = "unf", *, compile: bool = False, **settings):
     family = FAMILIES["mlp"]()
     torch.manual_seed(0)
     meta = OPTIMIZERS[optimizer](spec_of(family))
-    inner = Unroll(family, meta, compile=False)
-    values = {"truncation": Constant(6), "num_tasks": 4, "unroll_length": 2, "sigma": 0.01} | settings
+    inner = Unroll(family, meta, compile=compile)
+    values = {"truncation": Constant(6), "num_tasks": 4, "unroll_length": 2} | settings
+    if kind is not BPTT:
+        values = {"sigma": 0.01} | values
     return kind(inner, **values), {k: p.detach() for k, p in meta.named_parameters()}
 
 
@@ -145,7 +282,7 @@ def test_contract(kind) -> None:
             assert estimate.gradient[key].shape == value.shape
             assert estimate.gradient[key].isfinite().all()
             assert torch.equal(estimate.gradient[key], again.gradient[key])  # a function of state and generator
-        assert estimate.num_inner_steps == 2 * 4 * 2
+        assert estimate.num_inner_steps == estimator.num_inner_steps == (1 if kind is Truncated else 2) * 4 * 2
         assert estimate.meta_loss.isfinite()
         state = after
 
@@ -163,7 +300,8 @@ def test_restarts_come_at_the_horizon_and_are_staggered(kind) -> None:
         fresh = state["step"] >= 6
         assert (inner[fresh] == 2).all()  # a restarted chain has made one unroll
         state = after
-    assert torch.equal(state["chains"]["opt_state"]["step"][32:], state["chains"]["opt_state"]["step"][:32])
+    copies = state["chains"]["opt_state"]["step"].unflatten(0, (-1, 32))
+    assert (copies == copies[0]).all()
 
 
 @pytest.mark.parametrize("kind", ESTIMATORS.values(), ids=ESTIMATORS)
@@ -186,9 +324,10 @@ def test_a_pair_that_diverges_is_left_out_counted_and_restarted(kind) -> None:
         ({"sigma": -1.0}, "sigma must be positive, got -1.0."),
         ({"num_tasks": 0}, "num_tasks must be at least 1, got 0."),
         ({"unroll_length": 0}, "unroll_length must be at least 1, got 0."),
+        ({"meta_loss": "last"}, "meta_loss must be one of mean, final, min, got 'last'."),
     ],
 )
-@pytest.mark.parametrize("kind", ESTIMATORS.values(), ids=ESTIMATORS)
+@pytest.mark.parametrize("kind", PERTURBED.values(), ids=PERTURBED)
 def test_bad_values_are_named(kind, settings, message) -> None:
     with pytest.raises(ValueError, match=message):
         on_network(kind, **settings)

@@ -32,6 +32,7 @@ class GradientEstimator(ABC):
 
     num_tasks: int
     unroll_length: int
+    num_inner_steps: int  # of one estimate, all chains together
 
     @abstractmethod
     def init_state(self, theta: Tree, generator: torch.Generator) -> State:

@@ -1,8 +1,8 @@
-"""Antithetic pairs: what ES and PES share.
+"""Antithetic pairs: what the evolution strategies share.
 
 A pair is two chains, run with theta + eps and theta - eps on the same task, initial parameters and batches.
 
-Legend: N pairs, 2N chains (all plus chains, then all minus chains), K unroll length.
+Legend: N pairs, K unroll length.
 """
 
 from typing import NamedTuple
@@ -11,14 +11,15 @@ import torch
 from torch import Tensor
 
 from learned_opt.meta.estimators.base import MetaGradient, State
+from learned_opt.meta.estimators.population import Population
 from learned_opt.meta.truncation import Truncation
 from learned_opt.meta.unroll import Unroll
-from learned_opt.rng import draw_key, generator
+from learned_opt.rng import generator
 from learned_opt.tree import Tree, tree_map
 
 
 class PairLosses(NamedTuple):
-    """Mean losses ``(N,)`` over one unroll at theta + eps and theta - eps."""
+    """Meta-losses ``(N,)`` of one unroll at theta + eps and theta - eps."""
 
     plus: Tensor
     minus: Tensor
@@ -30,11 +31,7 @@ class PairLosses(NamedTuple):
 
 
 class AntitheticPairs:
-    """Keeps N antithetic pairs running: restarts, perturbations, unrolls.
-
-    A chain restarts at the first unroll boundary at or after its horizon. Restarts are staggered: the first horizon of
-    each pair is cut at an unroll boundary, stratified over the pairs, so that every outer step sees all parts of the
-    horizon in equal shares.
+    """Draws perturbations and runs a population of pairs with them.
 
     Args:
         unroll: the inner loop.
@@ -42,42 +39,16 @@ class AntitheticPairs:
         num_tasks: pairs N.
         unroll_length: inner steps K per estimate.
         sigma: standard deviation of eps.
+        meta_loss: what one unroll counts as, see ``Population``.
     """
 
     def __init__(
-        self, unroll: Unroll, truncation: Truncation, num_tasks: int, unroll_length: int, sigma: float
+        self, unroll: Unroll, truncation: Truncation, num_tasks: int, unroll_length: int, sigma: float, meta_loss: str
     ) -> None:
-        if num_tasks < 1:
-            raise ValueError(f"num_tasks must be at least 1, got {num_tasks}.")
-        if unroll_length < 1:
-            raise ValueError(f"unroll_length must be at least 1, got {unroll_length}.")
         if sigma <= 0:
             raise ValueError(f"sigma must be positive, got {sigma}.")
-        self.unroll, self.truncation = unroll, truncation
-        self.num_tasks, self.unroll_length, self.sigma = num_tasks, unroll_length, sigma
-
-    def init_state(self, source: torch.Generator) -> State:
-        """Fresh chains with staggered step counters."""
-        root = draw_key(source)
-        horizon = self._horizons(root, range(self.num_tasks))
-        boundaries = -(-horizon // self.unroll_length)
-        offset = torch.rand((), generator=generator(root, "offset"))
-        uniform = (torch.arange(self.num_tasks) + offset) / self.num_tasks  # stratified
-        chains = self.unroll.start([(root, i) for i in range(self.num_tasks)] * 2)
-        return {"chains": chains, "horizon": horizon, "step": (uniform * boundaries).long() * self.unroll_length}
-
-    def restart(self, state: State, root: int) -> tuple[State, Tensor]:
-        """Restart the pairs that are past their horizon; returns also which, ``(N,)`` bool on the CPU."""
-        finished = state["step"] >= state["horizon"]
-        which = finished.nonzero().flatten().tolist()
-        if not which:
-            return state, finished
-        fresh = self.unroll.start([(root, i) for i in which] * 2)
-        index = torch.tensor([*which, *(i + self.num_tasks for i in which)], device=self.unroll.device)
-        chains = tree_map(lambda old, new: old.index_copy(0, index, new), state["chains"], fresh)
-        horizon = state["horizon"].clone()
-        horizon[finished] = self._horizons(root, which)
-        return {"chains": chains, "horizon": horizon, "step": state["step"].where(~finished, 0)}, finished
+        self.population = Population(unroll, truncation, num_tasks, unroll_length, 2, meta_loss)
+        self.num_tasks, self.sigma = num_tasks, sigma
 
     def perturbations(self, theta: Tree, root: int) -> Tree:
         """Eps ~ N(0, sigma^2), leaves ``(N, *shape)``, one generator for each pair."""
@@ -92,16 +63,22 @@ class AntitheticPairs:
     def run(self, theta: Tree, eps: Tree, state: State, root: int) -> tuple[PairLosses, State]:
         """Unroll all pairs by K steps; a pair with a loss that is not finite restarts at the next estimate."""
         both = tree_map(lambda t, e: torch.cat([t + e, t - e]), theta, eps)
-        keys = [(root, i) for i in range(self.num_tasks)]
-        batches = self.unroll.batches(keys, state["chains"], self.unroll_length)
-        batches = tree_map(lambda leaf: torch.cat([leaf, leaf], 1), batches)  # both chains of a pair see the same
-        losses, chains = self.unroll.run(both, state["chains"], batches)
-        pairs = PairLosses(*losses.mean(0).unflatten(0, (2, self.num_tasks)))
-        step = (state["step"] + self.unroll_length).where(pairs.finite.cpu(), state["horizon"])
-        return pairs, {"chains": chains, "horizon": state["horizon"], "step": step}
+        losses, chains = self.population.run(both, state, root)
+        pairs = PairLosses(*losses)
+        return pairs, self.population.advance(state, chains, pairs.finite)
 
-    def _horizons(self, root: int, which: range | list[int]) -> Tensor:
-        return torch.tensor([self.truncation.sample(generator(root, i, "horizon")) for i in which])
+    def zeros(self, theta: Tree) -> Tree:
+        """Zero for every pair: leaves ``(N, *shape)``."""
+        return tree_map(lambda leaf: leaf.detach().new_zeros(self.num_tasks, *leaf.shape), theta)
+
+
+def where_pairs(which: Tensor, left: Tree, right: Tree) -> Tree:
+    """``left`` for the pairs of ``which``, ``(N,)`` bool, ``right`` for the others; leaves ``(N, *shape)``."""
+
+    def choose(a: Tensor, b: Tensor) -> Tensor:
+        return torch.where(which.to(a.device).reshape(-1, *[1] * (a.ndim - 1)), a, b)
+
+    return tree_map(choose, left, right)
 
 
 def antithetic_estimate(direction: Tree, losses: PairLosses, pairs: AntitheticPairs) -> MetaGradient:
@@ -118,6 +95,6 @@ def antithetic_estimate(direction: Tree, losses: PairLosses, pairs: AntitheticPa
     return MetaGradient(
         gradient=tree_map(lambda leaf: torch.tensordot(weight.to(leaf), leaf, 1), direction),
         meta_loss=torch.where(finite.any(), meta_loss, torch.nan),
-        num_inner_steps=2 * pairs.num_tasks * pairs.unroll_length,
+        num_inner_steps=pairs.population.num_inner_steps,
         num_nonfinite=(~finite).sum(),
     )

@@ -1,0 +1,63 @@
+"""Backpropagation through inner training."""
+
+import torch
+
+from learned_opt import tree
+from learned_opt.meta.estimators.base import GradientEstimator, MetaGradient, State
+from learned_opt.meta.estimators.population import Population
+from learned_opt.meta.truncation import Truncation
+from learned_opt.meta.unroll import Unroll
+from learned_opt.rng import draw_key
+from learned_opt.tree import Tree, tree_map
+
+
+class BPTT(GradientEstimator):
+    """Exact gradient of the mean meta-loss over one unroll; blind to what theta did before the unroll.
+
+    With ``unroll_length`` equal to the horizon this is full BPTT, the exact gradient. A chain whose loss or gradient
+    is not finite is left out, counted, and restarted.
+
+    Args:
+        unroll: the inner loop.
+        truncation: distribution of horizons.
+        num_tasks: chains.
+        unroll_length: inner steps per estimate.
+        meta_loss: what one unroll counts as: ``mean``, ``final`` or ``min`` of its losses.
+    """
+
+    def __init__(
+        self, unroll: Unroll, truncation: Truncation, num_tasks: int, unroll_length: int, meta_loss: str = "mean"
+    ) -> None:
+        self.population = Population(unroll, truncation, num_tasks, unroll_length, 1, meta_loss)
+        self.num_tasks, self.unroll_length = num_tasks, unroll_length
+        self.num_inner_steps = self.population.num_inner_steps
+
+    def init_state(self, theta: Tree, generator: torch.Generator) -> State:
+        """Fresh chains."""
+        return self.population.init_state(generator)
+
+    @torch.enable_grad()
+    def estimate(self, theta: Tree, state: State, generator: torch.Generator) -> tuple[MetaGradient, State]:
+        """One estimate, see ``GradientEstimator.estimate``."""
+        root = draw_key(generator)
+        state, _ = self.population.restart(state, root)
+        # a theta for each chain, so that one that is not finite can be told from the others
+        own = tree_map(lambda leaf: leaf.detach().repeat(self.num_tasks, *[1] * leaf.ndim).requires_grad_(), theta)
+        losses, chains = self.population.run(own, state, root)
+        gradients = torch.autograd.grad(losses.sum(), tree.leaves(own), allow_unused=True, materialize_grads=True)
+        by_chain = [leaf.reshape(self.num_tasks, -1) for leaf in (losses.detach(), *gradients)]
+        finite = torch.cat(by_chain, 1).isfinite().all(1)
+        count = finite.sum().clamp(min=1)
+        means = [_sum_over(leaf, finite) / count for leaf in gradients]
+        meta_loss = losses.detach()[0].where(finite, 0).sum() / count
+        estimate = MetaGradient(
+            gradient=dict(zip(own, means, strict=True)),
+            meta_loss=torch.where(finite.any(), meta_loss, torch.nan),
+            num_inner_steps=self.population.num_inner_steps,
+            num_nonfinite=(~finite).sum(),
+        )
+        return estimate, self.population.advance(state, tree_map(torch.Tensor.detach, chains), finite)
+
+
+def _sum_over(leaf: torch.Tensor, finite: torch.Tensor) -> torch.Tensor:
+    return leaf.where(finite.reshape(-1, *[1] * (leaf.ndim - 1)), 0).sum(0)
