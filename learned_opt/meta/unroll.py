@@ -16,6 +16,7 @@ from torch._dynamo.exc import TorchDynamoException
 from torch.func import functional_call, grad_and_value, vmap
 
 from learned_opt import tree
+from learned_opt.meta.remat import recompute
 from learned_opt.optimizers.base import MetaOptimizer
 from learned_opt.rng import Key, generator
 from learned_opt.tree import Tree
@@ -64,13 +65,14 @@ class Unroll:
         ]
         return tree.to(tree.stack(draws), self.device)
 
-    def run(self, theta: Tree, chains: Chains, batches: Tree) -> tuple[Tensor, Chains]:
+    def run(self, theta: Tree, chains: Chains, batches: Tree, remat: bool = False) -> tuple[Tensor, Chains]:
         """K inner steps of M chains.
 
         Args:
             theta: meta-parameters, a leading M on every leaf: each chain has its own.
             chains: the state to go on from.
             batches: leaves ``(K, M, ...)``.
+            remat: a backward pass runs every step again and so keeps the chains between steps only.
 
         Returns:
             tuple[Tensor, Chains]: training losses ``(K, M)``, each taken before the update of its step, and the
@@ -79,7 +81,10 @@ class Unroll:
         losses = []
         for k in range(len(tree.leaves(batches)[0])):
             batch = tree.tree_map(lambda leaf, k=k: leaf[k], batches)
-            loss, chains = self._batched_step(theta, chains, batch)
+            if remat:
+                loss, chains = recompute(self._batched_step, theta, chains, batch)
+            else:
+                loss, chains = self._batched_step(theta, chains, batch)
             losses.append(loss)
         return torch.stack(losses), chains
 

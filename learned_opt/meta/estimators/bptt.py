@@ -23,13 +23,20 @@ class BPTT(GradientEstimator):
         num_tasks: chains.
         unroll_length: inner steps per estimate.
         meta_loss: what one unroll counts as: ``mean``, ``final`` or ``min`` of its losses.
+        remat: compute every inner step twice and keep the chains between steps only, so that long unrolls fit.
     """
 
     def __init__(
-        self, unroll: Unroll, truncation: Truncation, num_tasks: int, unroll_length: int, meta_loss: str = "mean"
+        self,
+        unroll: Unroll,
+        truncation: Truncation,
+        num_tasks: int,
+        unroll_length: int,
+        meta_loss: str = "mean",
+        remat: bool = False,
     ) -> None:
         self.population = Population(unroll, truncation, num_tasks, unroll_length, 1, meta_loss)
-        self.num_tasks, self.unroll_length = num_tasks, unroll_length
+        self.num_tasks, self.unroll_length, self.remat = num_tasks, unroll_length, remat
         self.num_inner_steps = self.population.num_inner_steps
 
     def init_state(self, theta: Tree, generator: torch.Generator) -> State:
@@ -43,7 +50,7 @@ class BPTT(GradientEstimator):
         state, _ = self.population.restart(state, root)
         # a theta for each chain, so that one that is not finite can be told from the others
         own = tree_map(lambda leaf: leaf.detach().repeat(self.num_tasks, *[1] * leaf.ndim).requires_grad_(), theta)
-        losses, chains = self.population.run(own, state, root)
+        losses, chains = self.population.run(own, state, root, self.remat)
         gradients = torch.autograd.grad(losses.sum(), tree.leaves(own), allow_unused=True, materialize_grads=True)
         by_chain = [leaf.reshape(self.num_tasks, -1) for leaf in (losses.detach(), *gradients)]
         finite = torch.cat(by_chain, 1).isfinite().all(1)

@@ -84,13 +84,14 @@ class Population:
         horizon[finished] = self._horizons(root, which)
         return {"chains": chains, "horizon": horizon, "step": state["step"].where(~finished, 0)}, finished
 
-    def run(self, theta: Tree, state: State, root: int) -> tuple[Tensor, Chains]:
+    def run(self, theta: Tree, state: State, root: int, remat: bool = False) -> tuple[Tensor, Chains]:
         """Unroll all chains by K steps.
 
         Args:
             theta: leaves ``(M, *shape)``.
             state: chains to go on from.
             root: key of the batches.
+            remat: see ``Unroll.run``.
 
         Returns:
             tuple[Tensor, Chains]: the meta-loss of every chain, ``(R, N)``, and the chains K steps on.
@@ -98,7 +99,7 @@ class Population:
         keys = [(root, i) for i in range(self.num_tasks)]
         batches = self.unroll.batches(keys, state["chains"], self.unroll_length)
         batches = tree_map(lambda leaf: torch.cat([leaf] * self.num_copies, 1), batches)
-        losses, chains = self.unroll.run(theta, state["chains"], batches)
+        losses, chains = self.unroll.run(theta, state["chains"], batches, remat)
         return self._reduce(losses).unflatten(0, (self.num_copies, self.num_tasks)), chains
 
     def advance(self, state: State, chains: Chains, healthy: Tensor) -> State:
