@@ -58,7 +58,7 @@ class _Runner:
         own = cfg.copy()
         own.compile = mode == "compiled"
         self.problem = build.build_problem(own, cfg.cases[name], name)
-        self.estimator = build.build_estimator(own, self.problem.unroll)
+        self.estimator = build.build_estimator(own, own.estimator, self.problem.unroll)
         self.theta = {k: p.detach() for k, p in self.problem.optimizer.named_parameters()}
         self.state = None
 

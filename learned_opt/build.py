@@ -137,9 +137,9 @@ def build_predictors(cfg: DictConfig) -> tuple[dict[str, Callable[[PermutationSp
     return dict(instantiate(cfg.predictors)), instantiate(cfg.fit)
 
 
-def build_estimator(cfg: DictConfig, unroll: Unroll) -> GradientEstimator:
-    """The meta-gradient estimator of a config."""
-    return instantiate(cfg.estimator)(unroll=unroll, truncation=instantiate(cfg.truncation))
+def build_estimator(cfg: DictConfig, estimator: DictConfig, unroll: Unroll) -> GradientEstimator:
+    """A meta-gradient estimator on the truncation of a config."""
+    return instantiate(estimator)(unroll=unroll, truncation=instantiate(cfg.truncation))
 
 
 @dataclass(frozen=True)
@@ -172,7 +172,7 @@ def build_training(cfg: DictConfig, problem: Problem, folder: Path) -> Training:
     quiet_lightning()
     unroll, chains = problem.unroll, problem.benchmark.num_chains
     with usage_errors():
-        estimator = build_estimator(cfg, unroll)
+        estimator = build_estimator(cfg, cfg.estimator, unroll)
         outer = instantiate(cfg.outer_optimizer)
         module = MetaTrainer(
             problem.optimizer, estimator, outer.optimizer, outer.schedule, cfg.seed, cfg.trainer.max_steps

@@ -59,7 +59,7 @@ def test_every_choice_of_every_group_composes(group, choice) -> None:
     assert HydraConfig.get().runtime.choices[group] == choice
 
 
-@pytest.mark.parametrize("name", ["evaluate", "bench"])
+@pytest.mark.parametrize("name", ["evaluate", "bench", "lab"])
 def test_other_entry_points_compose(name) -> None:
     assert check_nodes(composed("+task=cnn", name=name)) > 8
 
@@ -107,7 +107,7 @@ def test_every_yaml_is_reached() -> None:
     files = {path.relative_to(CONFIGS).as_posix() for path in CONFIGS.rglob("*.yaml")}
     groups = (*GROUPS, "task", "trainer", "callbacks", "experiment", "zoo", "predictor")
     reached = {f"{group}/{choice}.yaml" for group in groups for choice in cli.options(group)}
-    assert files == reached | {"config.yaml", "evaluate.yaml", "bench.yaml", "zoo.yaml"}
+    assert files == reached | {"config.yaml", "evaluate.yaml", "bench.yaml", "lab.yaml", "zoo.yaml"}
 
 
 def test_no_top_level_key_is_dead() -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 
@@ -28,6 +29,29 @@ def plot_curves(path: Path, losses: dict[str, Tensor], outer: Sequence[tuple[int
     _inner_panel(axes[0, 0], losses)
     if outer:
         _outer_panel(axes[0, 1], outer)
+    figure.tight_layout()
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
+
+
+def plot_estimators(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Bias with its 95% interval over variance at equal compute, a point for each estimator.
+
+    Args:
+        path: PNG to write.
+        rows: of ``lab.summarise``.
+    """
+    figure, axes = plt.subplots(figsize=(7, 4.2))
+    for i, row in enumerate(rows):
+        x, bias, error = row["variance x steps"], row["bias"], row["standard error"]
+        marker, colour = "osD^vPX*"[i % 8], COLOURS[i % len(COLOURS)]
+        axes.errorbar(x, bias, 1.96 * error, color=colour, marker=marker, capsize=3, label=row["estimator"])
+    axes.axhline(0, color="0.6", linewidth=1)
+    axes.set(
+        xscale="log", xlabel="variance of one estimate x its inner steps", ylabel="relative bias along the reference"
+    )
+    axes.grid(alpha=0.3, which="both", linewidth=0.5)
+    axes.legend(frameon=False, fontsize=9)
     figure.tight_layout()
     figure.savefig(path, dpi=150)
     plt.close(figure)
