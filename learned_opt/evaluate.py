@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -22,7 +23,7 @@ def run(cfg: DictConfig) -> float:
     checkpoint = Path(cfg.checkpoint)
     with build.usage_errors():
         metadata = load_metadata(checkpoint)
-    meta_optimizer: DictConfig = OmegaConf.create(metadata["meta_optimizer"])  # type: ignore[assignment]
+    meta_optimizer: Any = OmegaConf.create(metadata["meta_optimizer"])
     problem = build.build_problem(cfg, meta_optimizer, metadata["optimizer_name"])
     with build.usage_errors():
         load_theta(checkpoint, problem.optimizer)

@@ -21,8 +21,8 @@ def recompute(function: Callable[..., Any], *arguments: Any) -> Any:
     """
     leaves, structure = tree_flatten(arguments)
     outputs: list[TreeSpec] = []
-    flat = _Recompute.apply(function, structure, outputs, *leaves)
-    return tree_unflatten(list(flat), outputs[0])  # type: ignore[arg-type]
+    flat: Any = _Recompute.apply(function, structure, outputs, *leaves)
+    return tree_unflatten(list(flat), outputs[0])
 
 
 class _Recompute(torch.autograd.Function):

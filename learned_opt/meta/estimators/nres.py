@@ -15,8 +15,9 @@ class NRES(GradientEstimator):
     """``g = mean xi (L+ - L-) / (2 sigma^2)``, xi the sum of the different eps that the pair has had since its restart.
 
     With one eps for the whole horizon this is noise-reuse ES, also published as ES-Single: unbiased for the meta-loss
-    smoothed by one perturbation, and of lower variance than PES because xi does not grow. With a new eps every
-    ``noise_period`` unrolls it is generalised PES, with 1 it is PES.
+    smoothed by one perturbation. Its variance is below that of PES where the unrolls pull theta in different
+    directions, and above it where they pull alike. With a new eps every ``noise_period`` unrolls it is generalised
+    PES, with 1 it is PES.
 
     Args:
         unroll: the inner loop.
