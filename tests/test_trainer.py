@@ -80,7 +80,7 @@ def test_resuming_equals_going_on_bit_for_bit(tmp_path) -> None:
 
 def test_metrics_are_logged(tmp_path) -> None:
     module = make_module()
-    validation = Validation(module.estimator.pairs.population.unroll, horizon=4, num_chains=2, every=3)
+    validation = Validation(module.estimator.population.unroll, horizon=4, num_chains=2, every=3)
     trainer = fit(module, tmp_path, validation, Throughput(12))
     names = {"meta_loss/train", "meta_loss/valid", "final_loss/valid", "meta_grad_norm", "inner_steps_per_second"}
     assert names <= set(trainer.callback_metrics)

@@ -1,14 +1,13 @@
 """The contract of a meta-gradient estimator."""
 
 from abc import ABC, abstractmethod
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from learned_opt.meta.estimators.population import Population, State
 from learned_opt.tree import Tree
-
-State = dict[str, Any]  # nested dicts of tensors, so that a checkpoint can hold it as it is
 
 
 class MetaGradient(NamedTuple):
@@ -32,7 +31,12 @@ class GradientEstimator(ABC):
 
     num_tasks: int
     unroll_length: int
-    num_inner_steps: int  # of one estimate, all chains together
+    population: Population  # the chains that it runs
+
+    @property
+    def num_inner_steps(self) -> int:
+        """Inner steps of one estimate, all chains together."""
+        return self.population.num_inner_steps
 
     @abstractmethod
     def init_state(self, theta: Tree, generator: torch.Generator) -> State:

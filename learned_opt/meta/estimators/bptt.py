@@ -1,5 +1,7 @@
 """Backpropagation through inner training."""
 
+from dataclasses import dataclass
+
 import torch
 
 from learned_opt import tree
@@ -11,6 +13,7 @@ from learned_opt.rng import draw_key
 from learned_opt.tree import Tree, tree_map
 
 
+@dataclass(eq=False)
 class BPTT(GradientEstimator):
     """Exact gradient of the mean meta-loss over one unroll; blind to what theta did before the unroll.
 
@@ -26,18 +29,17 @@ class BPTT(GradientEstimator):
         remat: compute every inner step twice and keep the chains between steps only, so that long unrolls fit.
     """
 
-    def __init__(
-        self,
-        unroll: Unroll,
-        truncation: Truncation,
-        num_tasks: int,
-        unroll_length: int,
-        meta_loss: str = "mean",
-        remat: bool = False,
-    ) -> None:
-        self.population = Population(unroll, truncation, num_tasks, unroll_length, 1, meta_loss)
-        self.num_tasks, self.unroll_length, self.remat = num_tasks, unroll_length, remat
-        self.num_inner_steps = self.population.num_inner_steps
+    unroll: Unroll
+    truncation: Truncation
+    num_tasks: int
+    unroll_length: int
+    meta_loss: str = "mean"
+    remat: bool = False
+
+    def __post_init__(self) -> None:
+        self.population = Population(
+            self.unroll, self.truncation, self.num_tasks, self.unroll_length, 1, self.meta_loss
+        )
 
     def init_state(self, theta: Tree, generator: torch.Generator) -> State:
         """Fresh chains."""
@@ -60,7 +62,7 @@ class BPTT(GradientEstimator):
         estimate = MetaGradient(
             gradient=dict(zip(own, means, strict=True)),
             meta_loss=torch.where(finite.any(), meta_loss, torch.nan),
-            num_inner_steps=self.population.num_inner_steps,
+            num_inner_steps=self.num_inner_steps,
             num_nonfinite=(~finite).sum(),
         )
         return estimate, self.population.advance(state, tree_map(torch.Tensor.detach, chains), finite)

@@ -5,53 +5,101 @@ A pair is two chains, run with theta + eps and theta - eps on the same task, ini
 Legend: N pairs, K unroll length.
 """
 
+from abc import abstractmethod
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from learned_opt.meta.estimators.base import MetaGradient, State
+from learned_opt.meta.estimators.base import GradientEstimator, MetaGradient, State
 from learned_opt.meta.estimators.population import Population
 from learned_opt.meta.truncation import Truncation
 from learned_opt.meta.unroll import Unroll
-from learned_opt.rng import generator
+from learned_opt.rng import draw_key, generator
 from learned_opt.tree import Tree, tree_map
 
 
-class PairLosses(NamedTuple):
-    """Meta-losses ``(N,)`` of one unroll at theta + eps and theta - eps."""
+class Noise(NamedTuple):
+    """What perturbs the pairs in one unroll; leaves ``(N, *shape)``.
 
-    plus: Tensor
-    minus: Tensor
+    Args:
+        eps: added to theta in the plus chains, subtracted in the minus chains.
+        direction: what the difference of the losses is multiplied by.
+        memory: what the estimator's state keeps for the next unroll.
+    """
 
-    @property
-    def finite(self) -> Tensor:
-        """Pairs of which both losses are finite, ``(N,)`` bool."""
-        return self.plus.isfinite() & self.minus.isfinite()
+    eps: Tree
+    direction: Tree
+    memory: State
 
 
-class AntitheticPairs:
-    """Draws perturbations and runs a population of pairs with them.
+@dataclass(eq=False)
+class AntitheticES(GradientEstimator):
+    """``g = mean direction (L(theta + eps) - L(theta - eps)) / (2 sigma^2)``; subclasses choose eps and direction.
 
     Args:
         unroll: the inner loop.
         truncation: distribution of horizons.
-        num_tasks: pairs N.
+        num_tasks: antithetic pairs N.
         unroll_length: inner steps K per estimate.
         sigma: standard deviation of eps.
-        meta_loss: what one unroll counts as, see ``Population``.
+        meta_loss: what one unroll counts as: ``mean``, ``final`` or ``min`` of its losses.
+
+    Raises:
+        ValueError: a value is out of its range.
     """
 
-    def __init__(
-        self, unroll: Unroll, truncation: Truncation, num_tasks: int, unroll_length: int, sigma: float, meta_loss: str
-    ) -> None:
-        if sigma <= 0:
-            raise ValueError(f"sigma must be positive, got {sigma}.")
-        self.population = Population(unroll, truncation, num_tasks, unroll_length, 2, meta_loss)
-        self.num_tasks, self.sigma = num_tasks, sigma
+    unroll: Unroll
+    truncation: Truncation
+    num_tasks: int
+    unroll_length: int
+    sigma: float
+    meta_loss: str = "mean"
 
-    def perturbations(self, theta: Tree, root: int) -> Tree:
-        """Eps ~ N(0, sigma^2), leaves ``(N, *shape)``, one generator for each pair."""
+    def __post_init__(self) -> None:
+        if self.sigma <= 0:
+            raise ValueError(f"sigma must be positive, got {self.sigma}.")
+        self.population = Population(
+            self.unroll, self.truncation, self.num_tasks, self.unroll_length, 2, self.meta_loss
+        )
+
+    def init_state(self, theta: Tree, generator: torch.Generator) -> State:
+        """Fresh chains and the memory of fresh noise."""
+        return self.population.init_state(generator) | self.init_memory(theta)
+
+    @torch.no_grad()
+    def estimate(self, theta: Tree, state: State, generator: torch.Generator) -> tuple[MetaGradient, State]:
+        """One estimate, see ``GradientEstimator.estimate``."""
+        root = draw_key(generator)
+        pairs, restarted = self.population.restart(state, root)
+        noise = self.noise(self._draw(theta, root), state, restarted)
+        both = tree_map(lambda t, e: torch.cat([t + e, t - e]), theta, noise.eps)
+        losses, chains = self.population.run(both, pairs, root)
+        finite = losses.isfinite().all(0)
+        estimate = self._estimate(noise.direction, losses, finite)
+        return estimate, self.population.advance(pairs, chains, finite) | noise.memory
+
+    @abstractmethod
+    def init_memory(self, theta: Tree) -> State:
+        """What the state holds beside the chains before the first estimate."""
+
+    @abstractmethod
+    def noise(self, drawn: Tree, state: State, restarted: Tensor) -> Noise:
+        """Choose the perturbations of one unroll.
+
+        Args:
+            drawn: fresh draws from N(0, sigma^2).
+            state: of the estimate before.
+            restarted: the pairs that have just restarted, ``(N,)`` bool.
+        """
+
+    def zeros(self, theta: Tree) -> Tree:
+        """Zero for every pair: leaves ``(N, *shape)``."""
+        return tree_map(lambda leaf: leaf.detach().new_zeros(self.num_tasks, *leaf.shape), theta)
+
+    def _draw(self, theta: Tree, root: int) -> Tree:
+        """Leaves ``(N, *shape)``, one generator for each pair."""
         sources = [generator(root, i, "eps") for i in range(self.num_tasks)]
 
         def draw(leaf: Tensor) -> Tensor:
@@ -60,16 +108,17 @@ class AntitheticPairs:
 
         return tree_map(draw, theta)
 
-    def run(self, theta: Tree, eps: Tree, state: State, root: int) -> tuple[PairLosses, State]:
-        """Unroll all pairs by K steps; a pair with a loss that is not finite restarts at the next estimate."""
-        both = tree_map(lambda t, e: torch.cat([t + e, t - e]), theta, eps)
-        losses, chains = self.population.run(both, state, root)
-        pairs = PairLosses(*losses)
-        return pairs, self.population.advance(state, chains, pairs.finite)
-
-    def zeros(self, theta: Tree) -> Tree:
-        """Zero for every pair: leaves ``(N, *shape)``."""
-        return tree_map(lambda leaf: leaf.detach().new_zeros(self.num_tasks, *leaf.shape), theta)
+    def _estimate(self, direction: Tree, losses: Tensor, finite: Tensor) -> MetaGradient:
+        """Mean over the finite pairs; losses ``(2, N)``."""
+        count = finite.sum().clamp(min=1)
+        weight = torch.where(finite, losses[0] - losses[1], 0) / (2 * self.sigma**2 * count)
+        meta_loss = torch.where(finite, losses.sum(0), 0).sum() / (2 * count)
+        return MetaGradient(
+            gradient=tree_map(lambda leaf: torch.tensordot(weight.to(leaf), leaf, 1), direction),
+            meta_loss=torch.where(finite.any(), meta_loss, torch.nan),
+            num_inner_steps=self.num_inner_steps,
+            num_nonfinite=(~finite).sum(),
+        )
 
 
 def where_pairs(which: Tensor, left: Tree, right: Tree) -> Tree:
@@ -79,22 +128,3 @@ def where_pairs(which: Tensor, left: Tree, right: Tree) -> Tree:
         return torch.where(which.to(a.device).reshape(-1, *[1] * (a.ndim - 1)), a, b)
 
     return tree_map(choose, left, right)
-
-
-def antithetic_estimate(direction: Tree, losses: PairLosses, pairs: AntitheticPairs) -> MetaGradient:
-    """``mean_n direction_n (L+_n - L-_n) / (2 sigma^2)`` over the pairs with finite losses.
-
-    Args:
-        direction: leaves ``(N, *shape)``: eps for ES, the sum of eps since the restart for PES.
-        losses: losses of the pairs.
-        pairs: what ran them.
-    """
-    finite, count = losses.finite, losses.finite.sum().clamp(min=1)
-    weight = torch.where(finite, losses.plus - losses.minus, 0) / (2 * pairs.sigma**2 * count)
-    meta_loss = torch.where(finite, losses.plus + losses.minus, 0).sum() / (2 * count)
-    return MetaGradient(
-        gradient=tree_map(lambda leaf: torch.tensordot(weight.to(leaf), leaf, 1), direction),
-        meta_loss=torch.where(finite.any(), meta_loss, torch.nan),
-        num_inner_steps=pairs.population.num_inner_steps,
-        num_nonfinite=(~finite).sum(),
-    )

@@ -4,16 +4,17 @@ Legend: N tasks, R copies of each (2 for antithetic pairs), M = R N chains, K un
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from learned_opt.meta.estimators.base import State
 from learned_opt.meta.truncation import Truncation
 from learned_opt.meta.unroll import Chains, Unroll
 from learned_opt.rng import draw_key, generator
 from learned_opt.tree import Tree, tree_map
 
+State = dict[str, Any]  # nested dicts of tensors, so that a checkpoint can hold it as it is
 META_LOSSES = ("mean", "final", "min")
 
 
