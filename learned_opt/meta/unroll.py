@@ -5,25 +5,19 @@ Meta-training, evaluation, baselines and the tests of deployed optimizers all ru
 Legend: M chains, K inner steps; a leading M on every leaf of a chains tree, (K, M) on every leaf of batches.
 """
 
-import logging
-from collections.abc import Callable, Sequence
-from functools import cache
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch._dynamo.exc import TorchDynamoException
 from torch.func import functional_call, grad_and_value, vmap
 
 from learned_opt import tree
+from learned_opt.meta.compiled import Compiled
 from learned_opt.meta.remat import recompute
 from learned_opt.optimizers.base import MetaOptimizer
 from learned_opt.rng import Key, generator
 from learned_opt.tree import Tree
 from tasks.base import TaskFamily
-
-log = logging.getLogger(__name__)
-
 
 Chains = Tree  # M running inner problems: trees ``task``, ``params`` and ``opt_state``
 
@@ -44,7 +38,7 @@ class Unroll:
     ) -> None:
         self.family, self.optimizer, self.device = family.to(device), optimizer, torch.device(device)
         batched_step = vmap(self._step)
-        self._batched_step = _CompiledOrEager(batched_step) if compile else batched_step
+        self._batched_step = Compiled(batched_step) if compile else batched_step
 
     def start(self, keys: Sequence[tuple[Key, ...]]) -> Chains:
         """Fresh chains, one for each key; equal keys give equal chains."""
@@ -97,25 +91,3 @@ class Unroll:
         grads, loss = grad_and_value(self.family.loss)(params, batch, task)
         updates, opt_state = functional_call(self.optimizer, theta, (grads, chain["opt_state"], params, loss))
         return loss, {"task": task, "params": tree.add(params, updates), "opt_state": opt_state}
-
-
-@cache
-def _warn_once(reason: str) -> None:
-    log.warning("torch.compile failed, running eagerly (same results, several times slower): %s", reason)
-
-
-class _CompiledOrEager:
-    """A compiled function that falls back to eager for good, with one warning, when it cannot be compiled."""
-
-    def __init__(self, function: Callable[..., Any]) -> None:
-        self.eager, self.active = function, torch.compile(function, dynamic=False, fullgraph=True)
-
-    def __call__(self, *args: Any) -> Any:
-        if self.active is self.eager:
-            return self.eager(*args)
-        try:
-            return self.active(*args)
-        except TorchDynamoException as error:
-            _warn_once(str(error).strip().splitlines()[0])
-            self.active = self.eager
-            return self.eager(*args)

@@ -22,16 +22,16 @@ def ema(average: Tensor, value: Tensor, decay: Tensor | float) -> Tensor:
 
 
 def init_momenta(params: Tree) -> Tree:
-    """Zero momenta ``(*shape, 6)`` for every parameter."""
-    return tree_map(lambda p: p.new_zeros(*p.shape, len(MOMENTUM_DECAYS)), params)
+    """Zero momenta ``(6, *shape)`` for every parameter; entries of one momentum lie side by side."""
+    return tree_map(lambda p: p.new_zeros(len(MOMENTUM_DECAYS), *p.shape), params)
 
 
 def update_momenta(momenta: Tree, grads: Tree) -> Tree:
-    """Move all six momenta ``(*shape, 6)`` towards the gradient ``(*shape,)``."""
+    """Move all six momenta ``(6, *shape)`` towards the gradient ``(*shape,)``."""
 
     def update(momentum: Tensor, grad: Tensor) -> Tensor:
         decays = torch.tensor(MOMENTUM_DECAYS, dtype=momentum.dtype, device=momentum.device)
-        return ema(momentum, grad.unsqueeze(-1), decays)
+        return ema(momentum, grad, decays.reshape(-1, *[1] * grad.ndim))
 
     return tree_map(update, momenta, grads)
 
@@ -42,19 +42,21 @@ def tensor_features(params: Tree, grads: Tree, momenta: Tree, normalisation: str
     Args:
         params: parameters ``(*shape,)``.
         grads: gradients ``(*shape,)``.
-        momenta: momenta ``(*shape, 6)``.
+        momenta: momenta ``(6, *shape)``.
         normalisation: what the mean square is taken over, always within one tensor: ``joint`` over all entries and
             channels (the paper's code, which keeps the ratios between channels), ``channel`` over all entries
             of each channel (which shows small channels at full size).
     """
 
     def features(param: Tensor, grad: Tensor, momentum: Tensor) -> Tensor:
-        channels = torch.cat([param.unsqueeze(-1), grad.unsqueeze(-1), momentum], -1)
+        channels = torch.cat([torch.stack([param, grad]), momentum])
         if normalisation == "joint":
             channels = channels.clamp(-1, 1)
-            return channels * torch.rsqrt(1e-5 + channels.square().mean())
-        axes = tuple(range(channels.ndim - 1))
-        return channels * torch.rsqrt(1e-12 + channels.square().mean(axes)) if axes else channels
+            channels = channels * torch.rsqrt(1e-5 + channels.square().mean())
+        elif param.ndim:
+            axes = tuple(range(1, channels.ndim))
+            channels = channels * torch.rsqrt(1e-12 + channels.square().mean(axes, keepdim=True))
+        return channels.movedim(0, -1)
 
     return tree_map(features, params, grads, momenta)
 

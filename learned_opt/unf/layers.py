@@ -118,13 +118,16 @@ class Pointwise(nn.Module):
 
     def forward(self, inputs: Mapping[str, Tensor], shared: Tensor | None = None) -> dict[str, Tensor]:
         """Apply the layer to every tensor; shapes as in ``UNFLinear``."""
-        weight, constant = self.weight, self.bias
-        if shared is not None:
-            split = weight.shape[0] - shared.shape[0]
-            weight, offset = weight[:split], shared @ weight[split:]
-            constant = offset if constant is None else constant + offset
-        outputs = {name: matmul(tensor, weight) for name, tensor in inputs.items()}
-        return outputs if constant is None else {name: tensor + constant for name, tensor in outputs.items()}
+        weight, bias = self.affine(shared)
+        return {name: matmul(tensor, weight) + bias for name, tensor in inputs.items()}
+
+    def affine(self, shared: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Weight ``(C, C_out)`` and bias ``(C_out,)`` of the channels that are not shared."""
+        weight, bias = self.weight, self.weight.new_zeros(self.weight.shape[1]) if self.bias is None else self.bias
+        if shared is None:
+            return weight, bias
+        split = weight.shape[0] - shared.shape[0]
+        return weight[:split], bias + shared @ weight[split:]
 
 
 class PointwiseUNFLinear(nn.Module):

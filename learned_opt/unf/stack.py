@@ -1,13 +1,15 @@
 """Stacks of layers on a weight space, and the invariant read-out."""
 
 from collections.abc import Callable, Mapping
-from itertools import pairwise
+from itertools import pairwise, takewhile
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from learned_opt.symmetry.spec import PermutationSpec
 from learned_opt.unf.fixed import FIXED_AXES, PositionalEncoding, fold_short
+from learned_opt.unf.fused import apply_pointwise
 from learned_opt.unf.layers import Pointwise, UNFLinear
 
 
@@ -56,17 +58,28 @@ class UNF(nn.Module):
         self.layers = nn.ModuleList(kind(spec, *size) for kind, size in zip(kinds, sizes, strict=True))
         self.encoding = PositionalEncoding(spec, channels[1]) if fixed_axes == "encode" else None
         self.activation = activation
+        plain = self.encoding is None and activation is torch.relu
+        self.num_fused = len(list(takewhile(_is_pointwise, self.layers))) if plain else 0
 
     @property
     def fits_every_spec(self) -> bool:
         """Whether no parameter belongs to the spec: pointwise layers only, and no encodings."""
-        return self.encoding is None and all(isinstance(layer, Pointwise) for layer in self.layers)
+        return self.encoding is None and all(map(_is_pointwise, self.layers))
 
     def forward(self, inputs: Mapping[str, Tensor], shared: Tensor | None = None) -> dict[str, Tensor]:
         """Apply all layers; ``shared`` channels enter the first."""
-        hidden = self.layers[0](inputs, shared)
+        if self.num_fused:
+            first = [cast(Pointwise, layer) for layer in self.layers[: self.num_fused]]
+            weights, biases = zip(first[0].affine(shared), *[layer.affine() for layer in first[1:]], strict=True)
+            hidden, rest = apply_pointwise(inputs, weights, biases), self.layers[self.num_fused :]
+        else:
+            hidden, rest = self.layers[0](inputs, shared), self.layers[1:]
         if self.encoding is not None:
             hidden = self.encoding(hidden)
-        for layer in self.layers[1:]:
+        for layer in rest:
             hidden = layer({name: self.activation(tensor) for name, tensor in hidden.items()})
         return hidden
+
+
+def _is_pointwise(layer: nn.Module) -> bool:
+    return isinstance(layer, Pointwise)

@@ -1,0 +1,156 @@
+"""Pointwise layers as one operator: the weights are read once, and nothing between the layers is written to memory.
+
+Legend: M chains, N entries of a tensor, C channels, L layers; a tensor is ``(M, N, C)``.
+"""
+
+import ctypes
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from learned_opt import native
+
+SOURCE = Path(__file__).with_name("pointwise_stack.cpp")
+C_TYPES = {torch.float32: ("float", "4"), torch.float64: ("double", "8")}
+
+
+@torch.library.custom_op("learned_opt::pointwise_stack", mutates_args=())
+def pointwise_stack(
+    inputs: list[Tensor], weights: list[Tensor], biases: list[Tensor], final_relu: bool
+) -> list[Tensor]:
+    """``x <- relu(x W_l + b_l)`` for every layer, on every entry of every tensor.
+
+    Args:
+        inputs: ``(M, N, C_0)`` each, with any strides; entries that lie side by side are read fastest.
+        weights: ``(M, C_l, C_{l+1})``.
+        biases: ``(M, C_{l+1})``.
+        final_relu: apply the ReLU after the last layer as well.
+
+    Returns:
+        list[Tensor]: ``(M, N, C_L)``, entries side by side in memory.
+    """
+    widths = [weights[0].shape[1], *(weight.shape[2] for weight in weights)]
+    kernel = _kernel(inputs[0].dtype, widths) if inputs[0].device.type == "cpu" else None
+    outputs = _allocate(inputs, weights)
+    if kernel is None:
+        for output, tensor in zip(outputs, inputs, strict=True):
+            output.copy_(_activations(tensor, weights, biases, final_relu)[-1])
+        return outputs
+    weights, biases = [w.contiguous() for w in weights], [b.contiguous() for b in biases]
+    sizes = [tensor.shape[1] for tensor in inputs]
+    strides = [stride for tensor in inputs for stride in tensor.stride()]
+    kernel(
+        ctypes.c_int64(len(inputs[0])),
+        ctypes.c_int64(len(inputs)),
+        (ctypes.c_int64 * len(sizes))(*sizes),
+        _addresses(inputs),
+        (ctypes.c_int64 * len(strides))(*strides),
+        _addresses(weights),
+        _addresses(biases),
+        _addresses(outputs),
+        int(final_relu),
+        torch.get_num_threads(),
+    )
+    return outputs
+
+
+@pointwise_stack.register_fake
+def _(inputs: list[Tensor], weights: list[Tensor], biases: list[Tensor], final_relu: bool) -> list[Tensor]:
+    return _allocate(inputs, weights)
+
+
+@pointwise_stack.register_vmap
+def _(info, in_dims, inputs, weights, biases, final_relu):
+    """A batch of M chains is more chains."""
+
+    def fold(tensors: Sequence[Tensor], dims: Sequence[int | None]) -> list[Tensor]:
+        moved = [
+            tensor.expand(info.batch_size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
+            for tensor, dim in zip(tensors, dims, strict=True)
+        ]
+        return [tensor.flatten(0, 1) for tensor in moved]
+
+    folded = [fold(*pair) for pair in zip((inputs, weights, biases), in_dims, strict=False)]
+    outputs = [output.unflatten(0, (info.batch_size, -1)) for output in pointwise_stack(*folded, final_relu)]
+    return outputs, [0] * len(outputs)
+
+
+def _save(ctx, inputs, output) -> None:
+    tensors, weights, biases, ctx.final_relu = inputs
+    ctx.counts = (len(tensors), len(weights))
+    ctx.save_for_backward(*tensors, *weights, *biases)
+
+
+def _backward(ctx, gradients: list[Tensor]):
+    """The activations are computed again, not kept."""
+    num_tensors, num_layers = ctx.counts
+    saved = list(ctx.saved_tensors)
+    inputs, weights = saved[:num_tensors], saved[num_tensors : num_tensors + num_layers]
+    biases = saved[num_tensors + num_layers :]
+    to_inputs: list[Tensor] = []
+    to_weights, to_biases = [torch.zeros_like(w) for w in weights], [torch.zeros_like(b) for b in biases]
+    for tensor, gradient in zip(inputs, gradients, strict=True):
+        activations, delta = _activations(tensor, weights, biases, ctx.final_relu), gradient
+        for layer in reversed(range(num_layers)):
+            if ctx.final_relu or layer < num_layers - 1:
+                delta = delta * (activations[layer + 1] > 0)
+            to_weights[layer] = to_weights[layer] + activations[layer].mT @ delta
+            to_biases[layer] = to_biases[layer] + delta.sum(1)
+            delta = delta @ weights[layer].mT
+        to_inputs.append(delta)
+    return to_inputs, to_weights, to_biases, None
+
+
+pointwise_stack.register_autograd(_backward, setup_context=_save)
+
+
+def apply_pointwise(
+    inputs: Mapping[str, Tensor], weights: Sequence[Tensor], biases: Sequence[Tensor]
+) -> dict[str, Tensor]:
+    """Dense layers with ReLU between them on the channels of every entry of every tensor.
+
+    Args:
+        inputs: ``name -> Tensor[*shape, C_0]``.
+        weights: ``(C_l, C_{l+1})``.
+        biases: ``(C_{l+1},)``.
+
+    Returns:
+        dict[str, Tensor]: ``name -> Tensor[*shape, C_L]``.
+    """
+    flat = [tensor.reshape(1, -1, tensor.shape[-1]) for tensor in inputs.values()]
+    one_chain = [weight.unsqueeze(0) for weight in weights], [bias.unsqueeze(0) for bias in biases]
+    if flat[0].device.type == "cpu":
+        outputs = pointwise_stack(flat, *one_chain, final_relu=False)
+    else:
+        outputs = [_activations(tensor, *one_chain, final_relu=False)[-1] for tensor in flat]
+    return {
+        name: output.reshape(*tensor.shape[:-1], -1)
+        for (name, tensor), output in zip(inputs.items(), outputs, strict=True)
+    }
+
+
+def _activations(tensor: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], final_relu: bool) -> list[Tensor]:
+    """The input and what follows each layer."""
+    activations = [tensor]
+    for layer, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
+        hidden = activations[-1] @ weight + bias.unsqueeze(1)
+        activations.append(hidden.relu() if final_relu or layer < len(weights) - 1 else hidden)
+    return activations
+
+
+def _allocate(inputs: Sequence[Tensor], weights: Sequence[Tensor]) -> list[Tensor]:
+    return [tensor.new_empty(len(tensor), weights[-1].shape[2], tensor.shape[1]).mT for tensor in inputs]
+
+
+def _kernel(dtype: torch.dtype, widths: Sequence[int]):
+    if dtype not in C_TYPES:
+        return None
+    name, size = C_TYPES[dtype]
+    library = native.load(SOURCE, (("REAL", name), ("SIZE", size), ("WIDTHS", ",".join(map(str, widths)))))
+    return library and library.pointwise_stack
+
+
+def _addresses(tensors: Sequence[Tensor]) -> ctypes.Array[ctypes.c_void_p]:
+    return (ctypes.c_void_p * len(tensors))(*[tensor.data_ptr() for tensor in tensors])
