@@ -107,7 +107,7 @@ pointwise_stack.register_autograd(_backward, setup_context=_save)
 
 
 def apply_pointwise(
-    inputs: Mapping[str, Tensor], weights: Sequence[Tensor], biases: Sequence[Tensor]
+    inputs: Mapping[str, Tensor], weights: Sequence[Tensor], biases: Sequence[Tensor], final_relu: bool
 ) -> dict[str, Tensor]:
     """Dense layers with ReLU between them on the channels of every entry of every tensor.
 
@@ -115,6 +115,7 @@ def apply_pointwise(
         inputs: ``name -> Tensor[*shape, C_0]``.
         weights: ``(C_l, C_{l+1})``.
         biases: ``(C_{l+1},)``.
+        final_relu: apply the ReLU after the last layer as well.
 
     Returns:
         dict[str, Tensor]: ``name -> Tensor[*shape, C_L]``.
@@ -122,9 +123,9 @@ def apply_pointwise(
     flat = [tensor.reshape(1, -1, tensor.shape[-1]) for tensor in inputs.values()]
     one_chain = [weight.unsqueeze(0) for weight in weights], [bias.unsqueeze(0) for bias in biases]
     if flat[0].device.type == "cpu":
-        outputs = pointwise_stack(flat, *one_chain, final_relu=False)
+        outputs = pointwise_stack(flat, *one_chain, final_relu)
     else:
-        outputs = [_activations(tensor, *one_chain, final_relu=False)[-1] for tensor in flat]
+        outputs = [_activations(tensor, *one_chain, final_relu)[-1] for tensor in flat]
     return {
         name: output.reshape(*tensor.shape[:-1], -1)
         for (name, tensor), output in zip(inputs.items(), outputs, strict=True)

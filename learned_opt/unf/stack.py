@@ -68,17 +68,30 @@ class UNF(nn.Module):
 
     def forward(self, inputs: Mapping[str, Tensor], shared: Tensor | None = None) -> dict[str, Tensor]:
         """Apply all layers; ``shared`` channels enter the first."""
+        hidden, rest = self._begin(inputs, shared)
+        if not rest:
+            return hidden
+        for layer in rest[:-1]:
+            hidden = self._activate(layer(hidden))
+        return rest[-1](hidden)
+
+    def _begin(self, inputs: Mapping[str, Tensor], shared: Tensor | None) -> tuple[dict[str, Tensor], list[nn.Module]]:
+        """What the leading pointwise layers, or else the first layer, make of the input, and the layers that are left.
+
+        The result is activated if any are left.
+        """
+        layers = list(self.layers)
         if self.num_fused:
-            first = [cast(Pointwise, layer) for layer in self.layers[: self.num_fused]]
+            first, rest = [cast(Pointwise, layer) for layer in layers[: self.num_fused]], layers[self.num_fused :]
             weights, biases = zip(first[0].affine(shared), *[layer.affine() for layer in first[1:]], strict=True)
-            hidden, rest = apply_pointwise(inputs, weights, biases), self.layers[self.num_fused :]
-        else:
-            hidden, rest = self.layers[0](inputs, shared), self.layers[1:]
+            return apply_pointwise(inputs, weights, biases, final_relu=bool(rest)), rest
+        hidden, rest = layers[0](inputs, shared), layers[1:]
         if self.encoding is not None:
             hidden = self.encoding(hidden)
-        for layer in rest:
-            hidden = layer({name: self.activation(tensor) for name, tensor in hidden.items()})
-        return hidden
+        return self._activate(hidden) if rest else hidden, rest
+
+    def _activate(self, hidden: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {name: self.activation(tensor) for name, tensor in hidden.items()}
 
 
 def _is_pointwise(layer: nn.Module) -> bool:
