@@ -99,7 +99,11 @@ def test_one_step_commutes_with_permutation(name, spec_name) -> None:
     element = spec.draw(params, torch.Generator().manual_seed(1), with_fixed=name not in TELLS_POSITIONS_APART)
 
     def permute_state(state: dict) -> dict:
-        return {k: spec.apply(v, element) if isinstance(v, dict) else v for k, v in state.items()}
+        def permuted(leaves: dict) -> dict:
+            return spec.apply(leaves, element)
+
+        moved = {k: permuted(v) if isinstance(v, dict) and k != "momenta" else v for k, v in state.items()}
+        return moved | ({"momenta": vmap(permuted)(state["momenta"])} if "momenta" in state else {})
 
     updates, after = optimizer(grads, state, params, loss)
     moved, moved_after = optimizer(spec.apply(grads, element), permute_state(state), spec.apply(params, element), loss)
@@ -230,7 +234,7 @@ def test_momenta_and_time_features() -> None:
     for _ in range(7):  # a constant gradient g gives g (1 - decay^7)
         momenta = features.update_momenta(momenta, {"w": torch.tensor([1.0, -2.0], dtype=torch.float64)})
     decays = torch.tensor(features.MOMENTUM_DECAYS, dtype=torch.float64)
-    expected = torch.tensor([1.0, -2.0], dtype=torch.float64)[:, None] * (1 - decays**7)
+    expected = (1 - decays**7)[:, None] * torch.tensor([1.0, -2.0], dtype=torch.float64)
     torch.testing.assert_close(momenta["w"], expected)
     time = features.time_features(torch.tensor(30), torch.float64)
     assert time.shape == (11,)
@@ -240,7 +244,7 @@ def test_momenta_and_time_features() -> None:
 
 
 def test_normalisations() -> None:
-    params, grads, momenta = {"w": torch.full((4,), 5.0)}, {"w": torch.full((4,), 0.1)}, {"w": torch.zeros(4, 6)}
+    params, grads, momenta = {"w": torch.full((4,), 5.0)}, {"w": torch.full((4,), 0.1)}, {"w": torch.zeros(6, 4)}
     joint = features.tensor_features(params, grads, momenta, "joint")["w"]
     rms = (1e-5 + (1.0**2 + 0.1**2) / 8) ** 0.5  # the parameter is clipped to 1, six channels are 0
     torch.testing.assert_close(joint[0], torch.tensor([1.0, 0.1, 0, 0, 0, 0, 0, 0]) / rms)
