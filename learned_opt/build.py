@@ -79,7 +79,7 @@ def build_problem(cfg: DictConfig, meta_optimizer: DictConfig, optimizer_name: s
         params, spec = symmetry_of(family)
         torch.manual_seed(cfg.seed)
         optimizer: MetaOptimizer = instantiate(meta_optimizer)(spec).to(device)
-        unroll = Unroll(family, optimizer, cfg.compile, device)
+        unroll = Unroll(family, optimizer, cfg.compile, device, cfg.precision)
         benchmark: Benchmark = instantiate(cfg.benchmark)
     return Problem(family, optimizer, unroll, benchmark, tree.num_elements(params), optimizer_name)
 

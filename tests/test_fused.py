@@ -98,10 +98,9 @@ def test_without_a_compiler_it_says_so_once_and_gives_the_same(monkeypatch, capl
     native.load.cache_clear()
     native._warn_once.cache_clear()
     with caplog.at_level(logging.WARNING, logger="learned_opt"):
-        for _ in range(2):
-            output = pointwise_stack([tensor], weights, biases, True)[0]
+        outputs = [pointwise_stack([tensor], weights, biases, True)[0] for _ in range(2)]
     native.load.cache_clear()
-    torch.testing.assert_close(output, expected, rtol=0, atol=1e-13)
+    torch.testing.assert_close(outputs, [expected] * 2, rtol=0, atol=1e-13)
     assert [record.message for record in caplog.records if "no C++ compiler" in record.message] == [
         "running without fused kernels (same results to rounding, slower): "
         "no C++ compiler was found (g++, or what CXX names)."

@@ -91,6 +91,22 @@ def test_the_traced_step_is_the_step(family, optimizer) -> None:
 
 
 @torch.no_grad()
+def test_bf16_products_move_the_weights_nearly_the_same() -> None:
+    """bfloat16 has 8 bits of mantissa, so an update is off by about a hundredth; its type and the state's stay."""
+    exact, theta = make("mlp", "unf")
+    rounded = Unroll(exact.family, exact.optimizer, compile=False, precision="bf16")
+    chains = exact.start(KEYS)
+    batches = exact.batches(KEYS, chains, 3)
+    (_, after), (_, near) = exact.run(theta, chains, batches), rounded.run(theta, chains, batches)
+    for start, left, right in zip(*(tree.leaves(each["params"]) for each in (chains, after, near)), strict=True):
+        assert right.dtype == torch.float32
+        change = (left - right).norm() / (left - start).norm()
+        assert 0 < change < 0.05
+    with pytest.raises(ValueError, match="precision must be one of float32, bf16, got 'half'"):
+        Unroll(exact.family, exact.optimizer, precision="half")
+
+
+@torch.no_grad()
 def test_a_diverged_chain_leaves_the_others_alone() -> None:
     unroll, theta = make("mlp", "sgdm")
     chains = unroll.start(KEYS)

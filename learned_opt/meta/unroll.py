@@ -19,6 +19,7 @@ from learned_opt.rng import Key, generator
 from learned_opt.tree import Tree
 from tasks.base import TaskFamily
 
+PRECISIONS = ("float32", "bf16")
 Chains = Tree  # M running inner problems: trees ``task``, ``params`` and ``opt_state``
 
 
@@ -31,11 +32,24 @@ class Unroll:
         compile: fuse one inner step of all chains with ``torch.compile``; where that is not possible, say so once
             and run eagerly.
         device: where chains live.
+        precision: of the matrix products of the meta-optimizer, ``float32`` or ``bf16`` (bfloat16 by autocast; its
+            state, the updates and the inner network stay float32).
+
+    Raises:
+        ValueError: an unknown precision.
     """
 
     def __init__(
-        self, family: TaskFamily, optimizer: MetaOptimizer, compile: bool = True, device: torch.device | str = "cpu"
+        self,
+        family: TaskFamily,
+        optimizer: MetaOptimizer,
+        compile: bool = True,
+        device: torch.device | str = "cpu",
+        precision: str = "float32",
     ) -> None:
+        if precision not in PRECISIONS:
+            raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}.")
+        self.precision = precision
         self.family, self.optimizer, self.device = family.to(device), optimizer, torch.device(device)
         batched_step = vmap(self._step)
         self._batched_step = Compiled(batched_step) if compile else batched_step
@@ -89,5 +103,6 @@ class Unroll:
     def _step(self, theta: Tree, chain: Chains, batch: Tree) -> tuple[Tensor, Chains]:
         params, task = chain["params"], chain["task"]
         grads, loss = grad_and_value(self.family.loss)(params, batch, task)
-        updates, opt_state = functional_call(self.optimizer, theta, (grads, chain["opt_state"], params, loss))
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+            updates, opt_state = functional_call(self.optimizer, theta, (grads, chain["opt_state"], params, loss))
         return loss, {"task": task, "params": tree.add(params, updates), "opt_state": opt_state}

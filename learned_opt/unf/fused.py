@@ -111,6 +111,8 @@ def apply_pointwise(
 ) -> dict[str, Tensor]:
     """Dense layers with ReLU between them on the channels of every entry of every tensor.
 
+    Fused on the CPU; elsewhere, and under autocast, one product per layer, which ``torch.compile`` sees through.
+
     Args:
         inputs: ``name -> Tensor[*shape, C_0]``.
         weights: ``(C_l, C_{l+1})``.
@@ -122,7 +124,8 @@ def apply_pointwise(
     """
     flat = [tensor.reshape(1, -1, tensor.shape[-1]) for tensor in inputs.values()]
     one_chain = [weight.unsqueeze(0) for weight in weights], [bias.unsqueeze(0) for bias in biases]
-    if flat[0].device.type == "cpu":
+    device = flat[0].device.type
+    if device == "cpu" and not torch.is_autocast_enabled(device):
         outputs = pointwise_stack(flat, *one_chain, final_relu)
     else:
         outputs = [_activations(tensor, *one_chain, final_relu)[-1] for tensor in flat]
