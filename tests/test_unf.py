@@ -7,6 +7,7 @@ import torch
 from torch.func import functional_call, vmap
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from learned_opt.symmetry import PermutationSpec
 from learned_opt.unf import UNF, InvariantPool, Pointwise, PointwiseUNFLinear, UNFLinear
 from learned_opt.unf.partitions import bell, num_basis, num_partitions, set_partitions
 from learned_opt.unf.plan import make_plan
