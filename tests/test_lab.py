@@ -11,9 +11,7 @@ from learned_opt.evaluation.lab import collect, snr, summarise
 from learned_opt.meta.estimators.bptt import BPTT
 from learned_opt.meta.estimators.es import ES
 from learned_opt.meta.truncation import Constant
-from tests.test_estimators import HORIZON, LOG_LR, SIGMA, analytic_gradient, es_truth, unroll
-
-THETA = {"log_lr": torch.tensor(LOG_LR, dtype=torch.float64)}
+from tests.estimating import HORIZON, SIGMA, THETA, analytic_gradient, es_truth, unroll
 
 
 def test_exact_truncated_and_smoothed_estimators_on_the_quadratic() -> None:
