@@ -109,8 +109,8 @@ def analytic_gradient(start: int, stop: int, moved_before: int) -> float:
 class Truncated(BPTT):
     """BPTT with the settings of the others."""
 
-    def __init__(self, unroll, truncation, num_tasks, unroll_length, sigma=0.0) -> None:
-        super().__init__(unroll, truncation, num_tasks, unroll_length)
+    def __init__(self, unroll, truncation, num_tasks, unroll_length, sigma=0.0, **settings) -> None:
+        super().__init__(unroll, truncation, num_tasks, unroll_length, **settings)
 
 
 ESTIMATORS = {"es": ES, "pes": PES, "nres": NRES, "gpes": partial(NRES, noise_period=2), "bptt": Truncated}

@@ -88,7 +88,7 @@ class Population:
         chains = self.unroll.start([(root, i) for i in range(self.num_tasks)] * self.num_copies)
         return {
             "chains": chains,
-            "initial_loss": torch.full((self.num_tasks,), torch.inf, device=self.unroll.device),
+            "initial_loss": leaves(chains["params"])[0].new_full((self.num_tasks,), torch.inf),
             "horizon": horizon,
             "step": (uniform * boundaries).long() * self.unroll_length,
         }
