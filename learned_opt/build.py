@@ -170,8 +170,9 @@ class Training:
         self.trainer.fit(self.module, ckpt_path=self.ckpt, weights_only=True)
         if self.diverged.stopped:
             raise RunError(
-                f"no task stayed finite in the last {self.diverged.in_a_row} of {self.trainer.global_step} outer steps; "
-                "lower the outer learning rate (outer_optimizer.optimizer.lr), estimator.sigma or learned.alpha."
+                f"no task stayed finite for {self.diverged.patience} outer steps in a row, up to step "
+                f"{self.trainer.global_step}; lower the outer learning rate (outer_optimizer.optimizer.lr), "
+                "estimator.sigma or learned.alpha."
             )
         return not self.stop.interrupted
 

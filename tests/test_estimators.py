@@ -49,17 +49,82 @@ def test_restarts_come_at_the_horizon_and_are_staggered(kind) -> None:
     assert (copies == copies[0]).all()
 
 
+def part(state: dict, task: int) -> dict:
+    """The state of one task among those of a state."""
+    num_tasks = len(state["step"])
+
+    def own(leaf: torch.Tensor) -> torch.Tensor:
+        return leaf.unflatten(0, (-1, num_tasks))[:, task]
+
+    rest = {key: tree.tree_map(lambda leaf: leaf[task : task + 1], v) for key, v in state.items() if key != "chains"}
+    return {"chains": tree.tree_map(own, state["chains"])} | rest
+
+
+def close(left: dict, right: dict) -> None:
+    """float32; matrix products round otherwise for another number of chains."""
+    for name, leaf in tree.flatten(left).items():
+        torch.testing.assert_close(tree.flatten(right)[name], leaf, rtol=1e-3, atol=1e-5, msg=lambda m, n=name: n + m)
+
+
 @pytest.mark.parametrize("kind", ESTIMATORS.values(), ids=ESTIMATORS)
-def test_a_pair_that_diverges_is_left_out_counted_and_restarted(kind) -> None:
-    estimator, theta = on_network(kind, optimizer="sgdm")
+def test_an_estimate_is_the_mean_of_the_estimates_of_its_tasks(kind, monkeypatch) -> None:
+    """No chain depends on how many run beside it: each task alone, with its own keys, over a restart."""
+    shift = 0
+
+    def shifted(root, *key):
+        return generator(root, key[0] + shift, *key[1:]) if isinstance(key[0], int) else generator(root, *key)
+
+    for module in ("population", "perturb"):
+        monkeypatch.setattr(f"learned_opt.meta.estimators.{module}.generator", shifted)
+    monkeypatch.setattr("learned_opt.meta.unroll.generator", shifted)
+    (estimator, theta), (single, _) = (on_network(kind, "sgdm", num_tasks=count) for count in (3, 1))
     state = estimator.init_state(theta, generator("start"))
-    healthy, _ = estimator.estimate(theta, state, generator(0))
-    state["chains"]["params"]["layers.0.weight"][1] = torch.nan  # the plus chain of pair 1
-    estimate, after = estimator.estimate(theta, state, generator(0))
-    assert (estimate.num_nonfinite.item(), healthy.num_nonfinite.item()) == (1, 0)
-    assert all(leaf.isfinite().all() for leaf in estimate.gradient.values())
-    assert estimate.meta_loss.isfinite()
-    following, _ = estimator.estimate(theta, after, generator(1))
+    for step in range(4):
+        shift = 0
+        estimate, after = estimator.estimate(theta, state, generator(step))
+        alone = []
+        for shift in range(3):
+            one, one_after = single.estimate(theta, part(state, shift), generator(step))
+            close(one_after, part(after, shift))
+            alone.append(one)
+        mean = sum(one.gradient["log_lr"] for one in alone) / 3
+        torch.testing.assert_close(estimate.gradient["log_lr"], mean, rtol=1e-3, atol=1e-5)
+        torch.testing.assert_close(estimate.meta_loss, sum(one.meta_loss for one in alone) / 3)
+        state = after
+
+
+@pytest.mark.parametrize("kind", ESTIMATORS.values(), ids=ESTIMATORS)
+def test_a_chain_that_diverges_harms_no_other(kind) -> None:
+    """It is left out and counted, its task restarts; all others are the same to the last bit, from then on too."""
+    estimator, theta = on_network(kind, optimizer="sgdm")
+    healthy = state = estimator.init_state(theta, generator("start"))
+    params = state["chains"]["params"]
+    broken = params["layers.0.weight"].clone()
+    broken[1] = torch.nan  # the plus chain of pair 1
+    ill = state | {"chains": state["chains"] | {"params": params | {"layers.0.weight": broken}}}
+    for step, left_out in enumerate([1, 0, 0, 0]):
+        well, healthy = estimator.estimate(theta, healthy, generator(step))
+        estimate, ill = estimator.estimate(theta, ill, generator(step))
+        assert (estimate.num_nonfinite.item(), well.num_nonfinite.item()) == (left_out, 0)
+        assert estimate.finite.all(0).tolist() == [True, not left_out, True, True]
+        assert all(leaf.isfinite().all() for leaf in estimate.gradient.values())
+        assert estimate.meta_loss.isfinite()
+        for task in (0, 2, 3):
+            pairs = zip(tree.leaves(part(healthy, task)), tree.leaves(part(ill, task)), strict=True)
+            assert all(torch.equal(left, right) for left, right in pairs)
+    assert all(leaf.isfinite().all() for leaf in tree.leaves(ill))
+
+
+@pytest.mark.parametrize("kind", PERTURBED.values(), ids=PERTURBED)
+def test_params_that_explode_in_the_last_step_count_too(kind) -> None:
+    """All losses of the unroll are finite, but there is nothing to go on from."""
+    estimator = kind(unroll(), Constant(HORIZON), 3, 1, SIGMA)
+    state = estimator.init_state(THETA, generator("start"))
+    estimate, after = estimator.estimate({"log_lr": THETA["log_lr"] + 1e3}, state, generator(0))
+    assert estimate.num_nonfinite == 3
+    assert estimate.meta_loss.isnan()
+    assert estimate.gradient["log_lr"] == 0
+    following, _ = estimator.estimate(THETA, after, generator(1))
     assert following.num_nonfinite == 0
 
 
@@ -75,6 +140,11 @@ def test_a_pair_that_diverges_is_left_out_counted_and_restarted(kind) -> None:
 def test_bad_values_are_named(kind, settings, message) -> None:
     with pytest.raises(ValueError, match=message):
         on_network(kind, **settings)
+
+
+def test_bptt_needs_two_steps() -> None:
+    with pytest.raises(ValueError, match="unroll_length must be at least 2 in BPTT, got 1"):
+        BPTT(unroll(), Constant(HORIZON), 2, 1)
 
 
 def test_truncations() -> None:

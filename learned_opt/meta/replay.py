@@ -83,7 +83,7 @@ class Recorder:
                 continue
             copy = int(finite[:, task].int().argmin())
             path = self._write(launch, outer_step, task, copy, copy * finite.shape[1] + task)
-            log.warning("outer step %d: task %d is not finite; see it with replay=%s", outer_step, task, path)
+            log.warning("outer step %d: task %d is not finite; replay=%s shows where", outer_step, task, path)
 
     def summarise(self) -> None:
         """Say how many recipes were not written."""

@@ -28,6 +28,9 @@ class BPTT(GradientEstimator):
         unroll_length: inner steps per estimate.
         meta_loss: what one unroll counts as.
         remat: compute every inner step twice and keep the chains between steps only, so that long unrolls fit.
+
+    Raises:
+        ValueError: a value is out of its range.
     """
 
     unroll: Unroll
@@ -39,6 +42,8 @@ class BPTT(GradientEstimator):
     backpropagates = True
 
     def __post_init__(self) -> None:
+        if self.unroll_length == 1:
+            raise ValueError("unroll_length must be at least 2 in BPTT, got 1: theta acts after the first loss.")
         self.population = Population(
             self.unroll, self.truncation, self.num_tasks, self.unroll_length, 1, self.meta_loss
         )

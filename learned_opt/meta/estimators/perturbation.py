@@ -4,7 +4,7 @@ Legend: N pairs; ... m n the axes of a tensor, r the rank.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from math import sqrt
 from typing import NamedTuple
@@ -42,7 +42,8 @@ class Perturbation:
     It takes r (m + n) random numbers instead of m n; eps itself is held dense.
 
     Args:
-        factors: name of a tensor of theta, with wildcards, -> s; the first that matches, 1 where none does.
+        factors: name of a tensor of theta, with wildcards, -> s; the first that matches, 1 where none does;
+            None for 1 everywhere.
         relative: multiply s by the root mean square of the tensor.
         floor: least root mean square that ``relative`` reckons with, since some tensors start at zero.
         rank: r; None for Gaussian z.
@@ -53,13 +54,13 @@ class Perturbation:
     Source: low rank as in EGGROLL, Sarkar et al. 2025 (arXiv 2511.16652); there the factors are never multiplied out.
     """
 
-    factors: Mapping[str, float] = field(default_factory=dict)
+    factors: Mapping[str, float] | None = None
     relative: bool = False
     floor: float = 0.1
     rank: int | None = None
 
     def __post_init__(self) -> None:
-        for pattern, factor in self.factors.items():
+        for pattern, factor in self._factors:
             if factor <= 0:
                 raise ValueError(f"perturbation.factors[{pattern}] must be positive, got {factor}.")
         if self.floor <= 0:
@@ -73,7 +74,7 @@ class Perturbation:
         Raises:
             ValueError: one does not.
         """
-        for pattern in self.factors:
+        for pattern, _ in self._factors:
             if not any(fnmatchcase(name, pattern) for name in names):
                 raise ValueError(f"perturbation.factors[{pattern}] names no tensor of theta: {', '.join(names)}.")
 
@@ -86,6 +87,10 @@ class Perturbation:
             eps[name], score[name] = base * factor, base / factor
         return Draw(eps, score)
 
+    @property
+    def _factors(self) -> Sequence[tuple[str, float]]:
+        return list((self.factors or {}).items())
+
     def _unit(self, shape: torch.Size, source: torch.Generator) -> Tensor:
         if self.rank is None or len(shape) < 2:
             return torch.randn(shape, generator=source)
@@ -94,5 +99,5 @@ class Perturbation:
         return left @ right.mT / sqrt(self.rank)
 
     def _factor(self, name: str, leaf: Tensor) -> float | Tensor:
-        own = next((factor for pattern, factor in self.factors.items() if fnmatchcase(name, pattern)), 1.0)
+        own = next((factor for pattern, factor in self._factors if fnmatchcase(name, pattern)), 1.0)
         return own * leaf.square().mean().sqrt().clamp(min=self.floor) if self.relative else own
