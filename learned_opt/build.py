@@ -16,11 +16,19 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from learned_opt import tree
-from learned_opt.cli import PACKAGE, UsageError
+from learned_opt.cli import PACKAGE, RunError, UsageError
 from learned_opt.evaluation.compare import Benchmark
 from learned_opt.memory import keep_freed_memory
-from learned_opt.meta.callbacks import LastCheckpoint, ProgressBar, StopOnInterrupt, Throughput, Validation
+from learned_opt.meta.callbacks import (
+    LastCheckpoint,
+    ProgressBar,
+    StopOnInterrupt,
+    StopWhenNothingIsFinite,
+    Throughput,
+    Validation,
+)
 from learned_opt.meta.estimators.base import GradientEstimator
+from learned_opt.meta.replay import Recorder
 from learned_opt.meta.trainer import MetaTrainer, load_checkpoint, quiet_lightning
 from learned_opt.meta.unroll import Unroll
 from learned_opt.optimizers.base import MetaOptimizer
@@ -150,11 +158,22 @@ class Training:
     trainer: lightning.Trainer
     estimator: GradientEstimator
     stop: StopOnInterrupt
+    diverged: StopWhenNothingIsFinite
     ckpt: Path | None
 
     def run(self) -> bool:
-        """Meta-train; False when it was stopped by Ctrl-C."""
+        """Meta-train; False when it was stopped by Ctrl-C.
+
+        Raises:
+            RunError: no task stayed finite for too long.
+        """
         self.trainer.fit(self.module, ckpt_path=self.ckpt, weights_only=True)
+        if self.diverged.stopped:
+            raise RunError(
+                f"no task stayed finite for {self.diverged.patience} outer steps in a row, up to step "
+                f"{self.trainer.global_step}; lower the outer learning rate (outer_optimizer.optimizer.lr), "
+                "estimator.sigma or learned.alpha."
+            )
         return not self.stop.interrupted
 
 
@@ -174,15 +193,18 @@ def build_training(cfg: DictConfig, problem: Problem, folder: Path) -> Training:
     with usage_errors():
         estimator = build_estimator(cfg, cfg.estimator, unroll)
         outer = instantiate(cfg.outer_optimizer)
+        plain: Any = OmegaConf.to_container(cfg, resolve=True)
+        recorder = Recorder(folder / "replay", estimator, plain, cfg.callbacks.max_replays)
         module = MetaTrainer(
-            problem.optimizer, estimator, outer.optimizer, outer.schedule, cfg.seed, cfg.trainer.max_steps
+            problem.optimizer, estimator, outer.optimizer, outer.schedule, cfg.seed, cfg.trainer.max_steps, recorder
         )
-        stop = StopOnInterrupt()
+        stop, diverged = StopOnInterrupt(), StopWhenNothingIsFinite(cfg.callbacks.stop_after_nonfinite)
         callbacks = [
             Throughput(estimator.num_inner_steps),  # first, so that it times none of the others
             Validation(unroll, cfg.horizon, chains, cfg.callbacks.validate_every),
             LastCheckpoint(folder / "checkpoints" / "last.ckpt", cfg.callbacks.checkpoint_every),
             stop,
+            diverged,
             ProgressBar(),
         ]
         loggers = [instantiate(node, save_dir=str(folder)) for node in cfg.logger.values()]
@@ -190,9 +212,9 @@ def build_training(cfg: DictConfig, problem: Problem, folder: Path) -> Training:
             cfg.trainer, accelerator=unroll.device.type.replace("cuda", "gpu"), callbacks=callbacks, logger=loggers
         )
         for logger in loggers:
-            logger.log_hyperparams(OmegaConf.to_container(cfg, resolve=True))
+            logger.log_hyperparams(plain)
         ckpt = load_checkpoint(cfg.ckpt, problem.optimizer) if cfg.ckpt else None
-    return Training(module, trainer, estimator, stop, ckpt)
+    return Training(module, trainer, estimator, stop, diverged, ckpt)
 
 
 def metadata(cfg: DictConfig, problem: Problem) -> dict[str, Any]:

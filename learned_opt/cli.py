@@ -23,6 +23,10 @@ class UsageError(Exception):
     """Something the person at the keyboard can mend; shown as one sentence, exit code 2."""
 
 
+class RunError(Exception):
+    """A run that cannot go on; shown as one sentence, exit code 1."""
+
+
 def config_dir() -> str:
     """The folder of configs: beside the package in a checkout, inside it in a wheel."""
     for folder in (PACKAGE.parent / "configs", PACKAGE / "configs"):
@@ -90,16 +94,18 @@ def one_line_errors(function: Callable[..., Any]) -> Callable[..., Any]:
             sys.exit(130)
         except UsageError as error:
             fail(str(error))
+        except RunError as error:
+            fail(str(error), code=1)
         except (HydraException, OmegaConfBaseException) as error:
             fail(describe(error))
 
     return wrapped
 
 
-def fail(message: str) -> NoReturn:
-    """Print one line and exit with code 2."""
+def fail(message: str, code: int = 2) -> NoReturn:
+    """Print one line and exit."""
     print(f"{PROGRAM}: {' '.join(message.split())}", file=sys.stderr)
-    sys.exit(2)
+    sys.exit(code)
 
 
 def describe(error: BaseException) -> str:

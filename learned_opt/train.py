@@ -8,7 +8,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from learned_opt import cli
+from learned_opt import cli, replay
 
 
 @hydra.main(version_base="1.3", config_path=cli.config_dir(), config_name="config")
@@ -37,7 +37,10 @@ def run(cfg: DictConfig) -> float:
 
 def main() -> None:
     """Entry point of ``python -m learned_opt`` and of the ``learned-opt`` command."""
-    cli.entry_point(run)
+    if replay.requested(sys.argv[1:]):
+        replay.main()
+    else:
+        cli.entry_point(run)
 
 
 if __name__ == "__main__":

@@ -52,6 +52,21 @@ def to(tree: Tree, device: torch.device | str) -> Tree:
     return tree_map(lambda leaf: leaf.to(device), tree)
 
 
+def flatten(tree: Tree, prefix: str = "") -> dict[str, Tensor]:
+    """Leaves by the path of their keys, joined by slashes."""
+    if not isinstance(tree, Mapping):
+        return {prefix: tree}
+    parts = [flatten(branch, f"{prefix}/{key}" if prefix else key) for key, branch in tree.items()]
+    return {name: leaf for part in parts for name, leaf in part.items()}
+
+
+def unflatten(leaves: Mapping[str, Tensor], like: Tree, prefix: str = "") -> Tree:
+    """The tree of ``like``'s structure that has these leaves; the inverse of ``flatten``."""
+    if not isinstance(like, Mapping):
+        return leaves[prefix]
+    return {key: unflatten(leaves, branch, f"{prefix}/{key}" if prefix else key) for key, branch in like.items()}
+
+
 def num_elements(tree: Tree) -> int:
     """Total number of scalars in the tree."""
     return sum(leaf.numel() for leaf in leaves(tree))

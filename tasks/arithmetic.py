@@ -22,22 +22,31 @@ class Arithmetic(NetworkTask):
         network: constructor ``((L_q,), vocabulary size) -> Seq2Seq``.
         data: problems, held in memory.
         batch_size: problems in a batch, drawn with replacement.
+        valid_fraction: share of the training problems, the last, that is kept for ``valid``; they are in random order.
 
     Raises:
-        ValueError: the batch size is not positive.
+        ValueError: the batch size is not positive, or the share leaves nothing to one of the splits.
 
     Source: the Tiny RNN Zoo of Zhou et al. 2024 (arXiv 2402.05232), section 4.1.
     """
 
-    def __init__(self, name: str, network: Callable[..., Seq2Seq], data: Problems, batch_size: int = 128) -> None:
-        super().__init__(name, network((data.train_questions.shape[1],), data.vocab_size), batch_size)
+    def __init__(
+        self,
+        name: str,
+        network: Callable[..., Seq2Seq],
+        data: Problems,
+        batch_size: int = 128,
+        valid_fraction: float = 0.0,
+    ) -> None:
+        num_rows, length = data.train_questions.shape
+        super().__init__(name, network((length,), data.vocab_size), batch_size, num_rows, valid_fraction)
         self.data_name, self.fingerprint = data.name, data.fingerprint
         self.train = (data.train_questions, data.train_answers)
         self.test = (data.test_questions, data.test_answers)
 
-    def batch(self, generator: torch.Generator, task: TaskParams) -> Batch:
+    def batch(self, generator: torch.Generator, task: TaskParams, split: str = "train") -> Batch:
         """Indices ``(batch_size,)`` into the training problems."""
-        return {"index": torch.randint(len(self.train[0]), (self.batch_size,), generator=generator)}
+        return {"index": self.draw_rows(generator, split)}
 
     def loss(self, params: Params, batch: Batch, task: TaskParams) -> Tensor:
         """Mean cross-entropy over the characters that count, in nats."""
@@ -65,7 +74,7 @@ class Arithmetic(NetworkTask):
             "task": self.name,
             "network": type(self.network).__name__,
             "data": self.data_name,
-            "num_train": len(self.train[0]),
+            **self.describe_splits(),
             "num_test": len(self.test[0]),
             "batch_size": self.batch_size,
             "fingerprint": self.fingerprint,

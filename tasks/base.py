@@ -17,9 +17,13 @@ class TaskFamily(ABC):
     """Inner problems that ``torch.func.vmap`` can run side by side.
 
     All randomness comes from CPU generators that the caller seeds; every method is pure.
+
+    Batches come in splits. Inner training runs on those of ``train``. Meta-training may take its losses on those of
+    ``valid``: data that are neither trained on nor part of what ``evaluate`` reports on.
     """
 
     name: str
+    splits: tuple[str, ...] = ("train",)  # that ``batch`` knows
 
     @abstractmethod
     def sample(self, generator: torch.Generator) -> TaskParams:
@@ -30,12 +34,12 @@ class TaskFamily(ABC):
         """Draw initial parameters."""
 
     @abstractmethod
-    def batch(self, generator: torch.Generator, task: TaskParams) -> Batch:
-        """Draw one training batch; data that lies on the device is named by index."""
+    def batch(self, generator: torch.Generator, task: TaskParams, split: str = "train") -> Batch:
+        """Draw one batch of a split; data that lies on the device is named by index."""
 
     @abstractmethod
     def loss(self, params: Params, batch: Batch, task: TaskParams) -> Tensor:
-        """Scalar training loss; vmap, grad and compile go through it."""
+        """Scalar loss on a batch; vmap, grad and compile go through it."""
 
     @abstractmethod
     def evaluate(self, params: Params, task: TaskParams) -> dict[str, Tensor]:

@@ -25,26 +25,32 @@ class NextToken(NetworkTask):
         data: tokens, held in memory.
         length: tokens in a window.
         batch_size: windows in a batch.
+        valid_fraction: share of the training text, at its end, that is kept for ``valid``.
 
     Raises:
         ValueError: a size is not positive, or a text is shorter than a window.
     """
 
     def __init__(
-        self, name: str, network: Callable[..., Network], data: TokenText, length: int = 16, batch_size: int = 64
+        self,
+        name: str,
+        network: Callable[..., Network],
+        data: TokenText,
+        length: int = 16,
+        batch_size: int = 64,
+        valid_fraction: float = 0.0,
     ) -> None:
-        shortest = min(len(data.train), len(data.test)) - 1
+        super().__init__(name, network((length,), data.vocab_size), batch_size, len(data.train), valid_fraction)
+        shortest = min(size for size in (self.num_train, self.num_valid, len(data.test)) if size) - 1
         if not 1 <= length <= shortest:
             raise ValueError(f"length must lie between 1 and {shortest}, the shorter text's tokens, got {length}.")
-        super().__init__(name, network((length,), data.vocab_size), batch_size)
         self.length = length
         self.data_name, self.fingerprint, self.vocab_size = data.name, data.fingerprint, data.vocab_size
         self.train, self.test = data.train, data.test
 
-    def batch(self, generator: torch.Generator, task: TaskParams) -> Batch:
-        """Where the windows start, ``(batch_size,)``."""
-        last = len(self.train) - self.length
-        return {"start": torch.randint(last, (self.batch_size,), generator=generator)}
+    def batch(self, generator: torch.Generator, task: TaskParams, split: str = "train") -> Batch:
+        """Where the windows start, ``(batch_size,)``; none reaches into the other split."""
+        return {"start": self.draw_rows(generator, split, self.length)}
 
     def loss(self, params: Params, batch: Batch, task: TaskParams) -> Tensor:
         """Mean cross-entropy over windows and positions, in nats per token."""
@@ -73,7 +79,7 @@ class NextToken(NetworkTask):
             "data": self.data_name,
             "vocab_size": self.vocab_size,
             "length": self.length,
-            "num_train": len(self.train),
+            **self.describe_splits(),
             "num_test": len(self.test),
             "batch_size": self.batch_size,
             "fingerprint": self.fingerprint,

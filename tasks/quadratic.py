@@ -24,6 +24,7 @@ class Quadratic(TaskFamily):
     """
 
     name = "quadratic"
+    splits = ("train", "valid")
 
     def __init__(
         self,
@@ -52,8 +53,8 @@ class Quadratic(TaskFamily):
         x = torch.randn(shape, generator=generator, dtype=dtype) if self.random_init else torch.ones(shape, dtype=dtype)
         return {"x": x}
 
-    def batch(self, generator: torch.Generator, task: TaskParams) -> Batch:
-        """The shift of the optimum, ``(dim,)``."""
+    def batch(self, generator: torch.Generator, task: TaskParams, split: str = "train") -> Batch:
+        """The shift of the optimum, ``(dim,)``; the same distribution for both splits."""
         return {
             "shift": self.noise * torch.randn(len(self.curvatures), generator=generator, dtype=self.curvatures.dtype)
         }

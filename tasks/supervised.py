@@ -11,7 +11,7 @@ from torch.nn import functional
 from tasks.base import Batch, Params, TaskParams
 from tasks.data.images import LabelledImages
 from tasks.networks.base import Network
-from tasks.networks.task import NetworkTask
+from tasks.networks.task import NetworkTask, shuffled
 
 
 class Classification(NetworkTask):
@@ -22,20 +22,30 @@ class Classification(NetworkTask):
         network: constructor ``(input_shape, num_outputs) -> Network``.
         data: labelled images, held in memory.
         batch_size: examples in a batch.
+        valid_fraction: share of the training data that is kept for ``valid``, drawn at random, the same in every run.
 
     Raises:
-        ValueError: the batch size is not positive.
+        ValueError: the batch size is not positive, or the share leaves nothing to one of the splits.
     """
 
-    def __init__(self, name: str, network: Callable[..., Network], data: LabelledImages, batch_size: int = 128) -> None:
-        super().__init__(name, network(data.input_shape, data.num_classes), batch_size)
+    def __init__(
+        self,
+        name: str,
+        network: Callable[..., Network],
+        data: LabelledImages,
+        batch_size: int = 128,
+        valid_fraction: float = 0.0,
+    ) -> None:
+        inner, num_rows = network(data.input_shape, data.num_classes), len(data.train_labels)
+        super().__init__(name, inner, batch_size, num_rows, valid_fraction)
         self.num_classes, self.data_name, self.fingerprint = data.num_classes, data.name, data.fingerprint
-        self.train = (data.train_images, data.train_labels)
+        train = (data.train_images, data.train_labels)
+        self.train = shuffled(train) if self.num_valid else train
         self.test = (data.test_images, data.test_labels)
 
-    def batch(self, generator: torch.Generator, task: TaskParams) -> Batch:
+    def batch(self, generator: torch.Generator, task: TaskParams, split: str = "train") -> Batch:
         """Indices ``(batch_size,)`` into the training data."""
-        return {"index": torch.randint(len(self.train[1]), (self.batch_size,), generator=generator)}
+        return {"index": self.draw_rows(generator, split)}
 
     def loss(self, params: Params, batch: Batch, task: TaskParams) -> Tensor:
         """Mean cross-entropy over the batch, in nats."""
@@ -64,7 +74,7 @@ class Classification(NetworkTask):
             "network": type(self.network).__name__,
             "data": self.data_name,
             "input_shape": list(self.train[0].shape[1:]),
-            "num_train": len(self.train[1]),
+            **self.describe_splits(),
             "num_test": len(self.test[1]),
             "batch_size": self.batch_size,
             "fingerprint": self.fingerprint,

@@ -142,6 +142,8 @@ def refused(monkeypatch, capsys, tmp_path, main, *arguments: str) -> str:
         (["+task=mlp", "estimator.sgima=0.1"], "unknown key 'estimator.sgima'. Did you mean 'sigma'?"),
         (["+task=mlp", "horizn=3"], "unknown key 'horizn'. Did you mean 'horizon'?"),
         (["+task=mlp", "estimator.sigma=-1.0"], "sigma must be positive, got -1.0."),
+        (["+task=mlp", "perturbation.factors={weight: 2}"], "perturbation.factors[weight] names no tensor of theta: "),
+        (["+task=mlp", "meta_loss.split=valid"], "task 'mlp' keeps no such data; set task.valid_fraction above 0."),
         (["+task=mlp", "estimator.sigma=big"], "a value has the wrong type or a key is unknown: '<=' not supported"),
         (["+task=mlp", "+meta_optimizer.widht=3"], "got an unexpected keyword argument 'widht'"),
         (["+task=mlp", "horizon=0"], "horizon must be at least 1, got 0."),

@@ -15,7 +15,8 @@ from learned_opt.symmetry import PermutationSpec
 from tasks.networks.mlp import MLP
 
 CONFIGS = Path(cli.config_dir())
-GROUPS = ("network", "data", "meta_optimizer", "estimator", "truncation", "outer_optimizer", "logger", "benchmark")
+GROUPS = ("network", "data", "meta_optimizer", "estimator", "perturbation", "meta_loss", "truncation")
+GROUPS = (*GROUPS, "outer_optimizer", "logger", "benchmark")
 HYDRA_KEYS = {"_target_", "_partial_"}
 SUPPLIED = {"save_dir"}  # by build.py
 

@@ -12,6 +12,7 @@ from learned_opt.evaluation import tables
 from learned_opt.evaluation.benchmark import Runs, run_seeds, time_steps
 from learned_opt.evaluation.compare import Benchmark, compare
 from learned_opt.evaluation.metrics import bootstrap_mean, paired_difference
+from learned_opt.evaluation.plots import plot_curves
 from learned_opt.evaluation.report import write_report
 from learned_opt.evaluation.tuning import log_grid, tune
 from learned_opt.meta.unroll import Unroll
@@ -115,6 +116,12 @@ def test_compare_and_report(tmp_path) -> None:
     assert (tmp_path / "curves.png").stat().st_size > 10_000
     own = [row["mean_loss"] for row in rows if row["optimizer"] == "mine"]
     assert own == pytest.approx(entries["mine"].runs.mean_loss.tolist())
+
+
+def test_a_negative_meta_loss_is_drawn(tmp_path) -> None:
+    """That of ``meta_loss.normaliser=log``; a logarithmic axis would warn, and warnings are errors here."""
+    plot_curves(tmp_path / "curves.png", {"mine": torch.rand(20, 3) + 1}, [(0, -0.1), (1, -0.3)])
+    assert (tmp_path / "curves.png").stat().st_size > 10_000
 
 
 def test_verdict_names_the_best_rival_and_the_direction() -> None:

@@ -11,9 +11,7 @@ from learned_opt.evaluation.lab import collect, snr, summarise
 from learned_opt.meta.estimators.bptt import BPTT
 from learned_opt.meta.estimators.es import ES
 from learned_opt.meta.truncation import Constant
-from tests.test_estimators import HORIZON, LOG_LR, SIGMA, analytic_gradient, es_truth, unroll
-
-THETA = {"log_lr": torch.tensor(LOG_LR, dtype=torch.float64)}
+from tests.estimating import HORIZON, SIGMA, THETA, analytic_gradient, es_truth, unroll
 
 
 def test_exact_truncated_and_smoothed_estimators_on_the_quadratic() -> None:
@@ -34,6 +32,13 @@ def test_exact_truncated_and_smoothed_estimators_on_the_quadratic() -> None:
     assert abs(row["bias"] - (es_truth() / reference.item() - 1)) < 3 * row["standard error"]
     assert row["variance x steps"] == pytest.approx(row["variance"] * 2 * 64 * HORIZON)
     assert row["inner steps"] == 2 * 64 * HORIZON
+    assert row["not finite"] == 0
+
+
+def test_tasks_that_were_left_out_are_counted() -> None:
+    theta = {"log_lr": torch.tensor(1e3, dtype=torch.float64)}  # overflows in the first step
+    found = collect(ES(unroll(), Constant(HORIZON), 2, HORIZON, SIGMA), theta, HORIZON, 3, seed=0)
+    assert summarise("es", found, torch.ones(1, dtype=torch.float64))["not finite"] == 2 * 3
 
 
 def test_signal_to_noise_ratio_has_no_bias() -> None:

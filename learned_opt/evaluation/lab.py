@@ -28,6 +28,7 @@ HEADINGS = (
     "variance x steps",
     "inner steps",
     "ms",
+    "not finite",
 )
 
 
@@ -36,7 +37,7 @@ Reference: mean of {replicates} estimates of {reference}, {steps:,} inner steps 
 {error:.1%} of its norm. Bias: relative excess of the mean estimate along the reference, with its standard error over
 {replicates} independent estimates. Perturbed estimators aim at a smoothed meta-loss: part of their bias is that of
 smoothing. SNR: squared norm of the mean over the total variance of one estimate. Variance x steps compares at equal
-compute."""
+compute. Not finite: tasks that were left out of the estimates, all replicates together."""
 
 
 @dataclass(frozen=True)
@@ -113,6 +114,7 @@ def summarise(name: str, estimates: Estimates, reference: Tensor) -> dict[str, A
         variance * estimates.num_inner_steps,
         estimates.num_inner_steps,
         1e3 * estimates.seconds,
+        estimates.num_nonfinite,
     )
     return dict(zip(HEADINGS, values, strict=True))
 

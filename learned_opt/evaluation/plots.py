@@ -78,7 +78,8 @@ def _outer_panel(axes: Axes, outer: Sequence[tuple[int, float]]) -> None:
     window = max(1, len(values) // 50)
     smooth = [sum(values[max(0, i - window + 1) : i + 1]) / min(window, i + 1) for i in range(len(values))]
     axes.plot(steps, smooth, color=COLOURS[0], linewidth=1.8, label=f"trailing mean of {window}")
-    axes.set(yscale="log", xlabel="outer step", ylabel="meta-loss (mean training loss)")
+    scale = "linear" if min(values) <= 0 else "log"  # a meta-loss of logarithms is negative
+    axes.set(yscale=scale, xlabel="outer step", ylabel="meta-loss")
     axes.set_title("meta-training", fontsize=10)
     axes.grid(alpha=0.3, which="both", linewidth=0.5)
     axes.legend(frameon=False)

@@ -167,6 +167,30 @@ class StopOnInterrupt(Callback):
         signal.signal(signal.SIGINT, self.previous)
 
 
+class StopWhenNothingIsFinite(Callback):
+    """Ends training after so many outer steps in a row in which no task stayed finite.
+
+    Args:
+        patience: outer steps.
+    """
+
+    def __init__(self, patience: int) -> None:
+        if patience < 1:
+            raise ValueError(f"stop_after_nonfinite must be at least 1, got {patience}.")
+        self.patience, self.in_a_row = patience, 0
+
+    @property
+    def stopped(self) -> bool:
+        """Whether it ended the training."""
+        return self.in_a_row >= self.patience
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any, **__: Any) -> None:
+        """Count, and stop when it is enough."""
+        nothing = trainer.callback_metrics["meta_loss/train"].isnan()
+        self.in_a_row = self.in_a_row + 1 if nothing else 0
+        trainer.should_stop = trainer.should_stop or self.stopped
+
+
 def wandb_logger(save_dir: str, project: str, name: str, group: str | None, tags: list[str]) -> WandbLogger:
     """A W&B logger, offline unless this machine is logged in or WANDB_MODE says otherwise.
 

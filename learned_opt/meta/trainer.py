@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 from learned_opt import tree
 from learned_opt.deploy.weights import check_theta
 from learned_opt.meta.estimators.base import GradientEstimator, MetaGradient, State
+from learned_opt.meta.replay import Recorder
 from learned_opt.optimizers.base import MetaOptimizer
 from learned_opt.rng import generator
 from learned_opt.tree import Tree
@@ -35,6 +36,7 @@ class MetaTrainer(lightning.LightningModule):
         schedule: constructor ``(outer optimizer) -> schedule``, stepped once per outer step; None for none.
         seed: root of all randomness.
         max_steps: outer steps.
+        recorder: writes recipes of unrolls that were not finite; None for no recipes.
     """
 
     def __init__(
@@ -45,13 +47,14 @@ class MetaTrainer(lightning.LightningModule):
         schedule: Callable[..., Any] | None,
         seed: int,
         max_steps: int,
+        recorder: Recorder | None = None,
     ) -> None:
         super().__init__()
         if max_steps < 1:
             raise ValueError(f"max_steps must be at least 1, got {max_steps}.")
         self.meta_optimizer, self.estimator = optimizer, estimator
         self.outer_optimizer, self.schedule = outer_optimizer, schedule
-        self.seed, self.max_steps = seed, max_steps
+        self.seed, self.max_steps, self.recorder = seed, max_steps, recorder
         self.estimator_state: State | None = None
 
     @property
@@ -67,11 +70,20 @@ class MetaTrainer(lightning.LightningModule):
     def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
         """One estimate; the batch is a dummy."""
         assert self.estimator_state is not None, "on_train_start makes it"
-        source = generator(self.seed, "estimate", self.global_step)
+        key = (self.seed, "estimate", self.global_step)
         theta = {name: parameter.detach() for name, parameter in self.theta.items()}
-        estimate, self.estimator_state = self.estimator.estimate(theta, self.estimator_state, source)
+        before = self.estimator_state
+        estimate, self.estimator_state = self.estimator.estimate(theta, before, generator(*key))
+        if self.recorder and not estimate.finite.all():
+            launch = self.estimator.launch(theta, before, generator(*key))
+            self.recorder.record(launch, estimate.finite.cpu(), self.global_step)
         self._log(estimate)
         return surrogate_loss(self.theta, estimate)
+
+    def on_train_end(self) -> None:
+        """Say what the recorder left out."""
+        if self.recorder:
+            self.recorder.summarise()
 
     def configure_optimizers(self) -> Any:
         """The outer optimizer and its schedule."""

@@ -63,17 +63,19 @@ class Unroll:
             chains.append({"task": task, "params": params, "opt_state": self.optimizer.init_state(params)})
         return tree.to(tree.stack(chains), self.device)
 
-    def batches(self, keys: Sequence[tuple[Key, ...]], chains: Chains, num_steps: int) -> Tree:
+    def batches(self, keys: Sequence[tuple[Key, ...]], chains: Chains, num_steps: int, split: str = "train") -> Tree:
         """Batches ``(K, M, ...)`` for the next ``num_steps`` steps, one key for each chain."""
-        sources = [generator(*key, "batch") for key in keys]
+        sources = [generator(*key, "batch" if split == "train" else split) for key in keys]
         tasks = [tree.tree_map(lambda leaf, i=i: leaf[i], chains["task"]) for i in range(len(keys))]
         draws = [
-            tree.stack([self.family.batch(source, task) for source, task in zip(sources, tasks, strict=True)])
+            tree.stack([self.family.batch(source, task, split) for source, task in zip(sources, tasks, strict=True)])
             for _ in range(num_steps)
         ]
         return tree.to(tree.stack(draws), self.device)
 
-    def run(self, theta: Tree, chains: Chains, batches: Tree, remat: bool = False) -> tuple[Tensor, Chains]:
+    def run(
+        self, theta: Tree, chains: Chains, batches: Tree, remat: bool = False, measured: Tree | None = None
+    ) -> tuple[Tensor, Chains]:
         """K inner steps of M chains.
 
         Args:
@@ -81,18 +83,19 @@ class Unroll:
             chains: the state to go on from.
             batches: leaves ``(K, M, ...)``.
             remat: a backward pass runs every step again and so keeps the chains between steps only.
+            measured: batches on which the returned losses are taken; None for those of training.
 
         Returns:
-            tuple[Tensor, Chains]: training losses ``(K, M)``, each taken before the update of its step, and the
-            chains K steps on.
+            tuple[Tensor, Chains]: losses ``(K, M)``, each taken before the update of its step, and the chains K steps
+            on.
         """
-        losses = []
+        losses, streams = [], [batches] if measured is None else [batches, measured]
         for k in range(len(tree.leaves(batches)[0])):
-            batch = tree.tree_map(lambda leaf, k=k: leaf[k], batches)
+            now = [tree.tree_map(lambda leaf, k=k: leaf[k], stream) for stream in streams]
             if remat:
-                loss, chains = recompute(self._batched_step, theta, chains, batch)
+                loss, chains = recompute(self._batched_step, theta, chains, *now)
             else:
-                loss, chains = self._batched_step(theta, chains, batch)
+                loss, chains = self._batched_step(theta, chains, *now)
             losses.append(loss)
         return torch.stack(losses), chains
 
@@ -100,9 +103,11 @@ class Unroll:
         """Held-out figures of every chain, ``(M,)`` each."""
         return vmap(self.family.evaluate)(chains["params"], chains["task"])
 
-    def _step(self, theta: Tree, chain: Chains, batch: Tree) -> tuple[Tensor, Chains]:
+    def _step(self, theta: Tree, chain: Chains, batch: Tree, *measured: Tree) -> tuple[Tensor, Chains]:
         params, task = chain["params"], chain["task"]
         grads, loss = grad_and_value(self.family.loss)(params, batch, task)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
             updates, opt_state = functional_call(self.optimizer, theta, (grads, chain["opt_state"], params, loss))
+        for other in measured:
+            loss = self.family.loss(params, other, task)
         return loss, {"task": task, "params": tree.add(params, updates), "opt_state": opt_state}

@@ -1,6 +1,7 @@
 """What the tasks of one network on one data set share."""
 
 import torch
+from torch import Tensor
 
 from tasks.base import Params, PermutationAxes, TaskFamily, TaskParams
 from tasks.networks.base import Network
@@ -13,15 +14,24 @@ class NetworkTask(TaskFamily):
         name: name of the task in reports.
         network: the inner network.
         batch_size: examples in a batch.
+        num_rows: places in the training data, the last of which are kept for ``valid``.
+        valid_fraction: share that is kept; 0 for none, and then there is no split ``valid``.
 
     Raises:
-        ValueError: the batch size is not positive.
+        ValueError: the batch size is not positive, or the share leaves nothing to one of the splits.
     """
 
-    def __init__(self, name: str, network: Network, batch_size: int) -> None:
+    def __init__(self, name: str, network: Network, batch_size: int, num_rows: int, valid_fraction: float) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}.")
         self.name, self.network, self.batch_size = name, network, batch_size
+        self.num_train, self.num_valid = split_sizes(num_rows, valid_fraction)
+        self.splits = ("train", "valid") if self.num_valid else ("train",)
+
+    def draw_rows(self, generator: torch.Generator, split: str, margin: int = 0) -> Tensor:
+        """A batch of places in the training data, ``(batch_size,)``, with replacement; none in the split's margin."""
+        low, high = {"train": (0, self.num_train), "valid": (self.num_train, self.num_train + self.num_valid)}[split]
+        return torch.randint(low, high - margin, (self.batch_size,), generator=generator)
 
     def sample(self, generator: torch.Generator) -> TaskParams:
         """One task only."""
@@ -31,6 +41,31 @@ class NetworkTask(TaskFamily):
         """The network's initial parameters."""
         return self.network.init(generator)
 
+    def describe_splits(self) -> dict[str, int]:
+        """Rows of the training data in each split."""
+        kept = {"num_valid": self.num_valid} if self.num_valid else {}
+        return {"num_train": self.num_train, **kept}
+
     def permutation_axes(self) -> PermutationAxes | None:
         """The network's."""
         return self.network.permutation_axes()
+
+
+def split_sizes(num_rows: int, valid_fraction: float) -> tuple[int, int]:
+    """How many rows are trained on and how many are kept for ``valid``.
+
+    Raises:
+        ValueError: the share is out of its range, or leaves nothing to one of them.
+    """
+    if not 0 <= valid_fraction < 1:
+        raise ValueError(f"valid_fraction must be at least 0 and below 1, got {valid_fraction}.")
+    num_valid = round(num_rows * valid_fraction)
+    if num_valid == num_rows or (valid_fraction > 0 and num_valid == 0):
+        raise ValueError(f"valid_fraction {valid_fraction} leaves {num_valid} of {num_rows} rows for validation.")
+    return num_rows - num_valid, num_valid
+
+
+def shuffled(tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """The rows of all tensors in one random order, the same in every run: data may come sorted."""
+    order = torch.randperm(len(tensors[0]), generator=torch.Generator().manual_seed(0))
+    return tuple(tensor[order] for tensor in tensors)

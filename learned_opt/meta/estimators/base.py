@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from learned_opt.meta.estimators.population import Population, State
+from learned_opt.meta.estimators.population import Launch, Population, State
 from learned_opt.tree import Tree
 
 
@@ -15,15 +15,21 @@ class MetaGradient(NamedTuple):
 
     Args:
         gradient: shaped like theta.
-        meta_loss: scalar, the mean training loss that the estimate saw.
+        meta_loss: scalar, the mean meta-loss that the estimate saw.
         num_inner_steps: inner steps that it took, all chains together.
-        num_nonfinite: pairs that were left out and restarted because a loss was not finite.
+        finite: ``(R, N)`` bool, R chains of each of N tasks; a task of which one chain is not finite was left out and
+            restarts at the next estimate.
     """
 
     gradient: Tree
     meta_loss: Tensor
     num_inner_steps: int
-    num_nonfinite: Tensor
+    finite: Tensor
+
+    @property
+    def num_nonfinite(self) -> Tensor:
+        """Tasks that were left out."""
+        return (~self.finite.all(0)).sum()
 
 
 class GradientEstimator(ABC):
@@ -32,6 +38,7 @@ class GradientEstimator(ABC):
     num_tasks: int
     unroll_length: int
     population: Population  # the chains that it runs
+    backpropagates: bool = False  # whether it takes gradients through the unroll
 
     @property
     def num_inner_steps(self) -> int:
@@ -41,6 +48,10 @@ class GradientEstimator(ABC):
     @abstractmethod
     def init_state(self, theta: Tree, generator: torch.Generator) -> State:
         """Chains and accumulators before the first estimate."""
+
+    @abstractmethod
+    def launch(self, theta: Tree, state: State, generator: torch.Generator) -> Launch:
+        """What ``estimate`` starts its unroll from, given the same arguments."""
 
     @abstractmethod
     def estimate(self, theta: Tree, state: State, generator: torch.Generator) -> tuple[MetaGradient, State]:

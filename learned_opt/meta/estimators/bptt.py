@@ -1,11 +1,12 @@
 """Backpropagation through inner training."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
 from learned_opt import tree
-from learned_opt.meta.estimators.base import GradientEstimator, MetaGradient, State
+from learned_opt.meta.estimators.base import GradientEstimator, Launch, MetaGradient, State
+from learned_opt.meta.estimators.meta_loss import MetaLoss
 from learned_opt.meta.estimators.population import Population
 from learned_opt.meta.truncation import Truncation
 from learned_opt.meta.unroll import Unroll
@@ -25,18 +26,24 @@ class BPTT(GradientEstimator):
         truncation: distribution of horizons.
         num_tasks: chains.
         unroll_length: inner steps per estimate.
-        meta_loss: what one unroll counts as: ``mean``, ``final`` or ``min`` of its losses.
+        meta_loss: what one unroll counts as.
         remat: compute every inner step twice and keep the chains between steps only, so that long unrolls fit.
+
+    Raises:
+        ValueError: a value is out of its range.
     """
 
     unroll: Unroll
     truncation: Truncation
     num_tasks: int
     unroll_length: int
-    meta_loss: str = "mean"
+    meta_loss: MetaLoss = field(default_factory=MetaLoss)
     remat: bool = False
+    backpropagates = True
 
     def __post_init__(self) -> None:
+        if self.unroll_length == 1:
+            raise ValueError("unroll_length must be at least 2 in BPTT, got 1: theta acts after the first loss.")
         self.population = Population(
             self.unroll, self.truncation, self.num_tasks, self.unroll_length, 1, self.meta_loss
         )
@@ -45,14 +52,19 @@ class BPTT(GradientEstimator):
         """Fresh chains."""
         return self.population.init_state(generator)
 
+    def launch(self, theta: Tree, state: State, generator: torch.Generator) -> Launch:
+        """See ``GradientEstimator.launch``; each chain has its own theta, so that its gradient can be told apart."""
+        root = draw_key(generator)
+        state, _ = self.population.restart(state, root)
+        own = tree_map(lambda leaf: leaf.detach().repeat(self.num_tasks, *[1] * leaf.ndim), theta)
+        return Launch(own, state, root)
+
     @torch.enable_grad()
     def estimate(self, theta: Tree, state: State, generator: torch.Generator) -> tuple[MetaGradient, State]:
         """One estimate, see ``GradientEstimator.estimate``."""
-        root = draw_key(generator)
-        state, _ = self.population.restart(state, root)
-        # a theta for each chain, so that one that is not finite can be told from the others
-        own = tree_map(lambda leaf: leaf.detach().repeat(self.num_tasks, *[1] * leaf.ndim).requires_grad_(), theta)
-        losses, chains = self.population.run(own, state, root, self.remat)
+        launch = self.launch(theta, state, generator)
+        own = tree_map(torch.Tensor.requires_grad_, launch.theta)
+        losses, after = self.population.run(launch, self.remat)
         gradients = torch.autograd.grad(losses.sum(), tree.leaves(own), allow_unused=True, materialize_grads=True)
         by_chain = [leaf.reshape(self.num_tasks, -1) for leaf in (losses.detach(), *gradients)]
         finite = torch.cat(by_chain, 1).isfinite().all(1)
@@ -63,9 +75,9 @@ class BPTT(GradientEstimator):
             gradient=dict(zip(own, means, strict=True)),
             meta_loss=torch.where(finite.any(), meta_loss, torch.nan),
             num_inner_steps=self.num_inner_steps,
-            num_nonfinite=(~finite).sum(),
+            finite=finite[None],
         )
-        return estimate, self.population.advance(state, tree_map(torch.Tensor.detach, chains), finite)
+        return estimate, self.population.advance(tree_map(torch.Tensor.detach, after), finite)
 
 
 def _sum_over(leaf: torch.Tensor, finite: torch.Tensor) -> torch.Tensor:

@@ -8,11 +8,12 @@ from torch import Tensor
 
 from learned_opt.meta.estimators.base import State
 from learned_opt.meta.estimators.perturb import AntitheticES, Noise
+from learned_opt.meta.estimators.perturbation import Draw
 from learned_opt.tree import Tree
 
 
 class ES(AntitheticES):
-    """A new eps for every unroll, and eps is the direction; arguments as of ``AntitheticES``.
+    """A new eps for every unroll, and its score is the direction; arguments as of ``AntitheticES``.
 
     Source: Salimans et al. 2017 (arXiv 1703.03864), antithetic pairs; truncated as in Metz et al. 2019 (1810.10180).
     """
@@ -21,6 +22,6 @@ class ES(AntitheticES):
         """None."""
         return {}
 
-    def noise(self, drawn: Tree, state: State, restarted: Tensor) -> Noise:
+    def noise(self, drawn: Draw, state: State, restarted: Tensor) -> Noise:
         """See ``AntitheticES.noise``."""
-        return Noise(drawn, drawn, {})
+        return Noise(drawn.eps, drawn.score, {})

@@ -8,12 +8,13 @@ from torch import Tensor
 from learned_opt import tree
 from learned_opt.meta.estimators.base import State
 from learned_opt.meta.estimators.perturb import AntitheticES, Noise, where_pairs
+from learned_opt.meta.estimators.perturbation import Draw
 from learned_opt.tree import Tree
 
 
 @dataclass(eq=False)
 class NRES(AntitheticES):
-    """The direction is the sum of the different eps that the pair has had since its restart.
+    """The direction is the sum of the scores of the different eps that the pair has had since its restart.
 
     With one eps for the whole horizon this is noise-reuse ES, also published as ES-Single: unbiased for the meta-loss
     smoothed by one perturbation. Its variance is below that of PES where the unrolls pull theta in different
@@ -38,11 +39,11 @@ class NRES(AntitheticES):
         zeros = self.zeros(theta)
         return {"eps": zeros, "accumulator": zeros, "age": torch.zeros(self.num_tasks, dtype=torch.int64)}
 
-    def noise(self, drawn: Tree, state: State, restarted: Tensor) -> Noise:
+    def noise(self, drawn: Draw, state: State, restarted: Tensor) -> Noise:
         """See ``AntitheticES.noise``."""
         age = state["age"].where(~restarted, 0)
         renew = age == 0 if self.noise_period is None else age % self.noise_period == 0
-        eps = where_pairs(renew, drawn, state["eps"])
-        added = where_pairs(renew, tree.add(state["accumulator"], eps), state["accumulator"])
-        accumulator = where_pairs(age == 0, eps, added)
+        eps = where_pairs(renew, drawn.eps, state["eps"])
+        added = where_pairs(renew, tree.add(state["accumulator"], drawn.score), state["accumulator"])
+        accumulator = where_pairs(age == 0, drawn.score, added)
         return Noise(eps, accumulator, {"eps": eps, "accumulator": accumulator, "age": age + 1})

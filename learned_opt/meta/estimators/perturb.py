@@ -6,13 +6,15 @@ Legend: N pairs, K unroll length.
 """
 
 from abc import abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from learned_opt.meta.estimators.base import GradientEstimator, MetaGradient, State
+from learned_opt.meta.estimators.base import GradientEstimator, Launch, MetaGradient, State
+from learned_opt.meta.estimators.meta_loss import MetaLoss
+from learned_opt.meta.estimators.perturbation import Draw, Perturbation
 from learned_opt.meta.estimators.population import Population
 from learned_opt.meta.truncation import Truncation
 from learned_opt.meta.unroll import Unroll
@@ -38,13 +40,16 @@ class Noise(NamedTuple):
 class AntitheticES(GradientEstimator):
     """``g = mean direction (L(theta + eps) - L(theta - eps)) / (2 sigma^2)``; subclasses choose eps and direction.
 
+    The mean is over the pairs of which both chains stay finite; the others restart at the next estimate.
+
     Args:
         unroll: the inner loop.
         truncation: distribution of horizons.
         num_tasks: antithetic pairs N.
         unroll_length: inner steps K per estimate.
-        sigma: standard deviation of eps.
-        meta_loss: what one unroll counts as: ``mean``, ``final`` or ``min`` of its losses.
+        sigma: standard deviation of eps, before the factors of ``perturbation``.
+        meta_loss: what one unroll counts as.
+        perturbation: distribution of eps.
 
     Raises:
         ValueError: a value is out of its range.
@@ -55,11 +60,13 @@ class AntitheticES(GradientEstimator):
     num_tasks: int
     unroll_length: int
     sigma: float
-    meta_loss: str = "mean"
+    meta_loss: MetaLoss = field(default_factory=MetaLoss)
+    perturbation: Perturbation = field(default_factory=Perturbation)
 
     def __post_init__(self) -> None:
         if self.sigma <= 0:
             raise ValueError(f"sigma must be positive, got {self.sigma}.")
+        self.perturbation.check([name for name, _ in self.unroll.optimizer.named_parameters()])
         self.population = Population(
             self.unroll, self.truncation, self.num_tasks, self.unroll_length, 2, self.meta_loss
         )
@@ -68,28 +75,28 @@ class AntitheticES(GradientEstimator):
         """Fresh chains and the memory of fresh noise."""
         return self.population.init_state(generator) | self.init_memory(theta)
 
+    def launch(self, theta: Tree, state: State, generator: torch.Generator) -> Launch:
+        """See ``GradientEstimator.launch``; the plus chains come first."""
+        return self._launch(theta, state, generator)[0]
+
     @torch.no_grad()
     def estimate(self, theta: Tree, state: State, generator: torch.Generator) -> tuple[MetaGradient, State]:
         """One estimate, see ``GradientEstimator.estimate``."""
-        root = draw_key(generator)
-        pairs, restarted = self.population.restart(state, root)
-        noise = self.noise(self._draw(theta, root), state, restarted)
-        both = tree_map(lambda t, e: torch.cat([t + e, t - e]), theta, noise.eps)
-        losses, chains = self.population.run(both, pairs, root)
-        finite = losses.isfinite().all(0)
-        estimate = self._estimate(noise.direction, losses, finite)
-        return estimate, self.population.advance(pairs, chains, finite) | noise.memory
+        launch, noise = self._launch(theta, state, generator)
+        losses, after = self.population.run(launch)
+        estimate = self._estimate(noise.direction, losses)
+        return estimate, self.population.advance(after, estimate.finite.all(0)) | noise.memory
 
     @abstractmethod
     def init_memory(self, theta: Tree) -> State:
         """What the state holds beside the chains before the first estimate."""
 
     @abstractmethod
-    def noise(self, drawn: Tree, state: State, restarted: Tensor) -> Noise:
+    def noise(self, drawn: Draw, state: State, restarted: Tensor) -> Noise:
         """Choose the perturbations of one unroll.
 
         Args:
-            drawn: fresh draws from N(0, sigma^2).
+            drawn: fresh draws.
             state: of the estimate before.
             restarted: the pairs that have just restarted, ``(N,)`` bool.
         """
@@ -98,18 +105,18 @@ class AntitheticES(GradientEstimator):
         """Zero for every pair: leaves ``(N, *shape)``."""
         return tree_map(lambda leaf: leaf.detach().new_zeros(self.num_tasks, *leaf.shape), theta)
 
-    def _draw(self, theta: Tree, root: int) -> Tree:
-        """Leaves ``(N, *shape)``, one generator for each pair."""
+    @torch.no_grad()
+    def _launch(self, theta: Tree, state: State, source: torch.Generator) -> tuple[Launch, Noise]:
+        root = draw_key(source)
+        pairs, restarted = self.population.restart(state, root)
         sources = [generator(root, i, "eps") for i in range(self.num_tasks)]
+        noise = self.noise(self.perturbation.draw(theta, self.sigma, sources), state, restarted)
+        both = tree_map(lambda t, e: torch.cat([t + e, t - e]), theta, noise.eps)
+        return Launch(both, pairs, root), noise
 
-        def draw(leaf: Tensor) -> Tensor:
-            normal = torch.stack([torch.randn(leaf.shape, generator=source) for source in sources])
-            return (self.sigma * normal).to(leaf)
-
-        return tree_map(draw, theta)
-
-    def _estimate(self, direction: Tree, losses: Tensor, finite: Tensor) -> MetaGradient:
+    def _estimate(self, direction: Tree, losses: Tensor) -> MetaGradient:
         """Mean over the finite pairs; losses ``(2, N)``."""
+        finite = losses.isfinite().all(0)
         count = finite.sum().clamp(min=1)
         weight = torch.where(finite, losses[0] - losses[1], 0) / (2 * self.sigma**2 * count)
         meta_loss = torch.where(finite, losses.sum(0), 0).sum() / (2 * count)
@@ -117,7 +124,7 @@ class AntitheticES(GradientEstimator):
             gradient=tree_map(lambda leaf: torch.tensordot(weight.to(leaf), leaf, 1), direction),
             meta_loss=torch.where(finite.any(), meta_loss, torch.nan),
             num_inner_steps=self.num_inner_steps,
-            num_nonfinite=(~finite).sum(),
+            finite=losses.isfinite(),
         )
 
 

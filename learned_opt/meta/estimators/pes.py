@@ -5,11 +5,12 @@ from torch import Tensor
 from learned_opt import tree
 from learned_opt.meta.estimators.base import State
 from learned_opt.meta.estimators.perturb import AntitheticES, Noise, where_pairs
+from learned_opt.meta.estimators.perturbation import Draw
 from learned_opt.tree import Tree
 
 
 class PES(AntitheticES):
-    """A new eps for every unroll; the direction is the sum of all eps of the pair since its restart.
+    """A new eps for every unroll; the direction is the sum of all scores of the pair since its restart.
 
     Arguments as of ``AntitheticES``.
 
@@ -21,7 +22,7 @@ class PES(AntitheticES):
         """Zero accumulators ``(N, *shape)``."""
         return {"accumulator": self.zeros(theta)}
 
-    def noise(self, drawn: Tree, state: State, restarted: Tensor) -> Noise:
+    def noise(self, drawn: Draw, state: State, restarted: Tensor) -> Noise:
         """See ``AntitheticES.noise``."""
-        accumulator = where_pairs(restarted, drawn, tree.add(state["accumulator"], drawn))
-        return Noise(drawn, accumulator, {"accumulator": accumulator})
+        accumulator = where_pairs(restarted, drawn.score, tree.add(state["accumulator"], drawn.score))
+        return Noise(drawn.eps, accumulator, {"accumulator": accumulator})

@@ -4,18 +4,32 @@ Legend: N tasks, R copies of each (2 for antithetic pairs), M = R N chains, K un
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from learned_opt.meta.estimators.meta_loss import MetaLoss
 from learned_opt.meta.truncation import Truncation
-from learned_opt.meta.unroll import Chains, Unroll
+from learned_opt.meta.unroll import Unroll
 from learned_opt.rng import draw_key, generator
-from learned_opt.tree import Tree, tree_map
+from learned_opt.tree import Tree, leaves, tree_map
 
 State = dict[str, Any]  # nested dicts of tensors, so that a checkpoint can hold it as it is
-META_LOSSES = ("mean", "final", "min")
+
+
+class Launch(NamedTuple):
+    """What one unroll starts from.
+
+    Args:
+        theta: of every chain, leaves ``(M, *shape)``.
+        state: of the population, restarts done.
+        root: key of the draws; the batches of task n are those of key ``(root, n)``.
+    """
+
+    theta: Tree
+    state: State
+    root: int
 
 
 class Population:
@@ -31,10 +45,10 @@ class Population:
         num_tasks: tasks N.
         unroll_length: inner steps K per estimate.
         num_copies: chains R of each task; chain ``r N + n`` is copy r of task n.
-        meta_loss: what one unroll counts as, ``mean``, ``final`` or ``min`` of its losses.
+        meta_loss: what one unroll counts as.
 
     Raises:
-        ValueError: a count is not positive, or an unknown meta-loss.
+        ValueError: a count is not positive, or the task has no data for the meta-loss.
     """
 
     def __init__(
@@ -44,14 +58,17 @@ class Population:
         num_tasks: int,
         unroll_length: int,
         num_copies: int,
-        meta_loss: str,
+        meta_loss: MetaLoss,
     ) -> None:
         if num_tasks < 1:
             raise ValueError(f"num_tasks must be at least 1, got {num_tasks}.")
         if unroll_length < 1:
             raise ValueError(f"unroll_length must be at least 1, got {unroll_length}.")
-        if meta_loss not in META_LOSSES:
-            raise ValueError(f"meta_loss must be one of {', '.join(META_LOSSES)}, got {meta_loss!r}.")
+        if meta_loss.split not in unroll.family.splits:
+            raise ValueError(
+                f"meta_loss.split is {meta_loss.split!r}, but task {unroll.family.name!r} keeps no such data; "
+                "set task.valid_fraction above 0."
+            )
         self.unroll, self.truncation = unroll, truncation
         self.num_tasks, self.unroll_length, self.num_copies = num_tasks, unroll_length, num_copies
         self.meta_loss = meta_loss
@@ -69,7 +86,12 @@ class Population:
         offset = torch.rand((), generator=generator(root, "offset"))
         uniform = (torch.arange(self.num_tasks) + offset) / self.num_tasks  # stratified
         chains = self.unroll.start([(root, i) for i in range(self.num_tasks)] * self.num_copies)
-        return {"chains": chains, "horizon": horizon, "step": (uniform * boundaries).long() * self.unroll_length}
+        return {
+            "chains": chains,
+            "initial_loss": leaves(chains["params"])[0].new_full((self.num_tasks,), torch.inf),
+            "horizon": horizon,
+            "step": (uniform * boundaries).long() * self.unroll_length,
+        }
 
     def restart(self, state: State, root: int) -> tuple[State, Tensor]:
         """Restart the tasks that are past their horizon; returns also which, ``(N,)`` bool on the CPU."""
@@ -80,39 +102,52 @@ class Population:
         fresh = self.unroll.start([(root, i) for i in which] * self.num_copies)
         places = [i + copy * self.num_tasks for copy in range(self.num_copies) for i in which]
         index = torch.tensor(places, device=self.unroll.device)
-        chains = tree_map(lambda old, new: old.index_copy(0, index, new), state["chains"], fresh)
         horizon = state["horizon"].clone()
         horizon[finished] = self._horizons(root, which)
-        return {"chains": chains, "horizon": horizon, "step": state["step"].where(~finished, 0)}, finished
+        restarted = {
+            "chains": tree_map(lambda old, new: old.index_copy(0, index, new), state["chains"], fresh),
+            "initial_loss": state["initial_loss"].index_fill(0, index[: len(which)], torch.inf),
+            "horizon": horizon,
+            "step": state["step"].where(~finished, 0),
+        }
+        return restarted, finished
 
-    def run(self, theta: Tree, state: State, root: int, remat: bool = False) -> tuple[Tensor, Chains]:
+    def run(self, launch: Launch, remat: bool = False) -> tuple[Tensor, State]:
         """Unroll all chains by K steps.
 
         Args:
-            theta: leaves ``(M, *shape)``.
-            state: chains to go on from.
-            root: key of the batches.
+            launch: where from.
             remat: see ``Unroll.run``.
 
         Returns:
-            tuple[Tensor, Chains]: the meta-loss of every chain, ``(R, N)``, and the chains K steps on.
+            tuple[Tensor, State]: the meta-loss of every chain, ``(R, N)``, nan where a loss or the params at the end
+            are not finite; and the state K steps on, but for the step counters.
         """
-        keys = [(root, i) for i in range(self.num_tasks)]
-        batches = self.unroll.batches(keys, state["chains"], self.unroll_length)
-        batches = tree_map(lambda leaf: torch.cat([leaf] * self.num_copies, 1), batches)
-        losses, chains = self.unroll.run(theta, state["chains"], batches, remat)
-        return self._reduce(losses).unflatten(0, (self.num_copies, self.num_tasks)), chains
+        state = launch.state
+        batches = self._batches(launch, "train")
+        measured = None if self.meta_loss.split == "train" else self._batches(launch, self.meta_loss.split)
+        losses, chains = self.unroll.run(launch.theta, state["chains"], batches, remat, measured)
+        # copies start alike, so that the first loss since the restart is that of all
+        first = losses.detach()[0, : self.num_tasks].to(state["initial_loss"])
+        initial = state["initial_loss"].where(state["initial_loss"].isfinite(), first)
+        finite = torch.stack([leaf.isfinite().reshape(len(leaf), -1).all(1) for leaf in leaves(chains["params"])]).all(
+            0
+        )
+        finite = finite & losses.isfinite().all(0)
+        values = self.meta_loss(losses, initial.to(losses).repeat(self.num_copies)).where(finite, torch.nan)
+        after = state | {"chains": chains, "initial_loss": initial}
+        return values.unflatten(0, (self.num_copies, self.num_tasks)), after
 
-    def advance(self, state: State, chains: Chains, healthy: Tensor) -> State:
-        """The state after an unroll; a task that is not healthy, ``(N,)`` bool, restarts at the next estimate."""
+    def advance(self, state: State, healthy: Tensor) -> State:
+        """Count the steps of an unroll; a task that is not healthy, ``(N,)`` bool, restarts at the next estimate."""
         step = (state["step"] + self.unroll_length).where(healthy.cpu(), state["horizon"])
-        return {"chains": chains, "horizon": state["horizon"], "step": step}
+        return state | {"step": step}
 
-    def _reduce(self, losses: Tensor) -> Tensor:
-        """``(K, M) -> (M,)``."""
-        if self.meta_loss == "mean":
-            return losses.mean(0)
-        return losses[-1] if self.meta_loss == "final" else losses.amin(0)
+    def _batches(self, launch: Launch, split: str) -> Tree:
+        """Leaves ``(K, M, ...)``; the copies of a task share theirs."""
+        keys = [(launch.root, i) for i in range(self.num_tasks)]
+        batches = self.unroll.batches(keys, launch.state["chains"], self.unroll_length, split)
+        return tree_map(lambda leaf: torch.cat([leaf] * self.num_copies, 1), batches)
 
     def _horizons(self, root: int, which: Sequence[int]) -> Tensor:
         return torch.tensor([self.truncation.sample(generator(root, i, "horizon")) for i in which])
