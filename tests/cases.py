@@ -17,6 +17,8 @@ from tasks.data.text import TokenText
 from tasks.language import NextToken
 from tasks.networks.cnn import CNN
 from tasks.networks.mlp import MLP
+from tasks.networks.moe import MoEMLP
+from tasks.networks.prefix_tree import PrefixTreeMLP
 from tasks.networks.recurrent import GRUCell, LSTMCell, RecurrentNetwork, RNNCell
 from tasks.networks.resnet import ResNet
 from tasks.networks.seq2seq import Seq2Seq
@@ -40,6 +42,8 @@ NETWORKS = {
     "cnn_norm": partial(CNN, channels=(4, 5), norm=True),
     "resnet": partial(ResNet, channels=(4,), groups=2),
     "cnn_flatten": partial(CNN, channels=(4,), strides=(2,), pool="flatten"),
+    "prefix_tree_mlp": partial(PrefixTreeMLP, hidden_sizes=(5,), depth=2, rank=2),
+    "moe_mlp": partial(MoEMLP, num_experts=3, width=4),
 }
 
 HAND_WRITTEN = [name for name, make in NETWORKS.items() if make((2, 4, 4), 3).permutation_axes() is not None]

@@ -9,6 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from tasks.networks.moe import NearestPrototypeMoE
+from tasks.networks.prefix_tree import PrefixTreeLinear
 from tests import wirings
 from tests.wirings import Wire, block, recurrent
 
@@ -24,6 +26,7 @@ def draw(*shape: int) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(0))
 
 
+MANY_VECTORS = draw(60, 4)
 VECTORS, SEQUENCES, IMAGES = draw(3, 4), draw(2, 5, 4), draw(2, 3, 8, 8)
 TOKENS = torch.tensor([[0, 3, 1, 6], [2, 2, 5, 4]])
 
@@ -196,6 +199,22 @@ CASES: dict[str, Case] = {
         ),
         (VECTORS,),
         2,
+    ),
+    "nearest_prototype": Case(lambda: NearestPrototypeMoE(4, 3, num_experts=5, width=6), (MANY_VECTORS,), 2),
+    "soft_prototypes": Case(
+        lambda: nn.Sequential(linear(4, 6), NearestPrototypeMoE(6, 3, num_experts=5, depth=1, temperature=1.0)),
+        (MANY_VECTORS,),
+        2,
+    ),
+    "prototype_tree": Case(lambda: NearestPrototypeMoE(4, 3, num_experts=5, width=6, tree_arity=2), (MANY_VECTORS,), 1),
+    "prefix_tree": Case(
+        lambda: nn.Sequential(linear(4, 6), nn.Tanh(), PrefixTreeLinear(6, 3, depth=2)), (MANY_VECTORS,), 1
+    ),
+    "low_rank_prefix_tree": Case(
+        lambda: nn.Sequential(linear(4, 6), nn.Tanh(), PrefixTreeLinear(6, 3, depth=2, rank=2)), (MANY_VECTORS,), 2
+    ),
+    "argmax_as_a_number": Case(
+        lambda: Wire(wirings.winner_as_number, read=linear(4, 6), out=linear(6, 2)), (MANY_VECTORS,), 0
     ),
     "bilinear": Case(
         lambda: Wire(

@@ -94,6 +94,10 @@ def experts(m: nn.Module, x: Tensor) -> Tensor:
     return m.head((outputs * weights.unsqueeze(-2)).sum(-1))
 
 
+def winner_as_number(m: nn.Module, x: Tensor) -> Tensor:
+    return m.out(m.read(x) * m.read(x).argmax(-1, keepdim=True))
+
+
 def tied(m: nn.Module, tokens: Tensor) -> Tensor:
     return torch.tanh(m.mix(m.embed(tokens))) @ m.embed.weight.T
 

@@ -13,6 +13,19 @@ PICKED = "picked by index"
 POSITION = "a position in an image or a kernel"
 
 
+class Positions(list[Axis]):
+    """Axes of a tensor of integers that are positions on an axis, and so permute their values with it.
+
+    Args:
+        axes: of the tensor.
+        into: the axis that the positions are on.
+    """
+
+    def __init__(self, axes: Axes, into: Axis) -> None:
+        super().__init__(axes)
+        self.into = into
+
+
 class Labelled(NamedTuple):
     """A tensor of the trace: its value on the example inputs and its axes."""
 
@@ -55,6 +68,12 @@ def constant_axes(value: Tensor) -> Axes:
         varies = size > 1 and not bool((value == value.narrow(dim, 0, 1)).all())
         axes.append(fresh(size, "a constant varies along it" if varies else ""))
     return axes
+
+
+def fix_positions(axes: Any) -> None:
+    """Fix the axis that a tensor's entries are positions on, where something takes them for numbers."""
+    if isinstance(axes, Positions):
+        fix(axes.into, "positions on it are used as numbers")
 
 
 def not_understood(call: Call) -> Results:

@@ -12,8 +12,8 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._pytree import tree_leaves
 
 from learned_opt.symmetry.atoms import Atom, fix, leaves
-from learned_opt.symmetry.calls import Axes, Call, Labelled, constant_axes, fresh
-from learned_opt.symmetry.rules import rule_for
+from learned_opt.symmetry.calls import Axes, Call, Labelled, constant_axes, fix_positions, fresh
+from learned_opt.symmetry.rules import KEEP_POSITIONS, rule_for
 from learned_opt.symmetry.spec import PermutationSpec
 from learned_opt.tree import Tree
 
@@ -99,7 +99,9 @@ class _AxisTracer(fx.Interpreter):
                 self.axes[n] = self._apply(n, value)
         elif n.op == "output":
             for source in n.all_input_nodes:
-                for axis in self.axes.get(source, []):
+                axes = self.axes.get(source, [])
+                fix_positions(axes)
+                for axis in axes:
                     fix(axis, "an axis of the output")
         return value
 
@@ -114,7 +116,11 @@ class _AxisTracer(fx.Interpreter):
         plain = {a.name: v for a, v in zip(schema, args, strict=False)} | dict(kwargs)
         defaults = {a.name: a.default_value for a in schema if a.has_default_value()}
         arguments = defaults | {name: self._label(nodes[name], plain[name]) for name in plain}
-        axes = rule_for(op)(Call(op._schema.name.split("::")[1], arguments, value))
+        call = Call(op._schema.name.split("::")[1], arguments, value)
+        if call.name not in KEEP_POSITIONS:
+            for labelled in call.labelled:
+                fix_positions(labelled.axes)
+        axes = rule_for(op)(call)
         if op._schema.is_mutable:
             self.axes[cast(fx.Node, n.args[0])] = axes
         return axes

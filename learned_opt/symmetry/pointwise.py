@@ -5,7 +5,7 @@ from collections.abc import Callable
 from torch import Tensor
 
 from learned_opt.symmetry.atoms import fix, length, unify
-from learned_opt.symmetry.calls import Axes, Call, Results, constant_axes, fresh
+from learned_opt.symmetry.calls import Axes, Call, Positions, Results, constant_axes, fresh, not_understood
 
 
 def pointwise(call: Call) -> Results:
@@ -35,6 +35,15 @@ def reduction(call: Call) -> Results:
     else:
         axes = [axis for d, axis in enumerate(source.axes) if d not in reduced]
     return axes if isinstance(call.result, Tensor) else [axes for _ in call.result]
+
+
+def argument(call: Call) -> Results:
+    """``argmin`` and ``argmax``: the position that they find moves with the axis along which they look."""
+    source, dim = call.arguments["self"], call.arguments.get("dim")
+    if dim is None:
+        return not_understood(call)
+    into = source.axes[dim]
+    return Positions(reduction(call), into)
 
 
 def along(*names: str) -> Callable[[Call], Results]:

@@ -3,7 +3,7 @@
 from math import gcd
 
 from learned_opt.symmetry.atoms import Axis, fix, length, take, unify
-from learned_opt.symmetry.calls import PICKED, PIECES, Axes, Call, Results, fresh
+from learned_opt.symmetry.calls import PICKED, PIECES, Axes, Call, Positions, Results, fix_positions, fresh
 
 
 def view(call: Call) -> Results:
@@ -143,13 +143,21 @@ def cat(call: Call) -> Results:
 
 
 def index(call: Call) -> Results:
-    """Indexed axes are fixed, the others pass; what the indices make takes their place, or comes first."""
+    """Indexed axes are fixed, the others pass; what the indices make takes their place, or comes first.
+
+    An axis indexed by positions on an axis that permutes with it is not fixed: both move together.
+    """
     source, indices = call.arguments["self"], list(call.arguments["indices"])
     indexed = [d for d, value in enumerate(indices) if value is not None]
+    fix_positions(source.axes)
+    first, picked = source.axes[indexed[0]], indices[indexed[0]].axes
+    if len(indexed) == 1 and isinstance(picked, Positions) and length(picked.into) == length(first):
+        unify(first, picked.into)
+        return [*source.axes[: indexed[0]], *picked, *source.axes[indexed[0] + 1 :]]
     for d in indexed:
         fix(source.axes[d], PICKED)
-    for labelled in (value for value in indices if value is not None):
-        for axis in labelled.axes:
+        fix_positions(indices[d].axes)
+        for axis in indices[d].axes:
             fix(axis, "used as an index")
     kept = [axis for d, axis in enumerate(source.axes) if d not in indexed]
     together = indexed == list(range(indexed[0], indexed[-1] + 1))

@@ -23,6 +23,7 @@ RULES: dict[str, Callable[[Call], Results]] = {
     **_table(
         entries.reduction, "sum mean amax amin var std var_mean std_mean any all logsumexp prod linalg_vector_norm"
     ),
+    **_table(entries.argument, "argmin argmax"),
     **_table(entries.same_axes, "clone alias detach _to_copy contiguous lift_fresh_copy _softmax _log_softmax dropout"),
     **_table(reshaping.view, "view _unsafe_view reshape"),
     **_table(contractions.matmul, "mm bmm mv dot"),
@@ -56,6 +57,9 @@ RULES: dict[str, Callable[[Call], Results]] = {
     "unsqueeze": reshaping.unsqueeze,
 }
 
+
+# what passes positions on an axis on, or takes them for positions; all others take them for numbers
+KEEP_POSITIONS = {"index", "clone", "alias", "detach", "contiguous", "lift_fresh_copy"}
 
 # in place, but on the shape alone
 RESHAPES_IN_PLACE = {"transpose_", "t_", "squeeze_", "unsqueeze_"}

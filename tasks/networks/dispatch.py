@@ -1,0 +1,81 @@
+"""Batches in which every example uses a matrix of its own, picked by index out of a stack.
+
+Legend: B examples, G matrices in the stack, A groups of the batch, C places in a group.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+MAX_PADDING = 4  # places per example beyond which padding costs more than gathering
+
+
+class Dispatch(NamedTuple):
+    """A batch sorted into groups that use the same matrix: ``combine(pack(inputs) @ stack[used].mT)``.
+
+    Args:
+        used: ``(A,)`` index into the stack for each group.
+        places: ``(B,)`` place of each example among the A * C of all groups; None when each example is a group.
+        capacity: C, the places in each group.
+    """
+
+    used: Tensor
+    places: Tensor | None = None
+    capacity: int = 1
+
+    def pack(self, inputs: Tensor) -> Tensor:
+        """``(B, n) -> (A, C, n)``, zeros in places without an example."""
+        if self.places is None:
+            return inputs.unsqueeze(1)
+        empty = inputs.new_zeros(len(self.used) * self.capacity, inputs.shape[-1])
+        return empty.index_copy(0, self.places, inputs).unflatten(0, (-1, self.capacity))
+
+    def combine(self, outputs: Tensor) -> Tensor:
+        """``(A, C, n) -> (B, n)``."""
+        return outputs.squeeze(1) if self.places is None else outputs.flatten(0, 1)[self.places]
+
+
+def dispatch(index: Tensor, *others: Tensor) -> Dispatch:
+    """Group the examples by the matrix that they use; the result of the batch does not depend on how.
+
+    A plain eager batch is grouped, so that each matrix in use is read once and multiplies all its examples. Where the
+    sizes of groups cannot be known (under ``torch.func`` transforms and ``torch.compile``), and where one group is so
+    much larger than the others that padding would cost more, each example is a group of its own.
+
+    Args:
+        index: ``(B,)`` integers in ``[0, G)``.
+        others: the inputs and parameters of the computation; they tell whether it is being transformed.
+    """
+    if is_transformed(index, *others):
+        return Dispatch(index)
+    used, group, counts = torch.unique(index, return_inverse=True, return_counts=True)
+    capacity = int(counts.max()) if len(counts) else 1
+    if len(used) * capacity > MAX_PADDING * len(index):
+        return Dispatch(index)
+    order = group.argsort(stable=True)
+    first = counts.cumsum(0) - counts
+    rank = torch.empty_like(order)
+    rank[order] = torch.arange(len(index), device=index.device) - first[group[order]]
+    return Dispatch(used, group * capacity + rank, capacity)
+
+
+def is_transformed(*tensors: Tensor) -> bool:
+    """Whether values cannot be looked at: under ``torch.compile`` or a transform of ``torch.func``."""
+    return torch.compiler.is_compiling() or any(map(torch._C._functorch.is_functorch_wrapped_tensor, tensors))
+
+
+def refuse_nonfinite(name: str, inputs: Tensor, *others: Tensor) -> None:
+    """NaN belongs to no cell and to no branch; where values cannot be looked at, it passes into the output instead.
+
+    Args:
+        name: of the inputs.
+        inputs: ``(B, n)``.
+        others: further tensors of the computation; they tell whether it is being transformed.
+
+    Raises:
+        ValueError: an entry is NaN or infinite.
+    """
+    if not is_transformed(inputs, *others) and not (finite := inputs.isfinite().all(-1)).all():
+        example = int((~finite).nonzero()[0])
+        raise ValueError(f"{name} must be finite to be routed, got {inputs[example].tolist()} in example {example}.")

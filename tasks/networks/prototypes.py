@@ -1,0 +1,104 @@
+"""Nearest prototype: flat, or down a tree that the order of the prototypes spells out.
+
+Legend: B examples, L prototypes, I inputs, V arity of the tree, H its height.
+"""
+
+from typing import NamedTuple
+
+import torch
+from sklearn.cluster import KMeans
+from torch import Tensor
+
+
+def nearest(inputs: Tensor, prototypes: Tensor) -> Tensor:
+    """Index of the nearest prototype, the lowest where several are: ``(B, I), (L, I) -> (B,)``."""
+    return distances(inputs, prototypes).argmin(-1)
+
+
+def distances(inputs: Tensor, prototypes: Tensor) -> Tensor:
+    """Squared distances less the squared norms of the inputs, which are the same for all: ``(B, L)``."""
+    return prototypes.square().sum(-1) - 2 * inputs @ prototypes.mT
+
+
+class Level(NamedTuple):
+    """Nodes of one level of the tree.
+
+    Args:
+        centres: ``(V^h, I)`` mean of the prototypes below each node, 0 where there are none.
+        norms: ``(V^h,)`` squared norms of the centres, infinite where there are no prototypes.
+    """
+
+    centres: Tensor
+    norms: Tensor
+
+
+def tree_height(num_prototypes: int, arity: int) -> int:
+    """Levels below the root: the least H with V^H >= L."""
+    height = 0
+    while arity**height < num_prototypes:
+        height += 1
+    return height
+
+
+def tree_levels(prototypes: Tensor, arity: int) -> list[Level]:
+    """The nodes below the root, level by level.
+
+    Leaf l is prototype l, and node i of a level has the children V i to V i + V - 1 of the next.
+    """
+    height = tree_height(len(prototypes), arity)
+    missing = arity**height - len(prototypes)
+    padded = torch.cat([prototypes, prototypes.new_zeros(missing, prototypes.shape[1])])
+    present = torch.cat([torch.ones_like(prototypes[:, 0]), prototypes.new_zeros(missing)])
+    levels = []
+    for depth in range(1, height + 1):
+        counts = present.unflatten(0, (arity**depth, -1)).sum(1)
+        centres = padded.unflatten(0, (arity**depth, -1)).sum(1) / counts.clamp(min=1).unsqueeze(1)
+        levels.append(Level(centres, torch.where(counts > 0, centres.square().sum(1), torch.inf)))
+    return levels
+
+
+def descend(inputs: Tensor, levels: list[Level], arity: int) -> Tensor:
+    """From the root to the nearest child's centre at each level: ``(B, I) -> (B,)``.
+
+    Compares V H centres instead of L. Equals ``nearest`` where cells of parents hold the cells of their children, as
+    those of a grid do; elsewhere it is another partition of the space.
+    """
+    node = torch.zeros(inputs.shape[:1], dtype=torch.long, device=inputs.device)
+    for level in levels:
+        children = arity * node.unsqueeze(1) + torch.arange(arity, device=inputs.device)  # (B, V)
+        products = (level.centres[children] @ inputs.unsqueeze(-1)).squeeze(-1)
+        closest = (level.norms[children] - 2 * products).argmin(-1, keepdim=True)
+        node = children.gather(1, closest).squeeze(1)
+    return node
+
+
+def tree_order(prototypes: Tensor, arity: int) -> Tensor:
+    """An order of the prototypes in which neighbours in the tree are neighbours in space: ``(L,)`` indices.
+
+    Cut into V parts along the coordinate that spreads the most, and again within each part.
+    """
+
+    def order(members: Tensor, height: int) -> Tensor:
+        if height == 0:
+            return members
+        points = prototypes[members]
+        axis = int((points.amax(0) - points.amin(0)).argmax())
+        parts = members[points[:, axis].argsort(stable=True)].split(arity ** (height - 1))
+        return torch.cat([order(part, height - 1) for part in parts])
+
+    return order(torch.arange(len(prototypes)), tree_height(len(prototypes), arity))
+
+
+def kmeans(inputs: Tensor, num_prototypes: int, seed: int = 0) -> Tensor:
+    """Centres of a k-means clustering: ``(B, I) -> (L, I)``.
+
+    Raises:
+        ValueError: there are fewer different examples than prototypes.
+    """
+    distinct = len(inputs.unique(dim=0))
+    if distinct < num_prototypes:
+        raise ValueError(
+            f"num_experts must be at most the number of different examples, {distinct}, got {num_prototypes}."
+        )
+    found = KMeans(num_prototypes, n_init=1, random_state=seed).fit(inputs.detach().cpu().double().numpy())
+    return torch.from_numpy(found.cluster_centers_).to(inputs)
