@@ -27,7 +27,9 @@ def examples(count: int = 40) -> Tensor:
 
 def matrix(tree: PrefixTreeLinear, bits: tuple[bool, ...]) -> Tensor:
     """W(b), node by node down the heap in which the children of i are 2 i + 1 and 2 i + 2."""
-    nodes = tree.nodes if tree.rank is None else torch.stack([a.mT @ b for a, b in zip(tree.left, tree.right)])
+    nodes = (
+        tree.nodes if tree.rank is None else torch.stack([a.mT @ b for a, b in zip(tree.left, tree.right, strict=True)])
+    )
     total, node = tree.weight, 0
     for bit in bits:
         node = 2 * node + 1 + int(bit)
@@ -68,7 +70,9 @@ def test_vmap_grad_and_compile_agree_with_the_plain_call(rank) -> None:
     for i, scale in enumerate((1.0, 0.5)):
         one = loss({k: scale * p.detach() for k, p in params.items()}, inputs)
         torch.testing.assert_close(many[i], one)
-    compiled = torch.compile(vmap(grad(loss), (0, None)), backend="aot_eager", fullgraph=True, dynamic=False)(chains, inputs)
+    compiled = torch.compile(vmap(grad(loss), (0, None)), backend="aot_eager", fullgraph=True, dynamic=False)(
+        chains, inputs
+    )
     torch.testing.assert_close({k: g[0] for k, g in compiled.items()}, gradients)
 
 
@@ -227,7 +231,10 @@ def test_sign_gates_read_the_pre_activations() -> None:
         (lambda: PrefixTreeMLP((5,), 3, ()), "hidden_sizes must hold at least one width"),
         (lambda: PrefixTreeMLP((5,), 3, mode="noisy"), "mode must be straight_through or soft in an inner network"),
         (lambda: prefix_gates.reinforce_loss(torch.ones(1), torch.ones(1)), "needs at least 2 examples, got 1"),
-        (lambda: layer(2)(examples() * float("nan")), r"gates must be finite to be routed, got \[nan, nan\] in example 0"),
+        (
+            lambda: layer(2)(examples() * float("nan")),
+            r"gates must be finite to be routed, got \[nan, nan\] in example 0",
+        ),
     ],
 )
 def test_bad_values_are_named(make_bad, message) -> None:

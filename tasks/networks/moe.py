@@ -6,13 +6,14 @@ in a group.
 
 from collections.abc import Sequence
 from math import prod, sqrt
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from tasks.networks import prototypes
 from tasks.networks.base import Network, check_sizes
-from tasks.networks.dispatch import Dispatch, dispatch, refuse_nonfinite
+from tasks.networks.dispatch import dispatch, refuse_nonfinite
 
 ACTIVATIONS = ("prelu", "relu")
 
@@ -127,28 +128,45 @@ class NearestPrototypeMoE(nn.Module):
         flat = inputs.reshape(-1, self.in_features)
         if self.training and self.temperature is not None:
             refuse_nonfinite("inputs", flat, self.prototypes)
-            everyone = self._experts(flat.expand(self.num_experts, *flat.shape))  # (L, B, O)
+            everyone = self.experts(flat.expand(self.num_experts, *flat.shape))  # (L, B, O)
             outputs = (self.assign(flat, self.temperature).unsqueeze(1) @ everyone.transpose(0, 1)).squeeze(1)
         else:
             groups = dispatch(self.route(flat), flat, *self.parameters())
-            outputs = groups.combine(self._experts(groups.pack(flat), groups))
+            outputs = groups.combine(self.experts.pick(groups.used)(groups.pack(flat)))
         return outputs.reshape(*inputs.shape[:-1], self.out_features)
 
-    def _experts(self, hidden: Tensor, groups: Dispatch | None = None) -> Tensor:
-        """Groups of inputs through the experts that they use, or through all: ``(A, C, I) -> (A, C, O)``."""
+    @property
+    def experts(self) -> "Experts":
+        """The parameters of all experts."""
+        return Experts(tuple(self.weights), tuple(self.biases), tuple(self.slopes))
 
-        def own(stack: Tensor) -> Tensor:
-            return stack if groups is None else stack[groups.used]
 
-        if self.depth == 0:
-            return own(self.biases[0]).unsqueeze(1) + 0 * hidden.sum(-1, keepdim=True)  # NaN stays NaN
+class Experts(NamedTuple):
+    """Parameters of A experts.
+
+    Args:
+        weights: ``(A, out, in)`` for each linear layer; none for constants.
+        biases: ``(A, out)`` for each.
+        slopes: ``(A, width)`` for each hidden layer; none for ReLU.
+    """
+
+    weights: tuple[Tensor, ...]
+    biases: tuple[Tensor, ...]
+    slopes: tuple[Tensor, ...]
+
+    def pick(self, used: Tensor) -> "Experts":
+        """Some of the experts, by index ``(A,)``."""
+        return Experts(*(tuple(stack[used] for stack in stacks) for stacks in self))
+
+    def __call__(self, hidden: Tensor) -> Tensor:
+        """A group of inputs through each expert: ``(A, C, I) -> (A, C, O)``."""
+        if not self.weights:
+            return self.biases[0].unsqueeze(1) + 0 * hidden.sum(-1, keepdim=True)  # NaN stays NaN
         for i, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
-            hidden = hidden @ own(weight).mT + own(bias).unsqueeze(1)
-            if i < self.depth - 1:
-                negative = hidden.clamp(max=0)
-                hidden = hidden.relu()
-                if self.activation == "prelu":
-                    hidden = hidden + own(self.slopes[i]).unsqueeze(1) * negative
+            if i:
+                slope = self.slopes[i - 1].unsqueeze(1) if self.slopes else 0.0
+                hidden = hidden.clamp(min=0) + slope * hidden.clamp(max=0)
+            hidden = hidden @ weight.mT + bias.unsqueeze(1)
         return hidden
 
 

@@ -38,7 +38,7 @@ def node_probabilities(probabilities: Tensor) -> Tensor:
 
 
 def log_probability(gates: Tensor, bits: Tensor) -> Tensor:
-    """log P(bits) for independent bits with P(1) = sigmoid(gate): ``(B, K), (B, K) -> (B,)``."""
+    """Logarithm of P(bits) for independent bits with P(1) = sigmoid(gate): ``(B, K), (B, K) -> (B,)``."""
     return -functional.softplus(torch.where(bits, -gates, gates)).sum(-1)
 
 

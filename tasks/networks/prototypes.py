@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 def nearest(inputs: Tensor, prototypes: Tensor) -> Tensor:
-    """Index of the nearest prototype, the lowest where several are: ``(B, I), (L, I) -> (B,)``."""
+    """Index of the nearest prototype, the lowest where several are, up to rounding: ``(B, I), (L, I) -> (B,)``."""
     return distances(inputs, prototypes).argmin(-1)
 
 
