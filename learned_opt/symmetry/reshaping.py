@@ -164,3 +164,10 @@ def index(call: Call) -> Results:
     start, count = (indexed[0] if together else 0), call.result.ndim - len(kept)
     made = [fresh(size, PICKED) for size in call.result.shape[start : start + count]]
     return [*kept[:start], *made, *kept[start:]]
+
+
+def index_select(call: Call) -> Results:
+    """``index`` along one dim."""
+    dim = call.arguments["dim"] % len(call.arguments["self"].axes)
+    indices = [None] * dim + [call.arguments["index"]]
+    return index(Call("index", {"self": call.arguments["self"], "indices": indices}, call.result))

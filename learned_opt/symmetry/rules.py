@@ -47,6 +47,7 @@ RULES: dict[str, Callable[[Call], Results]] = {
     "embedding": contractions.embedding,
     "expand": reshaping.expand,
     "index": reshaping.index,
+    "index_select": reshaping.index_select,
     "permute": reshaping.permute,
     "select": reshaping.select,
     "slice": reshaping.slice_,
@@ -59,7 +60,7 @@ RULES: dict[str, Callable[[Call], Results]] = {
 
 
 # what passes positions on an axis on, or takes them for positions; all others take them for numbers
-KEEP_POSITIONS = {"index", "clone", "alias", "detach", "contiguous", "lift_fresh_copy"}
+KEEP_POSITIONS = {"index", "index_select", "clone", "alias", "detach", "contiguous", "lift_fresh_copy"}
 
 # in place, but on the shape alone
 RESHAPES_IN_PLACE = {"transpose_", "t_", "squeeze_", "unsqueeze_"}

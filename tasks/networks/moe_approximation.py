@@ -5,7 +5,7 @@ Legend: n inputs, L experts, P parameters of an expert, m points.
 
 from collections.abc import Callable
 from itertools import accumulate
-from math import ceil, e, log2, sqrt
+from math import ceil, e, isclose, log2, sqrt
 from typing import NamedTuple
 
 import torch
@@ -60,8 +60,6 @@ def plan(eps: float, num_inputs: int, alpha: float = 1.0, r: float = 0.0, arity:
         raise ValueError(f"alpha must be in (0, 1], got {alpha}.")
     if not 0 <= r <= num_inputs / (2 * alpha):
         raise ValueError(f"r must be between 0 and n / (2 alpha) = {num_inputs / (2 * alpha):g}, got {r}.")
-    if arity < 2:
-        raise ValueError(f"arity must be at least 2, got {arity}.")
     experts, params = _round_up(eps ** -(num_inputs / alpha - 2 * r)), _round_up(eps**-r)
     return Plan(experts, params, experts * params, tree_height(experts, arity))
 
@@ -126,8 +124,12 @@ def fit_smooth(
 def fit_grid(
     function: Callable[[Tensor], Tensor], num_inputs: int, cells: int, depth: int, tree_arity: int | None = None
 ) -> NearestPrototypeMoE:
-    """Experts on a grid of cells^n equal cells: the function's value at the centre (depth 0), or its tangent (1)."""
+    """Experts on a grid of cells^n equal cells: the function's value at the centre (depth 0), or its tangent (1).
+
+    With a routing tree, cells is rounded up to a power of its arity: the cells nest, and the tree finds the nearest.
+    """
     check_sizes(num_inputs=num_inputs, cells=cells)
+    cells = cells if tree_arity is None else tree_arity ** tree_height(cells, tree_arity)
     if cells**num_inputs > MAX_EXPERTS:
         raise ValueError(f"{cells}^{num_inputs} experts are needed, at most {MAX_EXPERTS} are made: raise eps.")
     ticks = (torch.arange(cells) + 0.5) / cells
@@ -216,4 +218,4 @@ def _log_routings(m: int, num_experts: int, num_inputs: int) -> float:
 
 def _round_up(value: float) -> int:
     """The least integer not below a value, forgiving the last digits of a power."""
-    return ceil(value * (1 - 1e-12))
+    return round(value) if isclose(value, round(value), rel_tol=1e-9) else ceil(value)

@@ -175,13 +175,18 @@ class PrefixTreeLinear(nn.Module):
         """What the nodes on each example's path add: ``(B, I), (B, K) -> (B, O)``."""
         nodes = node_indices(bits)
         if self.rank is not None:
-            right, left = self.right[nodes].flatten(1, 2), self.left[nodes].flatten(1, 2)  # (B, K * R, I or O)
-            return ((right @ inputs.unsqueeze(-1)).mT @ left).squeeze(1)
+            right, left = (self._gather(factor, nodes) for factor in (self.right, self.left))  # (B, K * R, I or O)
+            return ((inputs.unsqueeze(1) @ right.mT) @ left).squeeze(1)  # as rows: several times faster than as columns
         outputs = inputs.new_zeros(len(inputs), self.out_features)
         for level in nodes.unbind(1):
             groups = dispatch(level, inputs, self.nodes)
             outputs = outputs + groups.combine(groups.pack(inputs) @ self.nodes[groups.used].mT)
         return outputs
+
+    def _gather(self, factor: Tensor, nodes: Tensor) -> Tensor:
+        """Factors of the nodes on each path: ``(N, R, n), (B, K) -> (B, K * R, n)``."""
+        rows = factor.index_select(0, nodes.flatten())  # copies whole rows, which plain indexing does not
+        return rows.view(len(nodes), -1, factor.shape[-1])
 
     def _all_nodes(self, inputs: Tensor, probabilities: Tensor) -> Tensor:
         """The soft form: ``(B, I), (B, K) -> (B, O)``."""

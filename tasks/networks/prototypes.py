@@ -33,7 +33,13 @@ class Level(NamedTuple):
 
 
 def tree_height(num_prototypes: int, arity: int) -> int:
-    """Levels below the root: the least H with V^H >= L."""
+    """Levels below the root: the least H with V^H >= L.
+
+    Raises:
+        ValueError: the arity is below 2.
+    """
+    if arity < 2:
+        raise ValueError(f"arity must be at least 2, got {arity}.")
     height = 0
     while arity**height < num_prototypes:
         height += 1
