@@ -110,10 +110,7 @@ class NearestPrototypeMoE(nn.Module):
             ValueError: an input is NaN or infinite.
         """
         refuse_nonfinite("inputs", inputs, self.prototypes)
-        if self.tree_arity is None:
-            return prototypes.nearest(inputs, self.prototypes)
-        levels = prototypes.tree_levels(self.prototypes, self.tree_arity)
-        return prototypes.descend(inputs, levels, self.tree_arity)
+        return prototypes.route(inputs, self.prototypes, self.tree_arity)
 
     def assign(self, inputs: Tensor, temperature: float) -> Tensor:
         """Weights of the experts, softmax(-distance^2 / temperature): ``(B, I) -> (B, L)``."""

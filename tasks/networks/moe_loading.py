@@ -1,11 +1,10 @@
 """Mixtures of experts on disk, of which only the experts in use are kept in memory.
 
-Legend: B examples, I inputs, O outputs, A experts in use.
+Legend: B examples, I inputs, O outputs.
 """
 
 import json
-from collections import OrderedDict
-from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +13,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from tasks.networks import prototypes
 from tasks.networks.base import check_sizes
-from tasks.networks.dispatch import dispatch, refuse_nonfinite
+from tasks.networks.dispatch import refuse_nonfinite
 from tasks.networks.moe import Experts, NearestPrototypeMoE
+from tasks.networks.prototypes import route
 
 SETTINGS = ("in_features", "out_features", "num_experts", "depth", "width", "activation", "tree_arity", "temperature")
 
@@ -35,7 +34,7 @@ def load_moe(path: str | Path, load: str = "all", max_active: int = 64) -> "Near
     Args:
         path: a file of ``save_moe``.
         load: ``all`` experts, as a module that can be trained, or only the ``active`` ones, for evaluation.
-        max_active: most experts in memory at a time, for ``active``.
+        max_active: most experts kept in memory, for ``active``.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -56,13 +55,12 @@ def load_moe(path: str | Path, load: str = "all", max_active: int = 64) -> "Near
 class ActiveExperts(nn.Module):
     """A mixture of which the prototypes are in memory and the experts on disk, read when an input needs them.
 
-    The file is mapped into memory for the length of a read. Experts that were used last are kept. Results are those of
-    the whole mixture in evaluation.
+    Those that were used last are kept. Results are those of the whole mixture in evaluation.
 
     Args:
         path: a file of ``save_moe``.
         tree_arity: of its routing tree.
-        max_active: most experts in memory at a time; a batch that needs more of them goes through in parts.
+        max_active: most experts kept in memory, besides the one at work.
 
     Raises:
         ValueError: max_active is not positive.
@@ -73,59 +71,41 @@ class ActiveExperts(nn.Module):
     def __init__(self, path: str | Path, tree_arity: int | None, max_active: int) -> None:
         super().__init__()
         check_sizes(max_active=max_active)
-        self.path, self.tree_arity, self.max_active = Path(path), tree_arity, max_active
+        self.path, self.tree_arity = Path(path), tree_arity
         with safe_open(path, framework="numpy") as file:
             self.register_buffer("prototypes", torch.from_numpy(file.get_tensor("prototypes")))
             self.names = sorted(set(file.keys()) - {"prototypes"}, key=lambda name: int(name.split(".")[1]))
-        self._held: OrderedDict[int, dict[str, Tensor]] = OrderedDict()
-
-    @property
-    def held(self) -> tuple[int, ...]:
-        """Experts in memory, the one used last at the end."""
-        return tuple(self._held)
+        self.expert = lru_cache(max_active)(self._read)
 
     @torch.no_grad()
     def forward(self, inputs: Tensor) -> Tensor:
-        """``(B, I) -> (B, O)``.
+        """``(B, I) -> (B, O)``, one expert in use after the other.
 
         Raises:
             ValueError: an input is NaN or infinite.
         """
         refuse_nonfinite("inputs", inputs)
-        if self.tree_arity is None:
-            choice = prototypes.nearest(inputs, self.prototypes)
-        else:
-            levels = prototypes.tree_levels(self.prototypes, self.tree_arity)
-            choice = prototypes.descend(inputs, levels, self.tree_arity)
-        parts, members = [], []
-        for wanted in choice.unique().split(self.max_active):
-            member = torch.isin(choice, wanted).nonzero().squeeze(1)
-            groups = dispatch(torch.searchsorted(wanted, choice[member]))
-            experts = self._fetch(wanted.tolist()).pick(groups.used)
-            parts.append(groups.combine(experts(groups.pack(inputs[member]))))
-            members.append(member)
-        return torch.cat(parts)[torch.cat(members).argsort()]
+        choice = route(inputs, self.prototypes, self.tree_arity)
+        used, counts = choice.unique(return_counts=True)
+        parts = choice.argsort().split(counts.tolist())
+        outputs = [
+            self.expert(i)(inputs[part].unsqueeze(0)).squeeze(0) for i, part in zip(used.tolist(), parts, strict=True)
+        ]
+        return torch.cat(outputs)[torch.cat(parts).argsort()]
 
-    def _fetch(self, wanted: Sequence[int]) -> Experts:
-        """Stack experts, reading those that are not held and dropping the ones used longest ago."""
-        missing = [expert for expert in wanted if expert not in self._held]
-        for expert in wanted:
-            if expert in self._held:
-                self._held.move_to_end(expert)
-        for _ in range(len(self._held) + len(missing) - self.max_active):
-            self._held.popitem(last=False)
-        if missing:
-            # numpy's reader maps the file read-only, torch's as writable, which counts against limits on memory
-            with safe_open(self.path, framework="numpy") as file:
-                slices = {name: file.get_slice(name) for name in self.names}
-                for expert in missing:
-                    self._held[expert] = {name: torch.from_numpy(rows[expert]) for name, rows in slices.items()}
+    def _read(self, expert: int) -> Experts:
+        """One expert's parameters.
 
-        def stack(kind: str) -> tuple[Tensor, ...]:
-            own = [name for name in self.names if name.startswith(kind)]
-            return tuple(torch.stack([self._held[expert][name] for expert in wanted]) for name in own)
+        The file is opened anew for each, since the system may map far more of it than is read, and by numpy's reader,
+        which maps it read-only: torch's maps it writable, which counts against limits on memory.
+        """
+        with safe_open(self.path, framework="numpy") as file:
+            own = {name: torch.from_numpy(file.get_slice(name)[expert : expert + 1]) for name in self.names}
 
-        return Experts(stack("weights."), stack("biases."), stack("slopes."))
+        def stacks(kind: str) -> tuple[Tensor, ...]:
+            return tuple(own[name] for name in self.names if name.startswith(kind))
+
+        return Experts(stacks("weights."), stacks("biases."), stacks("slopes."))
 
 
 def _settings(path: str | Path) -> dict[str, Any]:

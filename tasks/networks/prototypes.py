@@ -10,6 +10,13 @@ from sklearn.cluster import KMeans
 from torch import Tensor
 
 
+def route(inputs: Tensor, prototypes: Tensor, tree_arity: int | None) -> Tensor:
+    """``nearest``, or where the tree has an arity ``descend``: ``(B, I), (L, I) -> (B,)``."""
+    if tree_arity is None:
+        return nearest(inputs, prototypes)
+    return descend(inputs, tree_levels(prototypes, tree_arity), tree_arity)
+
+
 def nearest(inputs: Tensor, prototypes: Tensor) -> Tensor:
     """Index of the nearest prototype, the lowest where several are, up to rounding: ``(B, I), (L, I) -> (B,)``."""
     return distances(inputs, prototypes).argmin(-1)
