@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch._C._functorch import is_functorch_wrapped_tensor
 
 MAX_PADDING = 4  # places per example beyond which padding costs more than gathering
 
@@ -62,7 +63,7 @@ def dispatch(index: Tensor, *others: Tensor) -> Dispatch:
 
 def is_transformed(*tensors: Tensor) -> bool:
     """Whether values cannot be looked at: under ``torch.compile`` or a transform of ``torch.func``."""
-    return torch.compiler.is_compiling() or any(map(torch._C._functorch.is_functorch_wrapped_tensor, tensors))
+    return torch.compiler.is_compiling() or any(map(is_functorch_wrapped_tensor, tensors))
 
 
 def refuse_nonfinite(name: str, inputs: Tensor, *others: Tensor) -> None:

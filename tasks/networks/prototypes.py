@@ -113,5 +113,5 @@ def kmeans(inputs: Tensor, num_prototypes: int, seed: int = 0) -> Tensor:
         raise ValueError(
             f"num_experts must be at most the number of different examples, {distinct}, got {num_prototypes}."
         )
-    found = KMeans(num_prototypes, n_init=1, random_state=seed).fit(inputs.detach().cpu().double().numpy())
+    found = KMeans(num_prototypes, random_state=seed).fit(inputs.detach().cpu().double().numpy())
     return torch.from_numpy(found.cluster_centers_).to(inputs)
