@@ -23,8 +23,10 @@ def nearest(inputs: Tensor, prototypes: Tensor) -> Tensor:
 
 
 def distances(inputs: Tensor, prototypes: Tensor) -> Tensor:
-    """Squared distances less the squared norms of the inputs, which are the same for all: ``(B, L)``."""
-    return prototypes.square().sum(-1) - 2 * inputs @ prototypes.mT
+    """Squared distances, each row less a number of its own: ``(B, L)``."""
+    middle = prototypes.detach().mean(0)  # the smaller the numbers, the less is lost to rounding
+    centred = prototypes - middle
+    return centred.square().sum(-1) - 2 * (inputs - middle) @ centred.mT
 
 
 class Level(NamedTuple):
@@ -32,11 +34,11 @@ class Level(NamedTuple):
 
     Args:
         centres: ``(V^h, I)`` mean of the prototypes below each node, 0 where there are none.
-        norms: ``(V^h,)`` squared norms of the centres, infinite where there are no prototypes.
+        absent: ``(V^h,)`` infinite where there are none, else 0.
     """
 
     centres: Tensor
-    norms: Tensor
+    absent: Tensor
 
 
 def tree_height(num_prototypes: int, arity: int) -> int:
@@ -66,7 +68,7 @@ def tree_levels(prototypes: Tensor, arity: int) -> list[Level]:
     for depth in range(1, height + 1):
         counts = present.unflatten(0, (arity**depth, -1)).sum(1)
         centres = padded.unflatten(0, (arity**depth, -1)).sum(1) / counts.clamp(min=1).unsqueeze(1)
-        levels.append(Level(centres, torch.where(counts > 0, centres.square().sum(1), torch.inf)))
+        levels.append(Level(centres, torch.where(counts > 0, torch.zeros_like(counts), torch.inf)))
     return levels
 
 
@@ -79,8 +81,8 @@ def descend(inputs: Tensor, levels: list[Level], arity: int) -> Tensor:
     node = torch.zeros(inputs.shape[:1], dtype=torch.long, device=inputs.device)
     for level in levels:
         children = arity * node.unsqueeze(1) + torch.arange(arity, device=inputs.device)  # (B, V)
-        products = (level.centres[children] @ inputs.unsqueeze(-1)).squeeze(-1)
-        closest = (level.norms[children] - 2 * products).argmin(-1, keepdim=True)
+        squares = (inputs.unsqueeze(1) - level.centres[children]).square().sum(-1)
+        closest = (squares + level.absent[children]).argmin(-1, keepdim=True)
         node = children.gather(1, closest).squeeze(1)
     return node
 
