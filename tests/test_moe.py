@@ -170,11 +170,11 @@ def test_soft_assignment_becomes_hard_as_the_temperature_falls() -> None:
     torch.testing.assert_close(weights, (-squares / 0.7).softmax(1))
 
 
-def test_dispatch_gathers_where_padding_would_cost_more() -> None:
+def test_dispatch_splits_and_pads_groups_to_the_mean() -> None:
     even = torch.arange(64) % 8
     skewed = torch.cat([torch.zeros(32, dtype=torch.long), torch.arange(1, 33)])
     assert (dispatch(even).capacity, len(dispatch(even).used)) == (8, 8)
-    assert (dispatch(skewed).capacity, len(dispatch(skewed).used)) == (1, 64)
+    assert (dispatch(skewed).capacity, len(dispatch(skewed).used)) == (2, 32 // 2 + 32)
     for index in (even, skewed, torch.empty(0, dtype=torch.long)):
         groups, inputs = dispatch(index), torch.randn(len(index), 3)
         assert torch.equal(groups.combine(groups.pack(inputs)), inputs)

@@ -9,8 +9,6 @@ import torch
 from torch import Tensor
 from torch._C._functorch import is_functorch_wrapped_tensor
 
-MAX_PADDING = 4  # places per example beyond which padding costs more than gathering
-
 
 class Dispatch(NamedTuple):
     """A batch sorted into groups that use the same matrix: ``combine(pack(inputs) @ stack[used].mT)``.
@@ -40,9 +38,9 @@ class Dispatch(NamedTuple):
 def dispatch(index: Tensor, *others: Tensor) -> Dispatch:
     """Group the examples by the matrix that they use; the result of the batch does not depend on how.
 
-    A plain eager batch is grouped, so that each matrix in use is read once and multiplies all its examples. Where the
-    sizes of groups cannot be known (under ``torch.func`` transforms and ``torch.compile``), and where one group is so
-    much larger than the others that padding would cost more, each example is a group of its own.
+    A plain eager batch is grouped, so that a matrix is read once and multiplies many examples. Groups have one size, the
+    mean number of examples for each matrix in use: smaller ones are padded, larger ones split. Where numbers of examples
+    cannot be known (under ``torch.func`` transforms and ``torch.compile``), each example is a group of its own.
 
     Args:
         index: ``(B,)`` integers in ``[0, G)``.
@@ -50,15 +48,14 @@ def dispatch(index: Tensor, *others: Tensor) -> Dispatch:
     """
     if is_transformed(index, *others):
         return Dispatch(index)
-    used, group, counts = torch.unique(index, return_inverse=True, return_counts=True)
-    capacity = int(counts.max()) if len(counts) else 1
-    if len(used) * capacity > MAX_PADDING * len(index):
-        return Dispatch(index)
-    order = group.argsort(stable=True)
-    first = counts.cumsum(0) - counts
+    used, member, counts = torch.unique(index, return_inverse=True, return_counts=True)
+    capacity = -(-len(index) // max(1, len(used)))  # the mean, so that splitting and padding at most double the batch
+    groups = (counts + capacity - 1).div(max(1, capacity), rounding_mode="floor")
+    order = member.argsort()
     rank = torch.empty_like(order)
-    rank[order] = torch.arange(len(index), device=index.device) - first[group[order]]
-    return Dispatch(used, group * capacity + rank, capacity)
+    rank[order] = torch.arange(len(index), device=index.device) - (counts.cumsum(0) - counts)[member[order]]
+    places = (groups.cumsum(0) - groups)[member] * capacity + rank
+    return Dispatch(used.repeat_interleave(groups), places, capacity)
 
 
 def is_transformed(*tensors: Tensor) -> bool:
