@@ -38,9 +38,9 @@ class Dispatch(NamedTuple):
 def dispatch(index: Tensor, *others: Tensor) -> Dispatch:
     """Group the examples by the matrix that they use; the result of the batch does not depend on how.
 
-    A plain eager batch is grouped, so that a matrix is read once and multiplies many examples. Groups have one size, the
-    mean number of examples for each matrix in use: smaller ones are padded, larger ones split. Where numbers of examples
-    cannot be known (under ``torch.func`` transforms and ``torch.compile``), each example is a group of its own.
+    A plain eager batch is grouped, so that a matrix is read once and multiplies many examples. Groups have one size,
+    the mean number of examples for each matrix in use: smaller ones are padded, larger ones split. Where numbers of
+    examples cannot be known (under ``torch.func`` transforms and ``torch.compile``), each example is its own group.
 
     Args:
         index: ``(B,)`` integers in ``[0, G)``.
@@ -49,8 +49,9 @@ def dispatch(index: Tensor, *others: Tensor) -> Dispatch:
     if is_transformed(index, *others):
         return Dispatch(index)
     used, member, counts = torch.unique(index, return_inverse=True, return_counts=True)
-    capacity = -(-len(index) // max(1, len(used)))  # the mean, so that splitting and padding at most double the batch
-    groups = (counts + capacity - 1).div(max(1, capacity), rounding_mode="floor")
+    # with the mean as the size of a group, splitting and padding add at most one place per example and per matrix
+    capacity = max(1, -(-len(index) // max(1, len(used))))
+    groups = (counts + capacity - 1).div(capacity, rounding_mode="floor")
     order = member.argsort()
     rank = torch.empty_like(order)
     rank[order] = torch.arange(len(index), device=index.device) - (counts.cumsum(0) - counts)[member[order]]
