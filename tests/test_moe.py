@@ -205,7 +205,7 @@ def test_active_experts_equal_the_whole_mixture(tmp_path, options) -> None:
         (lambda: NearestPrototypeMoE(5, 2, 3, activation="tanh"), "activation must be one of prelu, relu, got 'tanh'"),
         (lambda: NearestPrototypeMoE(5, 2, 3, tree_arity=1), "tree_arity must be at least 2, got 1"),
         (lambda: NearestPrototypeMoE(5, 2, 3, temperature=0.0), "temperature must be positive, got 0.0"),
-        (lambda: mixture()(examples() / 0), r"inputs must be finite to be routed, got \[.*inf.*\] in example 0"),
+        (lambda: mixture()(examples() / 0), "inputs must be finite to be routed, got -?inf in entry 0 of example 0"),
         (lambda: mixture(temperature=1.0)(examples() * torch.nan), "inputs must be finite to be routed, got .*nan"),
         (lambda: mixture().init_prototypes(examples(4)), "at most the number of different examples, 4, got 7"),
         (lambda: load_moe("x", load="some"), "load must be 'all' or 'active', got 'some'"),

@@ -75,6 +75,8 @@ def refuse_nonfinite(name: str, inputs: Tensor, *others: Tensor) -> None:
     Raises:
         ValueError: an entry is NaN or infinite.
     """
-    if not is_transformed(inputs, *others) and not (finite := inputs.isfinite().all(-1)).all():
-        example = int((~finite).nonzero()[0])
-        raise ValueError(f"{name} must be finite to be routed, got {inputs[example].tolist()} in example {example}.")
+    if is_transformed(inputs, *others) or (finite := inputs.isfinite()).all():
+        return
+    example, entry = (~finite).nonzero()[0].tolist()
+    value = inputs[example, entry].item()
+    raise ValueError(f"{name} must be finite to be routed, got {value} in entry {entry} of example {example}.")
