@@ -136,8 +136,7 @@ def refused(monkeypatch, capsys, tmp_path, main, *arguments: str) -> str:
         (["+task=nope"], "unknown task 'nope'; choose one of: arithmetic, cnn, mlp, rnn, transformer."),
         (
             ["+task=mlp", "network=mpl"],
-            "unknown network 'mpl'; choose one of: cnn, gru, lstm, mlp, resnet, rnn, seq2seq, transformer. "
-            "Did you mean 'mlp'?",
+            f"unknown network 'mpl'; choose one of: {', '.join(cli.options('network'))}. Did you mean 'mlp'?",
         ),
         (["+task=mlp", "estimator.sgima=0.1"], "unknown key 'estimator.sgima'. Did you mean 'sigma'?"),
         (["+task=mlp", "horizn=3"], "unknown key 'horizn'. Did you mean 'horizon'?"),
@@ -151,6 +150,8 @@ def refused(monkeypatch, capsys, tmp_path, main, *arguments: str) -> str:
         (["+task=mlp", "device=tpu"], "device must be auto, cpu or cuda, got 'tpu'."),
         (["+task=mlp", "+network.widht=3"], "widht"),
         (["+task=mlp", "network.hidden_sizes=[0]"], "hidden_sizes[0] must be at least 1, got 0."),
+        (["+task=mlp", "network=moe_mlp", "network.num_experts=0"], "num_experts must be at least 1, got 0."),
+        (["+task=mlp", "network=prefix_tree_mlp", "network.depth=-1"], "depth must not be negative, got -1."),
         (["+task=mlp", "data=fashion_mnist", "data.root=."], "data.root: no parquet files in fashion_mnist or ."),
         (["+task=mlp", "network._target_=tests.test_cli.WrongAxes"], "axis 0 of 'layers.0.bias' is named 'hidden0'"),
         (
