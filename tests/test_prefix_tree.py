@@ -115,6 +115,26 @@ def test_straight_through_gradient_is_the_soft_slope_at_the_hard_bits(depth, ran
     torch.testing.assert_close(tree.gate_weight.grad, expected.mT @ inputs, rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.parametrize(("depth", "rank"), [(2, None), (3, 2)])
+def test_gradient_of_the_gates_can_be_differentiated(depth, rank) -> None:
+    """Backpropagation through training needs its slope in the nodes: against a central difference."""
+    tree, inputs = layer(depth, rank), examples()
+    params = {k: p.detach() for k, p in tree.named_parameters()}
+    key = "nodes" if rank is None else "left"
+
+    def gate_gradient(nodes: Tensor) -> Tensor:
+        def loss(bias: Tensor) -> Tensor:
+            return functional_call(tree, {**params, key: nodes, "gate_bias": bias}, (inputs,)).square().mean()
+
+        return grad(loss)(params["gate_bias"]).sum()
+
+    direction, step = torch.randn_like(params[key]), 1e-5
+    difference = gate_gradient(params[key] + step * direction) - gate_gradient(params[key] - step * direction)
+    slope = (grad(gate_gradient)(params[key]) * direction).sum()
+    torch.testing.assert_close(slope, difference / (2 * step), rtol=1e-6, atol=1e-8)
+    assert slope.abs() > 1e-3
+
+
 def test_reinforce_gradient_is_unbiased() -> None:
     """Mean over draws against the gradient of the expected loss, enumerated; four standard errors."""
     tree, inputs = layer(2, seed=3), examples(4)
