@@ -1,22 +1,19 @@
 """From a composed config to objects; the only place that instantiates."""
 
-import platform
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from functools import cache
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import lightning
 import torch
+from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from learned_opt import tree
-from learned_opt.cli import PACKAGE, RunError, UsageError
+from learned_opt.cli import RunError, UsageError
 from learned_opt.evaluation.compare import Benchmark
 from learned_opt.memory import keep_freed_memory
 from learned_opt.meta.callbacks import (
@@ -28,12 +25,13 @@ from learned_opt.meta.callbacks import (
     Validation,
 )
 from learned_opt.meta.estimators.base import GradientEstimator
+from learned_opt.meta.estimators.mixed import MixedEstimator
 from learned_opt.meta.replay import Recorder
 from learned_opt.meta.trainer import MetaTrainer, load_checkpoint, quiet_lightning
 from learned_opt.meta.unroll import Unroll
+from learned_opt.mixture import task_configs
 from learned_opt.optimizers.base import MetaOptimizer
-from learned_opt.prediction.fit import Settings
-from learned_opt.prediction.populate import Recipe
+from learned_opt.provenance import provenance
 from learned_opt.symmetry.check import check_function
 from learned_opt.symmetry.infer import infer_from_function
 from learned_opt.symmetry.spec import PermutationSpec
@@ -43,11 +41,12 @@ from tasks.base import TaskFamily
 
 @dataclass(frozen=True)
 class Problem:
-    """A task and the meta-optimizer that is built for it."""
+    """A task and the meta-optimizer on its weight space."""
 
-    family: TaskFamily
+    cfg: DictConfig  # of this task alone
     optimizer: MetaOptimizer
-    unroll: Unroll
+    unroll: Unroll  # of what is trained on, augmented where the config says so
+    heldout: Unroll  # of the task as it is: for validation and comparison
     benchmark: Benchmark
     num_params: int  # of the inner network
     optimizer_name: str
@@ -69,27 +68,69 @@ def usage_errors() -> Iterator[None]:
         raise UsageError(f"a value has the wrong type or a key is unknown: {error}.") from error
 
 
-def build_problem(cfg: DictConfig, meta_optimizer: DictConfig, optimizer_name: str) -> Problem:
-    """Build the task family, the meta-optimizer on its spec, and the inner loop.
+def build_problems(cfg: DictConfig, meta_optimizer: DictConfig, optimizer_name: str) -> dict[str, Problem]:
+    """Build the families of all tasks, one meta-optimizer for each spec over the same theta, and the inner loops.
 
     Args:
-        cfg: the composed config.
+        cfg: the composed config, of one task or of a mix.
         meta_optimizer: the config node of the meta-optimizer: the composed one, or a checkpoint's.
         optimizer_name: its name in tables.
 
+    Returns:
+        dict[str, Problem]: by the name of the task.
+
     Raises:
-        UsageError: a value is out of its range, data are missing, or the spec does not fit the network.
+        UsageError: a value is out of its range, data are missing, a spec does not fit its network, or theta cannot
+            move between the weight spaces of a mix.
     """
     keep_freed_memory()
-    with usage_errors():
-        device = resolve_device(cfg.device)
-        family: TaskFamily = instantiate(cfg.task)
-        params, spec = symmetry_of(family)
-        torch.manual_seed(cfg.seed)
-        optimizer: MetaOptimizer = instantiate(meta_optimizer)(spec).to(device)
-        unroll = Unroll(family, optimizer, cfg.compile, device, cfg.precision)
-        benchmark: Benchmark = instantiate(cfg.benchmark)
-    return Problem(family, optimizer, unroll, benchmark, tree.num_elements(params), optimizer_name)
+    problems: dict[str, Problem] = {}
+    for entry, own in _task_configs(cfg).items():
+        with usage_errors():
+            device = resolve_device(own.device)
+            family: TaskFamily = instantiate(own.task)
+            name = entry or family.name
+            params, spec = symmetry_of(family)
+            if problems:
+                optimizer = _rebound(problems, spec, name)
+            else:
+                torch.manual_seed(own.seed)
+                optimizer = instantiate(meta_optimizer)(spec).to(device)
+            heldout = unroll = Unroll(family, optimizer, own.compile, device, own.precision)
+            if "augment" in own:
+                unroll = Unroll(instantiate(own.augment)(family), optimizer, own.compile, device, own.precision)
+            benchmark: Benchmark = instantiate(own.benchmark)
+        size = tree.num_elements(params)
+        problems[name] = Problem(own, optimizer, unroll, heldout, benchmark, size, optimizer_name)
+    return problems
+
+
+def _task_configs(cfg: DictConfig) -> dict[str | None, DictConfig]:
+    if "mix" not in cfg:  # a replay has no Hydra
+        return task_configs(cfg, [], [])
+    composed = HydraConfig.get()
+    return task_configs(cfg, composed.overrides.task, list(composed.runtime.choices))
+
+
+def _rebound(problems: dict[str, Problem], spec: PermutationSpec, name: str) -> MetaOptimizer:
+    first = next(iter(problems))
+    try:
+        return problems[first].optimizer.rebind(spec)
+    except ValueError as error:
+        kind = problems[first].optimizer_name
+        raise ValueError(f"meta_optimizer {kind} cannot go from task {first} to task {name}: {error}") from error
+
+
+def build_problem(cfg: DictConfig, meta_optimizer: DictConfig, optimizer_name: str) -> Problem:
+    """``build_problems`` for what takes a single task.
+
+    Raises:
+        UsageError: the same, or there is a mix.
+    """
+    if "mix" in cfg:
+        raise UsageError(f"this command takes one task, got a mix of {', '.join(cfg.mix)}.")
+    (problem,) = build_problems(cfg, meta_optimizer, optimizer_name).values()
+    return problem
 
 
 def symmetry_of(family: TaskFamily) -> tuple[Tree, PermutationSpec]:
@@ -115,39 +156,16 @@ def symmetry_of(family: TaskFamily) -> tuple[Tree, PermutationSpec]:
     return params, spec
 
 
-def build_zoo(cfg: DictConfig) -> tuple[Recipe, Callable[[int], Unroll], dict[str, Any]]:
-    """What a zoo is made of.
-
-    Returns:
-        tuple: the recipe, the inner loop for each batch size, and the settings that ``zoo.json`` holds.
-
-    Raises:
-        ValueError: a value is out of its range.
-    """
-    keep_freed_memory()
-    device, recipe = resolve_device(cfg.device), instantiate(cfg.recipe)
-    family: TaskFamily = instantiate(cfg.task)
-    _, spec = symmetry_of(family)
-    optimizer = instantiate(cfg.optimizer)
-
-    @cache
-    def unroll_of(batch_size: int) -> Unroll:
-        own = instantiate(cfg.task, batch_size=batch_size)
-        return Unroll(own, optimizer(spec).to(device), cfg.compile, device)
-
-    task = {key: value for key, value in family.describe().items() if key != "batch_size"}
-    return recipe, unroll_of, {"task": task, "recipe": asdict(recipe), "spec": spec.as_dict()}
-
-
-def build_predictors(cfg: DictConfig) -> tuple[dict[str, Callable[[PermutationSpec], torch.nn.Module]], Settings]:
-    """Constructors of the predictors by name, and how they are trained."""
-    keep_freed_memory()
-    return dict(instantiate(cfg.predictors)), instantiate(cfg.fit)
-
-
 def build_estimator(cfg: DictConfig, estimator: DictConfig, unroll: Unroll) -> GradientEstimator:
     """A meta-gradient estimator on the truncation of a config."""
     return instantiate(estimator)(unroll=unroll, truncation=instantiate(cfg.truncation))
+
+
+def _mixed(estimators: dict[str, GradientEstimator], problems: dict[str, Problem]) -> GradientEstimator:
+    """The estimator of a run; that of a single task is itself."""
+    if len(estimators) == 1:
+        return next(iter(estimators.values()))
+    return MixedEstimator(estimators, {name: problem.cfg.weight for name, problem in problems.items()})
 
 
 @dataclass(frozen=True)
@@ -156,7 +174,7 @@ class Training:
 
     module: MetaTrainer
     trainer: lightning.Trainer
-    estimator: GradientEstimator
+    estimators: dict[str, GradientEstimator]  # by task
     stop: StopOnInterrupt
     diverged: StopWhenNothingIsFinite
     ckpt: Path | None
@@ -177,31 +195,35 @@ class Training:
         return not self.stop.interrupted
 
 
-def build_training(cfg: DictConfig, problem: Problem, folder: Path) -> Training:
+def build_training(cfg: DictConfig, problems: dict[str, Problem], folder: Path) -> Training:
     """Build estimator, module, callbacks, loggers and the Lightning trainer.
 
     Args:
         cfg: the composed config.
-        problem: from ``build_problem``.
+        problems: from ``build_problems``.
         folder: run folder.
 
     Raises:
         UsageError: a value is out of its range, or ``ckpt`` does not fit.
     """
     quiet_lightning()
-    unroll, chains = problem.unroll, problem.benchmark.num_chains
+    optimizer, device = next((problem.optimizer, problem.unroll.device) for problem in problems.values())
     with usage_errors():
-        estimator = build_estimator(cfg, cfg.estimator, unroll)
+        estimators = {name: build_estimator(p.cfg, p.cfg.estimator, p.unroll) for name, p in problems.items()}
+        estimator = _mixed(estimators, problems)
         outer = instantiate(cfg.outer_optimizer)
-        plain: Any = OmegaConf.to_container(cfg, resolve=True)
-        recorder = Recorder(folder / "replay", estimator, plain, cfg.callbacks.max_replays)
+        settings: dict[str, Any] = {n: OmegaConf.to_container(p.cfg, resolve=True) for n, p in problems.items()}
+        recorders = {
+            key: Recorder(folder / "replay" / key, own, settings[name], cfg.callbacks.max_replays)
+            for key, (name, own) in zip(_labels(problems), estimators.items(), strict=True)
+        }
         module = MetaTrainer(
-            problem.optimizer, estimator, outer.optimizer, outer.schedule, cfg.seed, cfg.trainer.max_steps, recorder
+            optimizer, estimator, outer.optimizer, outer.schedule, cfg.seed, cfg.trainer.max_steps, recorders
         )
         stop, diverged = StopOnInterrupt(), StopWhenNothingIsFinite(cfg.callbacks.stop_after_nonfinite)
         callbacks = [
             Throughput(estimator.num_inner_steps),  # first, so that it times none of the others
-            Validation(unroll, cfg.horizon, chains, cfg.callbacks.validate_every),
+            *_validations(problems),
             LastCheckpoint(folder / "checkpoints" / "last.ckpt", cfg.callbacks.checkpoint_every),
             stop,
             diverged,
@@ -209,22 +231,42 @@ def build_training(cfg: DictConfig, problem: Problem, folder: Path) -> Training:
         ]
         loggers = [instantiate(node, save_dir=str(folder)) for node in cfg.logger.values()]
         trainer = instantiate(
-            cfg.trainer, accelerator=unroll.device.type.replace("cuda", "gpu"), callbacks=callbacks, logger=loggers
+            cfg.trainer, accelerator=device.type.replace("cuda", "gpu"), callbacks=callbacks, logger=loggers
         )
         for logger in loggers:
-            logger.log_hyperparams(plain)
-        ckpt = load_checkpoint(cfg.ckpt, problem.optimizer) if cfg.ckpt else None
-    return Training(module, trainer, estimator, stop, diverged, ckpt)
+            logger.log_hyperparams(settings if "mix" in cfg else next(iter(settings.values())))
+        ckpt = load_checkpoint(cfg.ckpt, optimizer, estimator) if cfg.ckpt else None
+    return Training(module, trainer, estimators, stop, diverged, ckpt)
 
 
-def metadata(cfg: DictConfig, problem: Problem) -> dict[str, Any]:
+def _validations(problems: dict[str, Problem]) -> list[Validation]:
+    """One for each task; the figures of a mix end with the task's name."""
+    return [
+        Validation(
+            problem.heldout,
+            problem.cfg.horizon,
+            problem.benchmark.num_chains,
+            problem.cfg.callbacks.validate_every,
+            f"/{label}" if label else "",
+        )
+        for label, problem in zip(_labels(problems), problems.values(), strict=True)
+    ]
+
+
+def _labels(problems: dict[str, Problem]) -> list[str]:
+    """What tells the tasks of a run apart: their names; one alone needs none."""
+    return list(problems) if len(problems) > 1 else [""]
+
+
+def metadata(cfg: DictConfig, problems: dict[str, Problem]) -> dict[str, Any]:
     """What ``theta.json`` says beside the evaluation: how to rebuild the optimizer and where it comes from."""
+    any_problem = next(iter(problems.values()))
     return {
-        "optimizer_name": problem.optimizer_name,
+        "optimizer_name": any_problem.optimizer_name,
         "meta_optimizer": OmegaConf.to_container(cfg.meta_optimizer, resolve=True),
-        "spec": problem.optimizer.spec.as_dict(),
-        "task": problem.family.describe(),
-        "provenance": provenance(cfg, problem),
+        "specs": {name: problem.optimizer.spec.as_dict() for name, problem in problems.items()},
+        "tasks": {name: problem.unroll.family.describe() for name, problem in problems.items()},
+        "provenance": provenance(cfg.seed, any_problem.unroll.device),
     }
 
 
@@ -239,32 +281,3 @@ def resolve_device(name: str) -> str:
     if name == "cuda" and not torch.cuda.is_available():
         raise ValueError("device is cuda, but torch finds no CUDA device here.")
     return ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
-
-
-def provenance(cfg: DictConfig, problem: Problem) -> dict[str, str]:
-    """What a reader needs to run the same thing again."""
-    return {
-        "command": " ".join(["python -m", *command_words()]),
-        "seed": str(cfg.seed),
-        "git": git_revision(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "lightning": lightning.__version__,
-        "machine": f"{platform.system()} {platform.machine()}, {torch.get_num_threads()} threads",
-        "device": str(problem.unroll.device),
-    }
-
-
-def command_words() -> list[str]:
-    """Module and arguments of this process, without the path of the machine."""
-    module = getattr(sys.modules["__main__"], "__spec__", None)
-    return [(module.name if module else Path(sys.argv[0]).name).removesuffix(".__main__"), *sys.argv[1:]]
-
-
-def git_revision() -> str:
-    """Commit of the checkout, marked when files differ from it; ``unknown`` outside of one."""
-    command = ["git", "-C", str(PACKAGE.parent), "describe", "--always", "--dirty", "--abbrev=12"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"

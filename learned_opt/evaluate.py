@@ -1,6 +1,7 @@
 """Evaluate a trained theta. ``python -m learned_opt.evaluate +task=mlp checkpoint=runs/.../theta.safetensors``."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +25,17 @@ def run(cfg: DictConfig) -> float:
     with build.usage_errors():
         metadata = load_metadata(checkpoint)
     meta_optimizer: Any = OmegaConf.create(metadata["meta_optimizer"])
-    problem = build.build_problem(cfg, meta_optimizer, metadata["optimizer_name"])
+    problems = build.build_problems(cfg, meta_optimizer, metadata["optimizer_name"])
     with build.usage_errors():
-        load_theta(checkpoint, problem.optimizer)
+        for problem in problems.values():
+            load_theta(checkpoint, problem.optimizer)
+    # nothing is trained here, so an augmentation is part of the question
+    problems = {name: replace(problem, heldout=problem.unroll) for name, problem in problems.items()}
     folder = Path(os.path.relpath(HydraConfig.get().runtime.output_dir))
     cfg.meta_optimizer = meta_optimizer
-    origin = {"trained_by": metadata["provenance"], "trained_on": metadata["task"]}
+    origin = {"trained_by": metadata["provenance"], "trained_on": metadata["tasks"]}
     return screens.evaluate_and_report(
-        problem, cfg.compile, {**build.metadata(cfg, problem), **origin}, folder, Console()
+        problems, cfg.compile, {**build.metadata(cfg, problems), **origin}, folder, Console()
     )
 
 

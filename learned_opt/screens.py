@@ -2,12 +2,14 @@
 
 import shlex
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+from learned_opt import tree
 from learned_opt.build import Problem
 from learned_opt.deploy.weights import save_theta
 from learned_opt.evaluation import tables
@@ -16,24 +18,37 @@ from learned_opt.evaluation.report import write_report
 from learned_opt.meta.estimators.base import GradientEstimator
 
 
-def first_screen(problem: Problem, estimator_name: str, estimator: GradientEstimator, folder: Path) -> Table:
+def first_screen(
+    problems: dict[str, Problem], estimator_name: str, estimators: dict[str, GradientEstimator], folder: Path
+) -> Table:
     """What is about to run."""
-    task, benchmark = problem.family.describe(), problem.benchmark
-    shown = {k: v for k, v in task.items() if k not in ("task", "fingerprint", "num_train", "num_test")}
+    rows = [row for name in problems for row in _of_task(name, problems[name], estimator_name, estimators[name])]
+    problem = next(iter(problems.values()))
+    rows += [
+        ("meta-optimizer", f"{problem.optimizer_name}, theta has {problem.num_theta:,} parameters"),
+        ("device", str(problem.unroll.device)),
+        ("run folder", str(folder)),
+    ]
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def _of_task(name: str, problem: Problem, estimator_name: str, estimator: GradientEstimator) -> list[tuple[str, str]]:
+    task, hidden = problem.unroll.family.describe(), ("task", "fingerprint", "num_train", "num_test")
+    shown = ", ".join(f"{key} {value}" for key, value in task.items() if key not in hidden)
     sizes = (
-        f"{estimator.num_tasks} tasks, unroll {estimator.unroll_length}, horizon {benchmark.horizon}, "
+        f"{estimator.num_tasks} tasks, unroll {estimator.unroll_length}, horizon {problem.benchmark.horizon}, "
         f"{estimator.num_inner_steps:,} inner steps per estimate"
     )
-    return _facts(
-        {
-            "task": f"{task['task']} ({', '.join(f'{k} {v}' for k, v in shown.items())})",
-            "inner network": f"{problem.num_params:,} parameters",
-            "meta-optimizer": f"{problem.optimizer_name}, theta has {problem.num_theta:,} parameters",
-            "estimator": f"{estimator_name}, {sizes}",
-            "device": str(problem.unroll.device),
-            "run folder": str(folder),
-        }
-    )
+    return [
+        ("task", f"{name} ({shown})"),
+        ("inner network", f"{problem.num_params:,} parameters"),
+        ("estimator", f"{estimator_name}, {sizes}"),
+    ]
 
 
 def interrupted(overrides: Sequence[str], folder: Path) -> str:
@@ -47,39 +62,40 @@ def interrupted(overrides: Sequence[str], folder: Path) -> str:
 
 
 def evaluate_and_report(
-    problem: Problem, compile: bool, metadata: dict[str, Any], folder: Path, console: Console
+    problems: dict[str, Problem], compile: bool, metadata: dict[str, Any], folder: Path, console: Console
 ) -> float:
-    """Compare with tuned baselines, write the files of the run folder, print the table.
+    """Compare with tuned baselines on every task, write the files of the run folder, print a table for each.
 
     Args:
-        problem: the task with the optimizer, trained.
+        problems: the tasks with the optimizer, trained.
         compile: compile the baselines too.
         metadata: written to ``theta.json`` together with the summary of the comparison.
         folder: run folder.
         console: where to print.
 
     Returns:
-        float: mean held-out loss of the learned optimizer.
+        float: mean held-out loss of the learned optimizer, averaged over the tasks.
     """
-    name = problem.optimizer_name
-    entries, warnings = compare(problem.unroll, name, problem.benchmark, compile, console.print)
-    facts = {**metadata["provenance"], "theta": f"{problem.num_theta:,} parameters"}
-    rows = write_report(folder, metadata["task"], entries, name, facts, warnings)
-    summaries = tables.summarise(rows)
-    evaluation = [dict(zip(tables.HEADINGS, tables.cells(summary), strict=True)) for summary in summaries]
-    save_theta(folder, dict(problem.optimizer.named_parameters()), {**metadata, "evaluation": evaluation})
-    title = f"{metadata['task']['task']}: {problem.benchmark.num_seeds} held-out seeds, mean ± half of the 95% interval"
-    console.print(tables.terminal_table(summaries, title))
-    for sentence in [*tables.verdicts(rows, name), *warnings]:
-        console.print(sentence, highlight=False)
+    name, optimizer = next((_label(problem), problem.optimizer) for problem in problems.values())
+    comparisons = {}
+    for task, problem in problems.items():
+        say = partial(console.print, f"{task}:", highlight=False)
+        comparisons[task] = compare(problem.heldout, name, problem.benchmark, compile, say)
+    facts = {**metadata["provenance"], "theta": f"{tree.num_elements(dict(optimizer.named_parameters())):,} parameters"}
+    rows = write_report(folder, metadata["tasks"], comparisons, name, facts)
+    summaries = {task: tables.summarise(own) for task, own in rows.items()}
+    evaluation = {task: list(map(tables.as_text, own)) for task, own in summaries.items()}
+    save_theta(folder, dict(optimizer.named_parameters()), {**metadata, "evaluation": evaluation})
+    for task, own in summaries.items():
+        title = f"{task}: {problems[task].benchmark.num_seeds} held-out seeds, mean ± half of the 95% interval"
+        console.print(tables.terminal_table(own, title))
+        for sentence in [*tables.verdicts(rows[task], name), *comparisons[task].warnings]:
+            console.print(sentence, highlight=False)
     console.print(f"written to {folder}: report.md, curves.png, evaluation.json, theta.safetensors", highlight=False)
-    return summaries[0]["mean_loss"].mean
+    return sum(own[0]["mean_loss"].mean for own in summaries.values()) / len(summaries)
 
 
-def _facts(facts: dict[str, str]) -> Table:
-    table = Table.grid(padding=(0, 2))
-    table.add_column(style="bold")
-    table.add_column(overflow="fold")
-    for name, value in facts.items():
-        table.add_row(name, value)
-    return table
+def _label(problem: Problem) -> str:
+    """The learned optimizer's name in tables, also where a baseline has the same."""
+    name = problem.optimizer_name
+    return f"{name}-learned" if name in problem.benchmark.baselines else name

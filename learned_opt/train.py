@@ -22,17 +22,17 @@ def run(cfg: DictConfig) -> float:
 
     folder, console = Path(os.path.relpath(HydraConfig.get().runtime.output_dir)), Console()
     choices = HydraConfig.get().runtime.choices
-    problem = build.build_problem(cfg, cfg.meta_optimizer, choices["meta_optimizer"])
-    fit = build.build_training(cfg, problem, folder)
-    console.print(screens.first_screen(problem, choices["estimator"], fit.estimator, folder))
+    problems = build.build_problems(cfg, cfg.meta_optimizer, choices["meta_optimizer"])
+    fit = build.build_training(cfg, problems, folder)
+    console.print(screens.first_screen(problems, choices["estimator"], fit.estimators, folder))
     finished = fit.run()
-    metadata = build.metadata(cfg, problem)
-    save_theta(folder, dict(problem.optimizer.named_parameters()), metadata)
+    metadata = build.metadata(cfg, problems)
+    save_theta(folder, fit.module.theta, metadata)
     if not finished:
         overrides = HydraConfig.get().overrides.task
         console.print(screens.interrupted(overrides, folder), soft_wrap=True, highlight=False)
         sys.exit(130)
-    return screens.evaluate_and_report(problem, cfg.compile, metadata, folder, console)
+    return screens.evaluate_and_report(problems, cfg.compile, metadata, folder, console)
 
 
 def main() -> None:

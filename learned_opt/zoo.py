@@ -26,11 +26,11 @@ def run(cfg: DictConfig) -> None:
 
 
 def _build(cfg: DictConfig, folder: Path, console: Any) -> None:
-    from learned_opt import build
+    from learned_opt import build_zoo
     from learned_opt.prediction.populate import populate
     from learned_opt.prediction.zoo import read_zoo, settle
 
-    recipe, unroll_of, settings = build.build_zoo(cfg)
+    recipe, unroll_of, settings = build_zoo.build_zoo(cfg)
     settle(folder, settings)
     console.print(f"zoo of {recipe.num_models} networks in {folder}", highlight=False)
     populate(folder, recipe, unroll_of, lambda line: console.print(line, highlight=False))
@@ -45,7 +45,7 @@ def _build(cfg: DictConfig, folder: Path, console: Any) -> None:
 def _predict(cfg: DictConfig, folder: Path, console: Any) -> None:
     from time import perf_counter
 
-    from learned_opt import build, tree
+    from learned_opt import build_zoo, tree
     from learned_opt.evaluation.tables import plain_table
     from learned_opt.prediction import report
     from learned_opt.prediction.fit import fit, prepare
@@ -55,7 +55,7 @@ def _predict(cfg: DictConfig, folder: Path, console: Any) -> None:
     if cfg.num_seeds < 1:
         raise ValueError(f"num_seeds must be at least 1, got {cfg.num_seeds}.")
     made_of, zoo = read_settings(folder), read_zoo(folder)
-    predictors, settings = build.build_predictors(cfg)
+    predictors, settings = build_zoo.build_predictors(cfg)
     for sentence in zoo.broken:
         console.print(f"left out: {sentence}", style="yellow", soft_wrap=True)
     spec, data = PermutationSpec(**made_of.pop("spec")), prepare(zoo)

@@ -9,7 +9,9 @@ from torch import Tensor
 
 Params = dict[str, Tensor]
 Batch = dict[str, Tensor]
-TaskParams = dict[str, Tensor]  # what tells one task of the family from another; {} when there is only one
+TaskParams = dict[
+    str, Any
+]  # nested dicts of tensors: what tells one task of the family from another; {} when there is only one
 PermutationAxes = tuple[Mapping[str, tuple[str, ...]], frozenset[str]]  # axis names per parameter, fixed names
 
 

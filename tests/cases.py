@@ -24,6 +24,7 @@ from tasks.networks.resnet import ResNet
 from tasks.networks.seq2seq import Seq2Seq
 from tasks.networks.transformer import Transformer
 from tasks.quadratic import Quadratic
+from tasks.reparam import Reparametrised
 from tasks.supervised import Classification
 
 
@@ -72,6 +73,7 @@ FAMILIES = {
         "noise", partial(Seq2Seq, cell=GRUCell, hidden_size=4), arithmetic(2, num_train=30, num_test=20), batch_size=7
     ),
     "quadratic": lambda: Quadratic(dim=6, noise=0.1),
+    "reparametrised": lambda: Reparametrised(FAMILIES["mlp"](), "tensor", 0.5, 2.0),
     **{
         name: partial(lambda network: Classification("noise", network, images((2, 4, 4)), batch_size=7), network)
         for name, network in NETWORKS.items()

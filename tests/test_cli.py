@@ -76,8 +76,8 @@ def test_a_run_writes_what_the_readme_says(finished) -> None:
         logged = [row for row in csv.DictReader(file) if row["meta_loss/train"]]
     assert len(logged) == 4
     described = json.loads((run / "theta.json").read_text())
-    assert described["task"]["data"] == "digits"
-    assert described["evaluation"][0]["optimizer"] == "unf"
+    assert described["tasks"]["mlp"]["data"] == "digits"
+    assert described["evaluation"]["mlp"][0]["optimizer"] == "unf"
     assert "python -m learned_opt +task=mlp" in described["provenance"]["command"]
 
 
@@ -102,6 +102,8 @@ def test_multirun_gives_one_folder_per_job(tmp_path) -> None:
     sweep = next((tmp_path / "runs" / "sweeps").iterdir())
     names = [json.loads((sweep / job / "theta.json").read_text())["optimizer_name"] for job in ("0", "1")]
     assert names == ["sgdm", "adam"]
+    rows = json.loads((sweep / "0" / "evaluation.json").read_text())
+    assert {row["optimizer"] for row in rows} >= {"sgdm-learned", "sgdm", "adam"}  # the tuned one beside it
 
 
 def test_no_task_is_answered_at_once(tmp_path) -> None:
@@ -110,8 +112,8 @@ def test_no_task_is_answered_at_once(tmp_path) -> None:
     assert time.perf_counter() - start < 2  # under a second on a quiet machine
     assert result.returncode == 2
     assert (
-        result.stderr
-        == "learned_opt: no task given; add +task=NAME, where NAME is one of: arithmetic, cnn, mlp, rnn, transformer.\n"
+        result.stderr == "learned_opt: no task given; add +task=NAME, where NAME is one of: "
+        "arithmetic, cnn, mix, mlp, rnn, transformer.\n"
     )
     assert not list(tmp_path.iterdir())
 
@@ -133,7 +135,7 @@ def refused(monkeypatch, capsys, tmp_path, main, *arguments: str) -> str:
     ("arguments", "message"),
     [
         (["task=mlp"], "write +task=NAME, with the plus"),
-        (["+task=nope"], "unknown task 'nope'; choose one of: arithmetic, cnn, mlp, rnn, transformer."),
+        (["+task=nope"], "unknown task 'nope'; choose one of: arithmetic, cnn, mix, mlp, rnn, transformer."),
         (
             ["+task=mlp", "network=mpl"],
             f"unknown network 'mpl'; choose one of: {', '.join(cli.options('network'))}. Did you mean 'mlp'?",

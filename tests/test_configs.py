@@ -11,12 +11,13 @@ from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from learned_opt import cli, tree
+from learned_opt.mixture import task_configs
 from learned_opt.symmetry import PermutationSpec
 from tasks.networks.mlp import MLP
 
 CONFIGS = Path(cli.config_dir())
 GROUPS = ("network", "data", "meta_optimizer", "estimator", "perturbation", "meta_loss", "truncation")
-GROUPS = (*GROUPS, "outer_optimizer", "logger", "benchmark")
+GROUPS = (*GROUPS, "outer_optimizer", "logger", "benchmark", "augment")
 HYDRA_KEYS = {"_target_", "_partial_"}
 SUPPLIED = {"save_dir"}  # by build.py
 
@@ -50,7 +51,8 @@ def check_nodes(cfg: DictConfig) -> int:
 
 @pytest.mark.parametrize("task", cli.options("task"))
 def test_tasks_compose_and_their_nodes_fit(task) -> None:
-    assert check_nodes(composed(f"+task={task}")) > 8
+    for own in task_configs(composed(f"+task={task}"), [], []).values():
+        assert check_nodes(own) > 8
 
 
 @pytest.mark.parametrize(("group", "choice"), [(g, c) for g in GROUPS for c in cli.options(g)])
@@ -117,7 +119,7 @@ def test_no_top_level_key_is_dead() -> None:
     text = "".join(path.read_text() for path in CONFIGS.rglob("*.yaml"))
     for key in OmegaConf.load(CONFIGS / "config.yaml"):
         if key not in ("defaults", "hydra"):
-            assert f"cfg.{key}" in code or re.search(rf"\${{{key}[.}}]", text), key
+            assert re.search(rf"\b(cfg|own)\.{key}\b", code) or re.search(rf"\${{{key}[.}}]", text), key
 
 
 def test_command_line_wins_over_the_task_file() -> None:
@@ -125,6 +127,36 @@ def test_command_line_wins_over_the_task_file() -> None:
     assert cfg.task.network["_target_"] == "tasks.networks.cnn.CNN"
     assert cfg.task.data.root == "somewhere"
     assert cfg.task.data.name == "cifar10"
+
+
+def test_a_mix_gives_each_task_the_config_that_it_would_have_alone() -> None:
+    words = ["+task=mix", "estimator=es", "horizon=30", "estimator.num_tasks=3", "mix.cnn.task.batch_size=7"]
+    words += ["+mix.rnn.horizon=20", "+task@mix.fashion=mlp", "data@mix.fashion.data=fashion_mnist", "~mix.mlp"]
+    cfg = composed(*words)
+    groups = list(HydraConfig.get().runtime.choices)
+    own = task_configs(cfg, words, groups)
+    assert list(own) == ["cnn", "rnn", "fashion"]
+    alone = composed("+task=cnn", "task.batch_size=7", "network.channels=[8,16]")
+    assert own["cnn"].task == alone.task
+    assert [c.task.data["_target_"].split(".")[-1] for c in own.values()] == ["digits", "docs_text", "images"]
+    assert [c.estimator.num_tasks for c in own.values()] == [3, 3, 3]  # the rnn's file says 8
+    assert [c.benchmark.num_chains for c in own.values()] == [16, 16, 16]
+    assert [c.horizon for c in own.values()] == [30, 30, 30]  # the command line speaks of all tasks
+    assert [c.horizon for c in task_configs(cfg, words[-4:], groups).values()] == [30, 20, 30]
+    assert own["rnn"].estimator.unroll_length == 30  # interpolations are those of the task's own config
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["+task=mix", "~mix.mlp", "~mix.cnn", "~mix.rnn"], "mix must hold at least one task, got none."),
+        (["+task=mix", "+mix.gru.horizon=3"], "mix.gru has no task; add +task@mix.gru=NAME"),
+        (["+task=mlp", "+task@mix.cnn=cnn"], "there is one beside it, under task."),
+    ],
+)
+def test_a_mix_that_is_none_is_refused(words, message) -> None:
+    with pytest.raises(cli.UsageError, match=re.escape(message)):
+        task_configs(composed(*words), words, [])
 
 
 def test_one_dial_sets_the_horizon_everywhere() -> None:

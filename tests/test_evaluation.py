@@ -10,10 +10,10 @@ import torch
 from learned_opt import tree
 from learned_opt.evaluation import tables
 from learned_opt.evaluation.benchmark import Runs, run_seeds, time_steps
-from learned_opt.evaluation.compare import Benchmark, compare
+from learned_opt.evaluation.compare import Benchmark, Comparison, compare
 from learned_opt.evaluation.metrics import bootstrap_mean, paired_difference
 from learned_opt.evaluation.plots import plot_curves
-from learned_opt.evaluation.report import write_report
+from learned_opt.evaluation.report import meta_losses, write_report
 from learned_opt.evaluation.tuning import log_grid, tune
 from learned_opt.meta.unroll import Unroll
 from learned_opt.optimizers.hand import SGDM, Adam
@@ -95,8 +95,13 @@ def test_compare_and_report(tmp_path) -> None:
     entries, _ = compare(inner, "mine", benchmark, compile=False)
     assert list(entries)[:2] == ["mine", "sgdm"]
     assert {"adam", "sgdm"} <= set(entries)
-    rows = write_report(tmp_path, inner.family.describe(), entries, "mine", {"seed": "0"}, ["a warning"])
-    assert json.loads((tmp_path / "evaluation.json").read_text()) == rows
+    both = dict.fromkeys(("one", "two"), Comparison(entries, ["a warning"]))
+    tasks = dict.fromkeys(both, inner.family.describe())
+    (tmp_path / "metrics.csv").write_text("step,meta_loss/train/one\n0,3.0\n1,nan\n2,2.0\n")
+    rows, others = write_report(tmp_path, tasks, both, "mine", {"seed": "0"}).values()
+    assert json.loads((tmp_path / "evaluation.json").read_text()) == [*rows, *others]
+    assert others == [{**row, "task": "two"} for row in rows]
+    assert meta_losses(tmp_path / "metrics.csv", "meta_loss/train/one") == [(0, 3.0), (2, 2.0)]
     assert len(rows) == 4 * len(entries)
     keys = [
         "task",
@@ -111,7 +116,8 @@ def test_compare_and_report(tmp_path) -> None:
     ]
     assert list(rows[0])[:9] == keys
     page = (tmp_path / "report.md").read_text()
-    assert "| mine |" in page
+    assert page.count("| mine |") == 2
+    assert "## one" in page
     assert "a warning" in page
     assert (tmp_path / "curves.png").stat().st_size > 10_000
     own = [row["mean_loss"] for row in rows if row["optimizer"] == "mine"]
@@ -120,7 +126,7 @@ def test_compare_and_report(tmp_path) -> None:
 
 def test_a_negative_meta_loss_is_drawn(tmp_path) -> None:
     """That of ``meta_loss.normaliser=log``; a logarithmic axis would warn, and warnings are errors here."""
-    plot_curves(tmp_path / "curves.png", {"mine": torch.rand(20, 3) + 1}, [(0, -0.1), (1, -0.3)])
+    plot_curves(tmp_path / "curves.png", {"t": {"mine": torch.rand(20, 3) + 1}}, {"t": [(0, -0.1), (1, -0.3)]})
     assert (tmp_path / "curves.png").stat().st_size > 10_000
 
 

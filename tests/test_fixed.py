@@ -1,6 +1,7 @@
 """Fixed axes folded or encoded, and the NFN layer: dense references, spans, equivariance, published counts."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 import torch
@@ -173,3 +174,6 @@ def test_errors_of_fixed_axes() -> None:
     encoded = UNFOptimizer(SPECS["mlp"], head=UNFLinear, fixed_axes="encode")
     with pytest.raises(ValueError, match="belongs to one weight space"):
         encoded.rebind(SPECS["cnn"])
+    longer = {name: size + 1 for name, size in SPECS["mlp"].fixed_sizes.items()}
+    with pytest.raises(ValueError, match="belongs to one weight space"):
+        encoded.rebind(replace(SPECS["mlp"], fixed_sizes=longer))

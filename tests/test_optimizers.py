@@ -255,7 +255,10 @@ def test_normalisations() -> None:
 def test_rebind() -> None:
     other = SPECS["square"]
     for pointwise in (SGDM(SPEC), Adam(SPEC), UNFOptimizer(SPEC, head=Pointwise)):
-        assert pointwise.rebind(other).spec == other
+        moved = pointwise.rebind(other)
+        assert (moved.spec, pointwise.spec) == (other, SPEC)
+        pairs = zip(moved.named_parameters(), pointwise.named_parameters(), strict=True)
+        assert all(a == b and p is q for (a, p), (b, q) in pairs)  # one theta
     with pytest.raises(ValueError, match="belongs to one weight space"):
         UNFOptimizer(SPEC).rebind(other)
 

@@ -118,7 +118,7 @@ def test_a_handful_is_written_and_the_rest_is_counted(tmp_path, caplog) -> None:
 
 def test_the_trainer_writes_recipes_and_stops(tmp_path) -> None:
     module, stop = make_module("sgdm", steps=20), StopWhenNothingIsFinite(patience=4)
-    module.recorder = Recorder(tmp_path / "replay", module.estimator, {}, max_recipes=2)
+    module.recorders = {"": Recorder(tmp_path / "replay", module.estimator, {}, max_recipes=2)}
 
     class Explode(StopWhenNothingIsFinite):
         def on_train_batch_start(self, trainer, pl_module, *_) -> None:

@@ -3,15 +3,17 @@
 import json
 import os
 import signal
+from functools import partial
 
 import lightning
 import pytest
 import torch
 
 from learned_opt import tree
-from learned_opt.deploy.weights import load_theta, save_theta
+from learned_opt.deploy.weights import load_metadata, load_theta, save_theta
 from learned_opt.meta.callbacks import LastCheckpoint, StopOnInterrupt, Throughput, Validation
 from learned_opt.meta.estimators.base import MetaGradient
+from learned_opt.meta.estimators.mixed import MixedEstimator
 from learned_opt.meta.estimators.pes import PES
 from learned_opt.meta.trainer import MetaTrainer, load_checkpoint, quiet_lightning, surrogate_loss
 from learned_opt.meta.truncation import Constant
@@ -21,11 +23,15 @@ from tests.cases import FAMILIES, OPTIMIZERS, spec_of
 STEPS = 6
 
 
-def make_module(optimizer: str = "unf", steps: int = STEPS) -> MetaTrainer:
-    family = FAMILIES["mlp"]()
+def make_module(optimizer: str = "unf", steps: int = STEPS, tasks: tuple[str, ...] = ("mlp",)) -> MetaTrainer:
+    families = {task: FAMILIES[task]() for task in tasks}
     torch.manual_seed(0)
-    meta = OPTIMIZERS[optimizer](spec_of(family))
-    estimator = PES(Unroll(family, meta, compile=False), Constant(4), 3, 2, 0.01)
+    meta = OPTIMIZERS[optimizer](spec_of(families["mlp"]))
+    estimators = {
+        task: PES(Unroll(family, meta.rebind(spec_of(family)), compile=False), Constant(4), 3, 2, 0.01)
+        for task, family in families.items()
+    }
+    estimator = MixedEstimator(estimators, dict.fromkeys(tasks, 1.0)) if len(tasks) > 1 else estimators["mlp"]
 
     def outer(parameters) -> torch.optim.Optimizer:
         return torch.optim.Adam(parameters, lr=0.01)
@@ -63,13 +69,16 @@ def test_surrogate_has_the_loss_as_value_and_the_estimate_as_gradient() -> None:
     assert all(torch.equal(theta[k].grad, gradient[k]) for k in theta)
 
 
-def test_resuming_equals_going_on_bit_for_bit(tmp_path) -> None:
-    straight = make_module()
+@pytest.mark.parametrize("made", [("unf", ("mlp",)), ("deep_set", ("mlp", "cnn", "irnn"))], ids=["one", "mix"])
+def test_resuming_equals_going_on_bit_for_bit(tmp_path, made) -> None:
+    optimizer, tasks = made
+    make = partial(make_module, optimizer, tasks=tasks)
+    straight = make()
     fit(straight, tmp_path / "straight")
-    first = make_module()
+    first = make()
     fit(first, tmp_path / "halves", steps=STEPS // 2)
-    second = make_module()
-    ckpt = load_checkpoint(str(tmp_path / "halves" / "last.ckpt"), second.meta_optimizer)
+    second = make()
+    ckpt = load_checkpoint(str(tmp_path / "halves" / "last.ckpt"), second.meta_optimizer, second.estimator)
     fit(second, tmp_path / "halves", ckpt=ckpt)
     assert all(torch.equal(straight.theta[k], second.theta[k]) for k in straight.theta)
     assert any(not torch.equal(first.theta[k], second.theta[k]) for k in first.theta)
@@ -85,6 +94,21 @@ def test_metrics_are_logged(tmp_path) -> None:
     names = {"meta_loss/train", "meta_loss/valid", "final_loss/valid", "meta_grad_norm", "inner_steps_per_second"}
     assert names <= set(trainer.callback_metrics)
     assert all(trainer.callback_metrics[name].isfinite() for name in names)
+
+
+def test_a_mix_logs_every_task_and_refuses_the_chains_of_other_tasks(tmp_path) -> None:
+    module = make_module("deep_set", tasks=("mlp", "cnn"))
+    trainer = fit(module, tmp_path)
+    logged = {task: trainer.callback_metrics[f"meta_loss/train/{task}"] for task in ("mlp", "cnn")}
+    assert trainer.callback_metrics["meta_loss/train"].item() == pytest.approx(sum(logged.values()).item() / 2)
+    ckpt = str(tmp_path / "last.ckpt")
+    for tasks, message in (
+        (("mlp", "irnn"), r"irnn/chains/params/embed.weight is missing there and \(6, 5, 3\) here"),
+        (("mlp",), r"chains/params/layers.0.weight is missing there and \(6, 5, 32\) here"),
+    ):
+        other = make_module("deep_set", tasks=tasks)
+        with pytest.raises(ValueError, match=f"is of another run: {message}"):
+            load_checkpoint(ckpt, other.meta_optimizer, other.estimator)
 
 
 def test_interrupt_ends_after_the_step_and_leaves_a_whole_checkpoint(tmp_path, capsys) -> None:
@@ -108,17 +132,18 @@ def test_interrupt_ends_after_the_step_and_leaves_a_whole_checkpoint(tmp_path, c
 
 def test_checkpoints_that_do_not_fit_are_refused(tmp_path) -> None:
     fit(make_module("sgdm"), tmp_path, steps=1)
-    unf = make_module("unf").meta_optimizer
+    module = make_module("unf")
+    unf, pes = module.meta_optimizer, module.estimator
     with pytest.raises(ValueError, match=r"another architecture: missing: .*log_alpha.*unexpected: log_lr"):
-        load_checkpoint(str(tmp_path / "last.ckpt"), unf)
+        load_checkpoint(str(tmp_path / "last.ckpt"), unf, pes)
     with pytest.raises(ValueError, match=r"there is none at nowhere.ckpt"):
-        load_checkpoint("nowhere.ckpt", unf)
+        load_checkpoint("nowhere.ckpt", unf, pes)
     (tmp_path / "cut.ckpt").write_bytes((tmp_path / "last.ckpt").read_bytes()[:1000])
     with pytest.raises(ValueError, match=r"damaged or not a checkpoint"):
-        load_checkpoint(str(tmp_path / "cut.ckpt"), unf)
+        load_checkpoint(str(tmp_path / "cut.ckpt"), unf, pes)
     torch.save({"state_dict": {}}, tmp_path / "other.ckpt")
     with pytest.raises(ValueError, match=r"no checkpoint of meta-training"):
-        load_checkpoint(str(tmp_path / "other.ckpt"), unf)
+        load_checkpoint(str(tmp_path / "other.ckpt"), unf, pes)
 
 
 def test_theta_survives_the_disk(tmp_path) -> None:
@@ -126,16 +151,35 @@ def test_theta_survives_the_disk(tmp_path) -> None:
     with torch.no_grad():
         for parameter in written.parameters():
             parameter.normal_()
-    path = save_theta(tmp_path, dict(written.named_parameters()), {"spec": written.spec.as_dict()})
+    path = save_theta(tmp_path, dict(written.named_parameters()), {"specs": {"mlp": written.spec.as_dict()}})
     load_theta(path, read)
     theta = dict(read.named_parameters())
     assert all(torch.equal(theta[k], p) for k, p in written.named_parameters())
-    assert json.loads(path.with_suffix(".json").read_text())["format"] == 1
+    assert json.loads(path.with_suffix(".json").read_text())["format"] == 2
+
+
+def test_a_theta_that_fits_every_spec_goes_to_another_network(tmp_path) -> None:
+    trained, cnn = make_module("deep_set").meta_optimizer, spec_of(FAMILIES["cnn"]())
+    path = save_theta(tmp_path, dict(trained.named_parameters()), {"specs": {"mlp": trained.spec.as_dict()}})
+    torch.manual_seed(1)
+    read = OPTIMIZERS["deep_set"](cnn)
+    load_theta(path, read)
+    assert read.spec == cnn
+    assert all(torch.equal(dict(read.named_parameters())[k], p) for k, p in trained.named_parameters())
+
+
+def test_theta_files_of_format_1_are_read(tmp_path) -> None:
+    written, read = make_module("deep_set").meta_optimizer, make_module("deep_set").meta_optimizer
+    metadata = {"spec": written.spec.as_dict(), "task": {"task": "mlp"}}
+    path = save_theta(tmp_path, dict(written.named_parameters()), metadata)
+    path.with_suffix(".json").write_text(json.dumps({"format": 1, **metadata}))
+    assert list(load_metadata(path)["tasks"]) == ["mlp"]
+    load_theta(path, read)
 
 
 def test_a_theta_that_does_not_fit_is_refused(tmp_path) -> None:
     optimizer = make_module().meta_optimizer
-    path = save_theta(tmp_path, dict(optimizer.named_parameters()), {"spec": optimizer.spec.as_dict()})
+    path = save_theta(tmp_path, dict(optimizer.named_parameters()), {"specs": {"mlp": optimizer.spec.as_dict()}})
     cnn = FAMILIES["cnn"]()
     other = OPTIMIZERS["unf"](spec_of(cnn))
     with pytest.raises(ValueError, match=r"another network.*missing: convs.0.weight.*unexpected: layers.0.weight"):
@@ -147,7 +191,7 @@ def test_a_theta_that_does_not_fit_is_refused(tmp_path) -> None:
     with pytest.raises(ValueError, match=r"is damaged"):
         load_theta(path, optimizer)
     path.with_suffix(".json").write_text('{"format": 99}')
-    with pytest.raises(ValueError, match=r"has format 99, this version reads 1"):
+    with pytest.raises(ValueError, match=r"has format 99, this version reads 2"):
         load_theta(path, optimizer)
     path.with_suffix(".json").unlink()
     with pytest.raises(ValueError, match=r"lacks its theta.json"):

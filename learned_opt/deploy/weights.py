@@ -13,7 +13,7 @@ from learned_opt import tree
 from learned_opt.optimizers.base import MetaOptimizer
 from learned_opt.symmetry.spec import PermutationSpec
 
-FORMAT = 1  # version of the pair of files; raised when an older reader would misread it
+FORMAT = 2  # version of the pair of files; raised when an older reader would misread it
 
 
 def save_theta(folder: Path, theta: dict[str, Tensor], metadata: dict[str, Any]) -> Path:
@@ -37,6 +37,9 @@ def save_theta(folder: Path, theta: dict[str, Tensor], metadata: dict[str, Any])
 def load_metadata(path: Path) -> dict[str, Any]:
     """Read the JSON beside a theta file.
 
+    Returns:
+        dict[str, Any]: ``specs`` and ``tasks`` by the name of the task, among others; format 1 had one of each.
+
     Raises:
         ValueError: there is none, it is not ours, or it is of another format.
     """
@@ -49,21 +52,27 @@ def load_metadata(path: Path) -> dict[str, Any]:
         metadata = json.loads(beside.read_text())
     except json.JSONDecodeError as error:
         raise ValueError(f"{beside} is not valid JSON: {error}.") from error
+    if metadata.get("format") == 1:
+        task = metadata["task"]["task"]
+        return {**metadata, "specs": {task: metadata["spec"]}, "tasks": {task: metadata["task"]}}
     if metadata.get("format") != FORMAT:
         raise ValueError(f"{beside} has format {metadata.get('format')!r}, this version reads {FORMAT}.")
     return metadata
 
 
 def load_theta(path: Path, optimizer: MetaOptimizer) -> None:
-    """Load a theta file into an optimizer built for the same weight space.
+    """Load a theta file into an optimizer built for a weight space that it was trained on, or that it can move to.
 
     Raises:
         ValueError: the file is damaged or of another architecture; names the keys or shapes that differ.
     """
-    spec = PermutationSpec(**load_metadata(path)["spec"])
-    keys = tree.difference(list(optimizer.spec.axes), list(spec.axes))
-    if keys:
-        raise ValueError(f"checkpoint {path} is of another network, its parameters differ: {keys}.")
+    specs = [PermutationSpec(**spec) for spec in load_metadata(path)["specs"].values()]
+    keys = [tree.difference(list(optimizer.spec.axes), list(spec.axes)) for spec in specs]
+    if all(keys):
+        try:
+            optimizer.rebind(specs[0])
+        except ValueError as error:
+            raise ValueError(f"checkpoint {path} is of another network, its parameters differ: {keys[0]}.") from error
     try:
         theta = load_file(path)
     except SafetensorError as error:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from learned_opt import tree
 from learned_opt.evaluation.benchmark import run_seeds, time_steps
@@ -10,6 +11,18 @@ from learned_opt.evaluation.tuning import log_grid, theta_at, tune
 from learned_opt.meta.unroll import Unroll
 from learned_opt.optimizers.base import MetaOptimizer
 from learned_opt.tree import Tree
+
+
+class Comparison(NamedTuple):
+    """What a comparison on one task came to.
+
+    Args:
+        entries: by name, the learned optimizer first.
+        warnings: sentences that a reader of the numbers must know.
+    """
+
+    entries: dict[str, Entry]
+    warnings: list[str]
 
 
 @dataclass(frozen=True)
@@ -48,7 +61,7 @@ class Benchmark:
 
 def compare(
     unroll: Unroll, name: str, benchmark: Benchmark, compile: bool, say: Callable[[str], None] = lambda text: None
-) -> tuple[dict[str, Entry], list[str]]:
+) -> Comparison:
     """Tune the baselines, run everything on the held-out seeds, time the steps.
 
     A baseline is tuned twice from the same runs: for the mean loss, and, where another learning rate is best for it,
@@ -60,9 +73,6 @@ def compare(
         benchmark: settings.
         compile: compile the baselines' inner steps too.
         say: called with a line on what is being done.
-
-    Returns:
-        tuple[dict[str, Entry], list[str]]: entries by name, the learned optimizer first, and warnings for the reader.
     """
     chains, theta = benchmark.num_chains, {k: p.detach() for k, p in unroll.optimizer.named_parameters()}
     contenders: dict[str, tuple[Unroll, Tree, float | None]] = {name: (unroll, theta, None)}
@@ -85,4 +95,4 @@ def compare(
         many = tree.expand(at, benchmark.num_seeds)
         runs = run_seeds(own, many, "heldout", range(benchmark.num_seeds), benchmark.horizon, chains)
         entries[label] = Entry(runs, times[label], lr)
-    return entries, warnings
+    return Comparison(entries, warnings)

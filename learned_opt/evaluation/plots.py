@@ -1,6 +1,6 @@
 """Pictures of runs; line styles as well as colours tell the curves apart."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +17,25 @@ STYLES = ("-", "--", "-.", ":", (0, (3, 1, 1, 1, 1, 1)))
 SMOOTHING = 10  # inner steps of the trailing mean
 
 
-def plot_curves(path: Path, losses: dict[str, Tensor], outer: Sequence[tuple[int, float]]) -> None:
-    """Inner loss over inner steps, one band per optimizer, beside the meta-loss over outer steps.
+def plot_curves(
+    path: Path, losses: Mapping[str, dict[str, Tensor]], outer: Mapping[str, Sequence[tuple[int, float]]]
+) -> None:
+    """Inner loss over inner steps, one band per optimizer, beside the meta-loss over outer steps; a row for each task.
 
     Args:
         path: PNG to write.
-        losses: optimizer -> training losses ``(T, M)`` of M seeds; drawn as median and 10-90% band.
-        outer: (outer step, meta-loss) points; empty leaves the right panel out.
+        losses: task -> optimizer -> training losses ``(T, M)`` of M seeds; drawn as median and 10-90% band.
+        outer: task -> (outer step, meta-loss) points; the right panels are left out where there are none.
     """
-    figure, axes = plt.subplots(1, 2 if outer else 1, figsize=(11 if outer else 6, 4.2), squeeze=False)
-    _inner_panel(axes[0, 0], losses)
-    if outer:
-        _outer_panel(axes[0, 1], outer)
+    wide = any(outer.values())
+    size = (11 if wide else 6, 4.2 * len(losses))
+    figure, axes = plt.subplots(len(losses), 2 if wide else 1, figsize=size, squeeze=False)
+    for row, task in zip(axes, losses, strict=True):
+        _inner_panel(row[0], losses[task], task)
+        if outer[task]:
+            _outer_panel(row[1], outer[task], task)
+        elif wide:
+            row[1].axis("off")  # no outer step of this task was finite
     figure.tight_layout()
     figure.savefig(path, dpi=150)
     plt.close(figure)
@@ -57,7 +64,7 @@ def plot_estimators(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     plt.close(figure)
 
 
-def _inner_panel(axes: Axes, losses: dict[str, Tensor]) -> None:
+def _inner_panel(axes: Axes, losses: dict[str, Tensor], task: str) -> None:
     for i, (name, values) in enumerate(losses.items()):
         window = min(SMOOTHING, len(values))
         smooth = values.unfold(0, window, 1).mean(-1)
@@ -67,12 +74,12 @@ def _inner_panel(axes: Axes, losses: dict[str, Tensor]) -> None:
         axes.plot(steps, median, color=colour, linestyle=style, linewidth=1.8, label=name)
         axes.fill_between(steps, low, high, color=colour, alpha=0.18, linewidth=0)
     axes.set(yscale="log", xlabel="inner step", ylabel=f"training loss (trailing mean of {SMOOTHING})")
-    axes.set_title("held-out seeds: median and 10-90% band", fontsize=10)
+    axes.set_title(f"{task}, held-out seeds: median and 10-90% band", fontsize=10)
     axes.grid(alpha=0.3, which="both", linewidth=0.5)
     axes.legend(frameon=False)
 
 
-def _outer_panel(axes: Axes, outer: Sequence[tuple[int, float]]) -> None:
+def _outer_panel(axes: Axes, outer: Sequence[tuple[int, float]], task: str) -> None:
     steps, values = zip(*outer, strict=True)
     axes.plot(steps, values, color=COLOURS[0], alpha=0.3, linewidth=0.8, label="each estimate")
     window = max(1, len(values) // 50)
@@ -80,6 +87,6 @@ def _outer_panel(axes: Axes, outer: Sequence[tuple[int, float]]) -> None:
     axes.plot(steps, smooth, color=COLOURS[0], linewidth=1.8, label=f"trailing mean of {window}")
     scale = "linear" if min(values) <= 0 else "log"  # a meta-loss of logarithms is negative
     axes.set(yscale=scale, xlabel="outer step", ylabel="meta-loss")
-    axes.set_title("meta-training", fontsize=10)
+    axes.set_title(f"{task}, meta-training", fontsize=10)
     axes.grid(alpha=0.3, which="both", linewidth=0.5)
     axes.legend(frameon=False)

@@ -2,11 +2,14 @@
 
 import csv
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from learned_opt.evaluation import plots, tables
-from learned_opt.evaluation.tables import Entry
+from learned_opt.evaluation.compare import Comparison
 
 NOTES = """\
 Mean loss: mean training loss over the horizon, the meta-loss. Final loss: the same over the last 10 inner steps.
@@ -17,47 +20,60 @@ ms/step: milliseconds per inner step of one network, measured with all optimizer
 
 def write_report(
     folder: Path,
-    task: dict[str, Any],
-    entries: dict[str, Entry],
+    tasks: Mapping[str, dict[str, Any]],
+    comparisons: Mapping[str, Comparison],
     learned: str,
     facts: dict[str, str],
-    warnings: list[str],
-) -> list[dict[str, Any]]:
-    """Write ``evaluation.json``, ``report.md`` and ``curves.png``.
+) -> dict[str, list[dict[str, Any]]]:
+    """Write ``evaluation.json``, ``report.md`` and ``curves.png``; each task has a table and a row of pictures.
 
     Args:
         folder: run folder; the meta-loss is read from its ``metrics.csv`` where there is one.
-        task: description of the task, its ``task`` entry is the name.
-        entries: optimizer name -> held-out runs.
+        tasks: task -> its description.
+        comparisons: task -> held-out runs of all optimizers.
         learned: which of them is the learned one.
         facts: lines of the reproducibility table.
-        warnings: sentences that a reader of the numbers must know.
 
     Returns:
-        list[dict[str, Any]]: the rows of ``evaluation.json``.
+        dict[str, list[dict[str, Any]]]: task -> its rows of ``evaluation.json``.
     """
-    rows = tables.evaluation_rows(task["task"], entries)
-    tables.write_json(folder / "evaluation.json", rows)
-    finite = {name: e.runs.losses for name, e in entries.items() if e.runs.losses.isfinite().all()}
-    plots.plot_curves(folder / "curves.png", finite, meta_losses(folder / "metrics.csv"))
-    summaries = tables.summarise(rows)
+    rows = {task: tables.evaluation_rows(task, own.entries) for task, own in comparisons.items()}
+    tables.write_json(folder / "evaluation.json", [row for own in rows.values() for row in own])
+    column = "meta_loss/train/{}" if len(tasks) > 1 else "meta_loss/train"
+    outer = {task: meta_losses(folder / "metrics.csv", column.format(task)) for task in tasks}
+    plots.plot_curves(folder / "curves.png", {t: _finite(own) for t, own in comparisons.items()}, outer)
+    sections = [_section(task, rows[task], own.warnings, learned) for task, own in comparisons.items()]
+    described = [
+        tables.markdown_table((f"fact of {t}", "value"), ((k, str(v)) for k, v in d.items())) for t, d in tasks.items()
+    ]
     parts = [
-        f"# {learned} on {task['task']}",
-        tables.markdown_table(tables.HEADINGS, map(tables.cells, summaries)),
-        "\n".join(f"- {sentence}" for sentence in [*tables.verdicts(rows, learned), *warnings]),
+        f"# {learned} on {', '.join(tasks)}",
+        *sections,
         NOTES,
         "![inner and outer curves](curves.png)",
-        tables.markdown_table(("fact", "value"), [*((k, str(v)) for k, v in task.items()), *facts.items()]),
+        *described,
+        tables.markdown_table(("fact", "value"), facts.items()),
     ]
     (folder / "report.md").write_text("\n\n".join(parts) + "\n")
     return rows
 
 
-def meta_losses(path: Path) -> list[tuple[int, float]]:
-    """(outer step, meta-loss) points of a ``metrics.csv``; empty when there is none."""
+def _section(task: str, rows: list[dict[str, Any]], warnings: list[str], learned: str) -> str:
+    table = tables.markdown_table(tables.HEADINGS, map(tables.cells, tables.summarise(rows)))
+    sentences = "\n".join(f"- {sentence}" for sentence in [*tables.verdicts(rows, learned), *warnings])
+    return f"## {task}\n\n{table}\n\n{sentences}"
+
+
+def _finite(comparison: Comparison) -> dict[str, Tensor]:
+    losses = {name: entry.runs.losses for name, entry in comparison.entries.items()}
+    return {name: values for name, values in losses.items() if values.isfinite().all()}
+
+
+def meta_losses(path: Path, column: str) -> list[tuple[int, float]]:
+    """(outer step, meta-loss) points of a column of ``metrics.csv``; empty when there is none."""
     if not path.is_file():
         return []
     with path.open(newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row.get("meta_loss/train")]
-    points = [(int(row["step"]), float(row["meta_loss/train"])) for row in rows]
+        rows = [row for row in csv.DictReader(file) if row.get(column)]
+    points = [(int(row["step"]), float(row[column])) for row in rows]
     return [(step, value) for step, value in points if math.isfinite(value)]

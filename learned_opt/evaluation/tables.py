@@ -119,6 +119,11 @@ def cells(summary: dict[str, Any], brief: bool = False) -> tuple[str, ...]:
     )
 
 
+def as_text(summary: dict[str, Any]) -> dict[str, str]:
+    """The cells of a summary by their headings."""
+    return dict(zip(HEADINGS, cells(summary), strict=True))
+
+
 def plain_table(headings: Iterable[str], rows: Iterable[dict[str, Any]]) -> Table:
     """A rich table of dicts with the headings as keys."""
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1), pad_edge=False)

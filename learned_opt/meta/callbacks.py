@@ -97,12 +97,14 @@ class Validation(Callback):
         horizon: inner steps.
         num_chains: validation seeds, run side by side.
         every: outer steps between two validations.
+        suffix: of the names of the figures.
     """
 
-    def __init__(self, unroll: Unroll, horizon: int, num_chains: int, every: int) -> None:
+    def __init__(self, unroll: Unroll, horizon: int, num_chains: int, every: int, suffix: str = "") -> None:
         if every < 1:
             raise ValueError(f"validate_every must be at least 1, got {every}.")
-        self.unroll, self.horizon, self.num_chains, self.every = unroll, horizon, num_chains, every
+        self.unroll, self.horizon, self.num_chains = unroll, horizon, num_chains
+        self.every, self.suffix = every, suffix
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any, **__: Any) -> None:
         """Validate when it is due and after the last step."""
@@ -112,7 +114,7 @@ class Validation(Callback):
         many = tree.contiguous(tree.expand(theta, self.num_chains))
         runs = run_seeds(self.unroll, many, "valid", range(self.num_chains), self.horizon, self.num_chains)
         figures = {"meta_loss/valid": runs.mean_loss.mean(), "final_loss/valid": runs.final_loss.mean()}
-        pl_module.log_dict({name: value.float() for name, value in figures.items()}, batch_size=1)
+        pl_module.log_dict({f"{name}{self.suffix}": value.float() for name, value in figures.items()}, batch_size=1)
 
 
 class LastCheckpoint(Callback):

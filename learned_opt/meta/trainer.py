@@ -3,8 +3,9 @@
 import logging
 import pickle
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import lightning
@@ -36,7 +37,7 @@ class MetaTrainer(lightning.LightningModule):
         schedule: constructor ``(outer optimizer) -> schedule``, stepped once per outer step; None for none.
         seed: root of all randomness.
         max_steps: outer steps.
-        recorder: writes recipes of unrolls that were not finite; None for no recipes.
+        recorders: write recipes of unrolls that were not finite, by the keys of ``launches``; empty for no recipes.
     """
 
     def __init__(
@@ -47,14 +48,14 @@ class MetaTrainer(lightning.LightningModule):
         schedule: Callable[..., Any] | None,
         seed: int,
         max_steps: int,
-        recorder: Recorder | None = None,
+        recorders: Mapping[str, Recorder] = MappingProxyType({}),
     ) -> None:
         super().__init__()
         if max_steps < 1:
             raise ValueError(f"max_steps must be at least 1, got {max_steps}.")
         self.meta_optimizer, self.estimator = optimizer, estimator
         self.outer_optimizer, self.schedule = outer_optimizer, schedule
-        self.seed, self.max_steps, self.recorder = seed, max_steps, recorder
+        self.seed, self.max_steps, self.recorders = seed, max_steps, dict(recorders)
         self.estimator_state: State | None = None
 
     @property
@@ -74,16 +75,18 @@ class MetaTrainer(lightning.LightningModule):
         theta = {name: parameter.detach() for name, parameter in self.theta.items()}
         before = self.estimator_state
         estimate, self.estimator_state = self.estimator.estimate(theta, before, generator(*key))
-        if self.recorder and not estimate.finite.all():
-            launch = self.estimator.launch(theta, before, generator(*key))
-            self.recorder.record(launch, estimate.finite.cpu(), self.global_step)
+        if self.recorders and not estimate.finite.all():
+            launches = self.estimator.launches(theta, before, generator(*key))
+            for task, launch in launches.items():
+                own = estimate.parts.get(task, estimate)
+                self.recorders[task].record(launch, own.finite.cpu(), self.global_step)
         self._log(estimate)
         return surrogate_loss(self.theta, estimate)
 
     def on_train_end(self) -> None:
         """Say what the recorder left out."""
-        if self.recorder:
-            self.recorder.summarise()
+        for recorder in self.recorders.values():
+            recorder.summarise()
 
     def configure_optimizers(self) -> Any:
         """The outer optimizer and its schedule."""
@@ -104,15 +107,17 @@ class MetaTrainer(lightning.LightningModule):
         checkpoint["estimator_state"] = self.estimator_state
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take up the chains where the checkpoint left them."""
-        state = checkpoint["estimator_state"]
-        self.estimator_state = {k: v if k in ("step", "horizon") else tree.to(v, self.device) for k, v in state.items()}
+        """Take up the chains where the checkpoint left them, every tensor where a fresh state has it."""
+        fresh = self.estimator.init_state(self.theta, generator(self.seed, "start"))
+        saved = checkpoint["estimator_state"]
+        self.estimator_state = tree.tree_map(lambda like, leaf: leaf.to(like.device), fresh, saved)
 
     def _log(self, estimate: MetaGradient) -> None:
         values = {
             "meta_loss/train": estimate.meta_loss,
             "meta_grad_norm": tree.global_norm(estimate.gradient),
             "nonfinite_pairs": estimate.num_nonfinite.float(),
+            **{f"meta_loss/train/{task}": part.meta_loss for task, part in estimate.parts.items()},
         }
         self.log_dict(values, batch_size=1)
 
@@ -123,11 +128,11 @@ def surrogate_loss(theta: Tree, estimate: MetaGradient) -> Tensor:
     return estimate.meta_loss.nan_to_num() + inner - inner.detach()
 
 
-def load_checkpoint(path: str, optimizer: MetaOptimizer) -> Path:
-    """Check that a Lightning checkpoint can be resumed with this meta-optimizer.
+def load_checkpoint(path: str, optimizer: MetaOptimizer, estimator: GradientEstimator) -> Path:
+    """Check that a Lightning checkpoint can be resumed with this meta-optimizer and this estimator.
 
     Raises:
-        ValueError: it is missing, damaged, not ours, or of another architecture; names the keys that differ.
+        ValueError: it is missing, damaged, not ours, of another architecture or of other chains; names what differs.
     """
     file = Path(path)
     if not file.is_file():
@@ -141,6 +146,15 @@ def load_checkpoint(path: str, optimizer: MetaOptimizer) -> Path:
     prefix = "meta_optimizer."
     theta = {name.removeprefix(prefix): value for name, value in checkpoint["state_dict"].items()}
     check_theta(optimizer, theta, path)
+    fresh = estimator.init_state(dict(optimizer.named_parameters()), generator("fresh"))
+    saved, needed = (
+        {name: tuple(leaf.shape) for name, leaf in tree.flatten(state).items()}
+        for state in (checkpoint["estimator_state"], fresh)
+    )
+    for name in {**needed, **saved}:
+        there, here = (shapes.get(name, "missing") for shapes in (saved, needed))
+        if there != here:
+            raise ValueError(f"ckpt {path} is of another run: {name} is {there} there and {here} here.")
     return file
 
 

@@ -1,6 +1,7 @@
 """The contract of a meta-optimizer: an optimizer whose own parameters (theta) can be meta-trained."""
 
 from abc import ABC, abstractmethod
+from copy import copy
 from typing import Self
 
 from torch import Tensor, nn
@@ -40,8 +41,14 @@ class MetaOptimizer(nn.Module, ABC):
 
     @abstractmethod
     def rebind(self, spec: PermutationSpec) -> Self:
-        """The same theta on another weight space.
+        """The same theta on another weight space: a new module with these very parameters; this one stays as it is.
 
         Raises:
             ValueError: theta belongs to one weight space.
         """
+
+    def _on(self, spec: PermutationSpec) -> Self:
+        """A copy for another spec that shares submodules and parameters."""
+        other = copy(self)
+        other.spec = spec
+        return other

@@ -44,8 +44,7 @@ class SGDM(MetaOptimizer):
 
     def rebind(self, spec: PermutationSpec) -> Self:
         """Fits every spec."""
-        self.spec = spec
-        return self
+        return self._on(spec)
 
 
 class Adam(MetaOptimizer):
@@ -90,8 +89,7 @@ class Adam(MetaOptimizer):
 
     def rebind(self, spec: PermutationSpec) -> Self:
         """Fits every spec."""
-        self.spec = spec
-        return self
+        return self._on(spec)
 
 
 def _zero_step(params: Tree) -> Tensor:

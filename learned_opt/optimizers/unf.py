@@ -83,10 +83,10 @@ class UNFOptimizer(MetaOptimizer):
 
     def rebind(self, spec: PermutationSpec) -> Self:
         """The same theta on another spec, possible when no layer holds coefficients of its own spec."""
-        if not self.function.fits_every_spec and spec != self.spec:
+        same = spec == self.spec and spec.fixed_sizes == self.spec.fixed_sizes
+        if not self.function.fits_every_spec and not same:
             raise ValueError("theta of this optimizer belongs to one weight space; it cannot move to another spec.")
-        self.spec = spec
-        return self
+        return self._on(spec)
 
 
 def _check(*, alpha: float, beta: float, gamma: float, num_layers: int, normalisation: str) -> None:

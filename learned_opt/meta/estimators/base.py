@@ -1,6 +1,8 @@
 """The contract of a meta-gradient estimator."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 import torch
@@ -19,12 +21,14 @@ class MetaGradient(NamedTuple):
         num_inner_steps: inner steps that it took, all chains together.
         finite: ``(R, N)`` bool, R chains of each of N tasks; a task of which one chain is not finite was left out and
             restarts at the next estimate.
+        parts: the estimate of each task, where this is the mean of several.
     """
 
     gradient: Tree
     meta_loss: Tensor
     num_inner_steps: int
     finite: Tensor
+    parts: Mapping[str, "MetaGradient"] = MappingProxyType({})
 
     @property
     def num_nonfinite(self) -> Tensor:
@@ -50,8 +54,11 @@ class GradientEstimator(ABC):
         """Chains and accumulators before the first estimate."""
 
     @abstractmethod
-    def launch(self, theta: Tree, state: State, generator: torch.Generator) -> Launch:
-        """What ``estimate`` starts its unroll from, given the same arguments."""
+    def launches(self, theta: Tree, state: State, generator: torch.Generator) -> dict[str, Launch]:
+        """What ``estimate`` starts its unrolls from, given the same arguments: by the keys of ``parts``.
+
+        Where there are none, the only key is the empty string.
+        """
 
     @abstractmethod
     def estimate(self, theta: Tree, state: State, generator: torch.Generator) -> tuple[MetaGradient, State]:

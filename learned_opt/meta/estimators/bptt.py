@@ -52,8 +52,12 @@ class BPTT(GradientEstimator):
         """Fresh chains."""
         return self.population.init_state(generator)
 
+    def launches(self, theta: Tree, state: State, generator: torch.Generator) -> dict[str, Launch]:
+        """See ``GradientEstimator.launches``."""
+        return {"": self.launch(theta, state, generator)}
+
     def launch(self, theta: Tree, state: State, generator: torch.Generator) -> Launch:
-        """See ``GradientEstimator.launch``; each chain has its own theta, so that its gradient can be told apart."""
+        """The only launch; each chain has its own theta, so that its gradient can be told apart."""
         root = draw_key(generator)
         state, _ = self.population.restart(state, root)
         own = tree_map(lambda leaf: leaf.detach().repeat(self.num_tasks, *[1] * leaf.ndim), theta)

@@ -75,8 +75,12 @@ class AntitheticES(GradientEstimator):
         """Fresh chains and the memory of fresh noise."""
         return self.population.init_state(generator) | self.init_memory(theta)
 
+    def launches(self, theta: Tree, state: State, generator: torch.Generator) -> dict[str, Launch]:
+        """See ``GradientEstimator.launches``."""
+        return {"": self.launch(theta, state, generator)}
+
     def launch(self, theta: Tree, state: State, generator: torch.Generator) -> Launch:
-        """See ``GradientEstimator.launch``; the plus chains come first."""
+        """The only launch; the plus chains come first."""
         return self._launch(theta, state, generator)[0]
 
     @torch.no_grad()
