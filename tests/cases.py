@@ -47,9 +47,7 @@ NETWORKS = {
     "prefix_tree_mlp": partial(PrefixTreeMLP, hidden_sizes=(5,), depth=2, rank=2),
     "moe_mlp": partial(MoEMLP, num_experts=3, width=4),
     "quadratic_mlp": partial(MLP, hidden_sizes=(5,), layer=QuadraticLinear),
-    "quadratic_cnn": partial(
-        CNN, channels=(4, 5), layer=partial(QuadraticConv2d, init="unit_variance", norm="layer", recompute=1)
-    ),
+    "quadratic_cnn": partial(CNN, channels=(4,), strides=(2,), layer=partial(QuadraticConv2d, recompute=1)),
 }
 
 HAND_WRITTEN = [name for name, make in NETWORKS.items() if make((2, 4, 4), 3).permutation_axes() is not None]

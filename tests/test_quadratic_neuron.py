@@ -8,15 +8,15 @@ from torch import Tensor, nn
 from torch.func import grad, vmap
 from torch.nn import functional
 
-from tasks.networks.product import Branch, Conv2d, Linear, product
+from tasks.networks.product import Branch, product
 from tasks.networks.quadratic import QuadraticConv2d, QuadraticLinear
 
 TYPES = ("product+linear", "form", "form+linear", "form+squares", "square", "squares", "product", "product+squares")
-MAPS = {
-    "linear": (Linear(), (5, 3), (4, 3)),
-    "linear_3d": (Linear(), (2, 5, 3), (4, 3)),
-    "conv": (Conv2d((2, 1), (1, 0), (1, 2), 1), (2, 2, 5, 6), (4, 2, 3, 2)),
-    "grouped_conv": (Conv2d((1, 1), (1, 1), (1, 1), 2), (2, 4, 4, 4), (6, 2, 3, 3)),
+MAPS = {  # geometry, shapes of inputs and weight
+    "linear": (None, (5, 3), (4, 3)),
+    "linear_3d": (None, (2, 5, 3), (4, 3)),
+    "conv": (((2, 1), (1, 0), (1, 2), 1), (2, 2, 5, 6), (4, 2, 3, 2)),
+    "grouped_conv": (((1, 1), (1, 1), (1, 1), 2), (2, 4, 4, 4), (6, 2, 3, 3)),
 }
 
 
@@ -33,12 +33,12 @@ def factors(name: str, *, bias: bool = True) -> list[Tensor | None]:
 
 @pytest.mark.parametrize(("name", "recompute", "bias"), list(pairs(MAPS, (1, 2), (True, False))))
 def test_gradients_equal_autograd_and_differences(name, recompute, bias) -> None:
-    map, tensors = MAPS[name][0], factors(name, bias=bias)
+    geometry, tensors = MAPS[name][0], factors(name, bias=bias)
 
     def function(inputs: Tensor, *rest: Tensor, recompute: int = recompute) -> Tensor:
         given = iter(rest)
         branches = [next(given) if t is not None else None for t in tensors[1:]]
-        return product(map, inputs, Branch(*branches[:2]), Branch(*branches[2:]), recompute)
+        return product(geometry, inputs, Branch(*branches[:2]), Branch(*branches[2:]), recompute)
 
     leaves = [t.requires_grad_() for t in tensors if t is not None]
     assert torch.autograd.gradcheck(function, leaves)
@@ -68,12 +68,12 @@ def test_gradients_equal_the_closed_form() -> None:
 @pytest.mark.parametrize(("name", "recompute"), list(pairs(MAPS, (1, 2))))
 def test_function_transforms(name, recompute) -> None:
     """vmap over chains of the gradient, and the gradient of a gradient step, as in backpropagation through training."""
-    map, tensors = MAPS[name][0], factors(name)
+    geometry, tensors = MAPS[name][0], factors(name)
     chains = [torch.stack([t, 2 * t, -t]) for t in tensors]
 
     def loss(tensors: list[Tensor], recompute: int) -> Tensor:
         inputs, *rest = tensors
-        return product(map, inputs, Branch(*rest[:2]), Branch(*rest[2:]), recompute).square().mean()
+        return product(geometry, inputs, Branch(*rest[:2]), Branch(*rest[2:]), recompute).square().mean()
 
     def after_a_step(tensors: list[Tensor], recompute: int) -> Tensor:
         steps = grad(loss)(tensors, recompute)

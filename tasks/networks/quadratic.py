@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tasks.networks.base import Layer, check_sizes
-from tasks.networks.product import Branch, Conv2d, Linear, Map, Sizes, product
+from tasks.networks.product import Branch, Geometry, Sizes, apply, product
 
 TERMS = {  # name -> letters of its branches
     "form": "f",  # x^T W_f x; holds no linear map and has no bias
@@ -34,7 +34,7 @@ class QuadraticLayer(Layer):
     ``product`` and ``product+squares``.
 
     Args:
-        map: the linear map of all branches.
+        geometry: of the convolution that all branches are; None for matmuls.
         shape: of the weight of a branch, ``(m, ...)``; the other axes have n entries in all.
         bias: whether every branch has a bias.
         terms: names of the terms, with ``+`` between them.
@@ -58,7 +58,7 @@ class QuadraticLayer(Layer):
 
     def __init__(
         self,
-        map: Map,
+        geometry: Geometry,
         shape: tuple[int, ...],
         bias: bool,
         terms: str,
@@ -69,7 +69,8 @@ class QuadraticLayer(Layer):
         **factory: Any,
     ) -> None:
         super().__init__()
-        self.map, self.terms, self.init, self.gain, self.recompute = map, terms.split("+"), init, gain, recompute
+        self.geometry, self.recompute = geometry, recompute
+        self.terms, self.init, self.gain = terms.split("+"), init, gain
         self.num_outputs, self.fan_in = shape[0], prod(shape[1:])
         self._check(bias, norm)
         letters = "".join(TERMS[term] for term in self.terms)
@@ -148,13 +149,13 @@ class QuadraticLayer(Layer):
         if name == "product":
             if self.norms:
                 return self._branch("a", inputs) * self._branch("b", inputs)
-            return product(self.map, inputs, self._weights("a"), self._weights("b"), self.recompute)
+            return product(self.geometry, inputs, self._weights("a"), self._weights("b"), self.recompute)
         value = self._branch(TERMS[name], inputs.square() if name == "squares" else inputs)
         return value.square() if name == "square" else value
 
     def _branch(self, letter: str, inputs: Tensor) -> Tensor:
         weights = self._weights(letter)
-        value = self.form(inputs, weights.weight) if letter == "f" else self.map(inputs, *weights)
+        value = self.form(inputs, weights.weight) if letter == "f" else apply(self.geometry, inputs, *weights)
         return self.norms[letter](value) if self.norms else value
 
     def _weights(self, letter: str) -> Branch:
@@ -203,7 +204,7 @@ class QuadraticLinear(QuadraticLayer):
     ) -> None:
         check_sizes(in_features=in_features, out_features=out_features)
         shape = (out_features, in_features)
-        super().__init__(Linear(), shape, bias, terms, init, gain, norm, recompute, device=device, dtype=dtype)
+        super().__init__(None, shape, bias, terms, init, gain, norm, recompute, device=device, dtype=dtype)
 
     def form(self, inputs: Tensor, weight: Tensor) -> Tensor:
         """``(..., n) -> (..., m)``."""
@@ -255,16 +256,15 @@ class QuadraticConv2d(QuadraticLayer):
         recompute: int = 2,
     ) -> None:
         # torch's own layer checks the geometry and says how wide each side is padded
-        geometry: Any = (kernel_size, stride, padding, dilation, groups)
-        like = nn.Conv2d(in_channels, out_channels, *geometry, bias=False, padding_mode=padding_mode, device="meta")
+        given: Any = (kernel_size, stride, padding, dilation, groups)
+        like = nn.Conv2d(in_channels, out_channels, *given, bias=False, padding_mode=padding_mode, device="meta")
         if groups > 1 and "form" in terms.split("+"):
             raise ValueError(f"the term 'form' needs groups=1, got {groups}.")
         sides: list[int] = like._reversed_padding_repeated_twice
         even = padding_mode == "zeros" and sides[::2] == sides[1::2]
         inner = (sides[2], sides[0]) if even else (0, 0)
-        map = Conv2d(like.stride, inner, like.dilation, groups)
-        shape = tuple(like.weight.shape)
-        super().__init__(map, shape, bias, terms, init, gain, norm, recompute, device=device, dtype=dtype)
+        shape, geometry = tuple(like.weight.shape), (like.stride, inner, like.dilation, groups)
+        super().__init__(geometry, shape, bias, terms, init, gain, norm, recompute, device=device, dtype=dtype)
         self.kernel_size, self.sides = like.kernel_size, None if even else sides
         self.padding_mode = padding_mode.replace("zeros", "constant")
 
@@ -277,14 +277,11 @@ class QuadraticConv2d(QuadraticLayer):
 
     def form(self, inputs: Tensor, weight: Tensor) -> Tensor:
         """``(B, in_channels, height, width) -> (B, m, ...)``."""
-        map: Any = self.map
-        geometry = [*zip(self.kernel_size, map.stride, map.padding, map.dilation, inputs.shape[2:], strict=True)]
-        sizes = [
-            (size + 2 * pad - spread * (kernel - 1) - 1) // step + 1 for kernel, step, pad, spread, size in geometry
-        ]
-        patches = functional.unfold(
-            inputs, self.kernel_size, map.dilation, map.padding, map.stride
-        )  # (B, n, positions)
+        assert self.geometry is not None
+        stride, padding, dilation, _ = self.geometry
+        axes = zip(inputs.shape[2:], self.kernel_size, stride, padding, dilation, strict=True)
+        sizes = [(size + 2 * pad - spread * (kernel - 1) - 1) // step + 1 for size, kernel, step, pad, spread in axes]
+        patches = functional.unfold(inputs, self.kernel_size, dilation, padding, stride)  # (B, n, positions)
         return _form(patches.mT, weight).mT.contiguous().unflatten(-1, sizes)
 
 
