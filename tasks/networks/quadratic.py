@@ -205,6 +205,7 @@ class QuadraticLinear(QuadraticLayer):
         check_sizes(in_features=in_features, out_features=out_features)
         shape = (out_features, in_features)
         super().__init__(None, shape, bias, terms, init, gain, norm, recompute, device=device, dtype=dtype)
+        self.in_features, self.out_features = in_features, out_features
 
     def form(self, inputs: Tensor, weight: Tensor) -> Tensor:
         """``(..., n) -> (..., m)``."""
