@@ -19,6 +19,7 @@ from tasks.networks.cnn import CNN
 from tasks.networks.mlp import MLP
 from tasks.networks.moe import MoEMLP
 from tasks.networks.prefix_tree import PrefixTreeMLP
+from tasks.networks.quadratic import QuadraticConv2d, QuadraticLinear
 from tasks.networks.recurrent import GRUCell, LSTMCell, RecurrentNetwork, RNNCell
 from tasks.networks.resnet import ResNet
 from tasks.networks.seq2seq import Seq2Seq
@@ -45,6 +46,8 @@ NETWORKS = {
     "cnn_flatten": partial(CNN, channels=(4,), strides=(2,), pool="flatten"),
     "prefix_tree_mlp": partial(PrefixTreeMLP, hidden_sizes=(5,), depth=2, rank=2),
     "moe_mlp": partial(MoEMLP, num_experts=3, width=4),
+    "quadratic_mlp": partial(MLP, hidden_sizes=(5,), layer=QuadraticLinear),
+    "quadratic_cnn": partial(CNN, channels=(4,), strides=(2,), layer=partial(QuadraticConv2d, recompute=1)),
 }
 
 HAND_WRITTEN = [name for name, make in NETWORKS.items() if make((2, 4, 4), 3).permutation_axes() is not None]

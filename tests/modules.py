@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from tasks.networks.moe import NearestPrototypeMoE
 from tasks.networks.prefix_tree import PrefixTreeLinear
+from tasks.networks.quadratic import QuadraticConv2d, QuadraticLinear
 from tests import wirings
 from tests.wirings import Wire, block, recurrent
 
@@ -231,6 +232,20 @@ CASES: dict[str, Case] = {
         1,
     ),
     "prelu": Case(lambda: nn.Sequential(linear(4, 6), nn.PReLU(6), linear(6, 2)), (VECTORS,), 1),
+    "quadratic": Case(
+        lambda: nn.Sequential(
+            QuadraticLinear(4, 6), nn.ReLU(), QuadraticLinear(6, 5, terms="product+squares"), linear(5, 2)
+        ),
+        (VECTORS,),
+        2,
+    ),
+    "quadratic_conv": Case(
+        lambda: nn.Sequential(
+            QuadraticConv2d(3, 5, 3), nn.BatchNorm2d(5), nn.ReLU(), QuadraticConv2d(5, 4, 3), conv(4, 2, 1)
+        ),
+        (IMAGES,),
+        2,
+    ),
     "sort": Case(
         # a true symmetry that no rule sees: sorting forgets the order of its inputs
         lambda: Wire(wirings.sorted_units, read=linear(4, 6), out=linear(6, 2)),

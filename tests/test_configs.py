@@ -62,7 +62,7 @@ def test_every_choice_of_every_group_composes(group, choice) -> None:
     assert HydraConfig.get().runtime.choices[group] == choice
 
 
-@pytest.mark.parametrize("name", ["evaluate", "bench", "lab"])
+@pytest.mark.parametrize("name", ["evaluate", "bench", "lab", "contest"])
 def test_other_entry_points_compose(name) -> None:
     assert check_nodes(composed("+task=cnn", name=name)) > 8
 
@@ -110,7 +110,8 @@ def test_every_yaml_is_reached() -> None:
     files = {path.relative_to(CONFIGS).as_posix() for path in CONFIGS.rglob("*.yaml")}
     groups = (*GROUPS, "task", "trainer", "callbacks", "experiment", "zoo", "predictor")
     reached = {f"{group}/{choice}.yaml" for group in groups for choice in cli.options(group)}
-    assert files == reached | {"config.yaml", "evaluate.yaml", "bench.yaml", "lab.yaml", "zoo.yaml"}
+    entry_points = {"evaluate", "bench", "contest", "lab", "zoo"}
+    assert files == reached | {"config.yaml", *(f"{name}.yaml" for name in entry_points)}
 
 
 def test_no_top_level_key_is_dead() -> None:

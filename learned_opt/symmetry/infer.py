@@ -7,7 +7,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor, fx, nn
 from torch._decomp import core_aten_decompositions
-from torch.func import functional_call, functionalize
+from torch._subclasses.functional_tensor import dispatch_functionalize
+from torch.func import functional_call
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._pytree import tree_leaves
 
@@ -66,7 +67,8 @@ def infer_from_function(
         return function(dict(zip(params, values, strict=True)), *inputs)
 
     table: Any = core_aten_decompositions()
-    graph = make_fx(functionalize(flat), decomposition_table=table)(values, inputs)
+    # torch.func.functionalize refuses custom autograd functions
+    graph = make_fx(dispatch_functionalize(flat), decomposition_table=table)(values, inputs)
     graph.graph.eliminate_dead_code()  # what is not returned ties no axes together
     tracer = _AxisTracer(graph, [list(map(fresh, p.shape)) for p in values], inputs)
     with torch.no_grad():

@@ -9,6 +9,14 @@ from torch import Tensor, nn
 from tasks.base import Params, PermutationAxes
 
 
+class Layer(nn.Module, ABC):
+    """A layer whose parameters start in a way of their own, on its own as in a network."""
+
+    @abstractmethod
+    def draw(self, name: str, parameter: Tensor, generator: torch.Generator) -> Tensor:
+        """An initial value of one of its own parameters, on the CPU; ``name`` is as in the layer."""
+
+
 class Network(nn.Module, ABC):
     """An nn.Module that is pure under ``torch.func.functional_call`` and knows the names of its axes.
 
@@ -38,8 +46,13 @@ class Network(nn.Module, ABC):
     def draw(self, name: str, parameter: Tensor, generator: torch.Generator) -> Tensor:
         """One initial tensor: weights N(0, 2 / fan_in) (He et al. 2015), biases 0, norm scales 1.
 
-        A tensor of two or more axes is a weight (out, in, ...); vectors are norm scales or biases.
+        A tensor of two or more axes is a weight (out, in, ...); vectors are norm scales or biases. The parameters
+        of a ``Layer`` are drawn by it.
         """
+        parent, _, own = name.rpartition(".")
+        owner = self.get_submodule(parent)
+        if isinstance(owner, Layer):
+            return owner.draw(own, parameter, generator)
         if parameter.ndim >= 2:
             fan_in = prod(parameter.shape[1:])
             return torch.randn(parameter.shape, generator=generator) * sqrt(2 / fan_in)

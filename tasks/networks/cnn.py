@@ -1,6 +1,6 @@
 """Small convolutional network."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
@@ -19,6 +19,7 @@ class CNN(Network):
         kernel_size: height and width of the kernels; padding keeps the size at stride 1.
         norm: put a layer norm over channels and positions, with scale and shift per channel, after each convolution.
         pool: ``mean`` over the positions or ``flatten``, which gives every position its own weights.
+        layer: constructor ``(inputs, outputs, kernel_size, stride, padding)`` of a convolution.
 
     Source: the CNN task of Zhou et al. 2024 (arXiv 2402.05232): channels 16 and 32, strides 2 and 1, mean pooling.
     """
@@ -32,12 +33,13 @@ class CNN(Network):
         kernel_size: int = 3,
         norm: bool = False,
         pool: str = "mean",
+        layer: Callable[[int, int, int, int, int], nn.Module] = nn.Conv2d,
     ) -> None:
         super().__init__()
         self._check(input_shape, channels, strides, kernel_size, pool)
         widths, (height, width) = [input_shape[0], *channels], input_shape[1:]
         pairs = zip(widths[:-1], widths[1:], strides, strict=True)
-        self.convs = nn.ModuleList(nn.Conv2d(a, b, kernel_size, s, kernel_size // 2) for a, b, s in pairs)
+        self.convs = nn.ModuleList(layer(a, b, kernel_size, s, kernel_size // 2) for a, b, s in pairs)
         self.norms = nn.ModuleList(nn.GroupNorm(1, size) for size in channels) if norm else None
         self.pool = pool
         for stride in strides:
@@ -73,8 +75,13 @@ class CNN(Network):
             hidden = hidden.relu()
         return self.head(hidden.mean((-2, -1)) if self.pool == "mean" else hidden)
 
-    def permutation_axes(self) -> PermutationAxes:
-        """Channels of a layer permute together; input channels, kernel and image positions and outputs are fixed."""
+    def permutation_axes(self) -> PermutationAxes | None:
+        """Channels of a layer permute together; input channels, kernel and image positions and outputs are fixed.
+
+        Inferred for layers that are not torch's convolutions.
+        """
+        if not all(isinstance(conv, nn.Conv2d) for conv in self.convs):
+            return None
         names = ["input", *(f"channel{i}" for i in range(len(self.convs)))]
         axes: dict[str, tuple[str, ...]] = {}
         for i in range(len(self.convs)):
