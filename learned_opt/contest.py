@@ -15,10 +15,12 @@ from learned_opt import cli
 @cli.one_line_errors
 def run(cfg: DictConfig) -> None:
     """Train and compare the networks that the experiment lists."""
+    import torch
     from rich.console import Console
 
     from learned_opt import build
     from learned_opt.evaluation import contest, tables
+    from learned_opt.provenance import provenance
 
     console, folder = Console(), Path(os.path.relpath(HydraConfig.get().runtime.output_dir))
     build.keep_freed_memory()
@@ -31,9 +33,7 @@ def run(cfg: DictConfig) -> None:
             family = make(network=instantiate(network))
             families[str(name)] = (family, build.symmetry_of(family)[1])
         rows = contest.contest(families, benchmark, cfg.compile, device, console.print)
-    contest.write(
-        folder, rows, {"command": " ".join(["python -m", *build.command_words()]), "git": build.git_revision()}
-    )
+    contest.write(folder, rows, provenance(cfg.seed, torch.device(device)))
     console.print(tables.plain_table(contest.HEADINGS, contest.summarise(rows)))
     console.print(contest.NOTES.replace("\n", " "), highlight=False)
     console.print(f"written to {folder}: contest.md, contest.json", highlight=False)
