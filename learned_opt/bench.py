@@ -1,9 +1,13 @@
-"""Throughput of meta-training, eager and compiled. ``python -m learned_opt.bench``."""
+"""What an inner step costs: time, memory, compilation, against SGD, Adam and a floor. ``python -m learned_opt.bench``.
 
+``python -m learned_opt.bench scaling`` fits how the cost grows; ``--compare FILE`` sets the table beside that of an
+earlier run.
+"""
+
+import os
 import sys
-import time
 from pathlib import Path
-from statistics import median
+from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -11,87 +15,100 @@ from omegaconf import DictConfig
 
 from learned_opt import cli
 
-HEADINGS = ("optimizer", "theta", "eager", "compiled", "compiled / eager", "floor", "compiled / floor", "first call")
-UNITS = (
-    "Inner steps per second, median of {repeats} interleaved outer steps; first call in seconds, compilation included."
-)
+VERBS = ("table", "scaling")
+FLAG = "--compare"
 
 
 @hydra.main(version_base="1.3", config_path=cli.config_dir(), config_name="bench")
 @cli.one_line_errors
 def run(cfg: DictConfig) -> None:
-    """Time every case in both modes, in turn."""
+    """Measure, show and write."""
     from rich.console import Console
 
+    from learned_opt import build, measure
+    from learned_opt.cost import earlier
+
+    console, folder = Console(), Path(os.path.relpath(HydraConfig.get().runtime.output_dir))
+    configs = _with_tasks(cfg)
+    for own in configs.values():
+        measure.check(own)
+    with build.usage_errors():
+        then = earlier.read(Path(cfg.compare)) if cfg.compare else None
+        facts = measure.facts(cfg)
+    if cfg.verb == "scaling":
+        _scaling(configs, console, folder, facts)
+    else:
+        _table(configs, console, folder, facts, then)
+
+
+def _table(configs: dict[str, DictConfig], console: Any, folder: Path, facts: dict, then: dict | None) -> None:
+    from learned_opt.cost import table
+    from learned_opt.measure import TaskTable
+    from learned_opt.screens import show_comparison, show_costs
+
+    measured: list[TaskTable] = []
+    try:
+        for task, cfg in configs.items():
+            with console.status(f"building {task}") as status:
+                measured.append(TaskTable(cfg, task))
+                measured[-1].measure(lambda text, status=status: status.update(text))
+            show_costs(console, measured[-1].rows, cfg.references, measured[-1].shares)
+    finally:  # what was measured before Ctrl-C is kept
+        rows = [row for one in measured for row in one.rows]
+        if rows:
+            references = next(iter(configs.values())).references
+            table.write(folder, rows, references, facts)
+            console.print(f"written to {folder}: bench.json, bench.md", highlight=False)
+    console.print(table.NOTES.replace("\n", " "), highlight=False)
+    if then:
+        show_comparison(console, {**facts, "rows": rows}, then)
+
+
+def _scaling(configs: dict[str, DictConfig], console: Any, folder: Path, facts: dict) -> None:
+    from learned_opt import measure
     from learned_opt.evaluation import tables
 
-    console, folder = Console(), Path(HydraConfig.get().runtime.output_dir)
-    if cfg.repeats < 1:
-        cli.fail(f"repeats must be at least 1, got {cfg.repeats}.")
-    runners = {(name, mode): _Runner(cfg, name, mode) for name in cfg.cases for mode in ("eager", "compiled")}
-    rates: dict[tuple[str, str], list[float]] = {key: [] for key in runners}
-    first = {}
-    for repeat in range(cfg.repeats + 1):  # the first round compiles and warms up
-        console.print(f"round {repeat} of {cfg.repeats}")
-        for key, runner in runners.items():
-            start = time.perf_counter()
-            steps = runner(repeat)
-            seconds = time.perf_counter() - start
-            first.setdefault(key, seconds)
-            rates[key].append(steps / seconds)
-    medians = {key: median(values[1:]) for key, values in rates.items()}
-    rows = [_row(name, cfg.floor[name], medians, first, runners) for name in cfg.cases]
-    tables.write_json(folder / "bench.json", rows)
-    page = tables.markdown_table(HEADINGS, ([str(row[heading]) for heading in HEADINGS] for row in rows))
-    units = UNITS.format(repeats=cfg.repeats)
-    (folder / "bench.md").write_text(f"{page}\n\n{units}\n")
-    console.print(tables.plain_table(HEADINGS, rows))
-    console.print(units, highlight=False)
+    rows: list[dict[str, Any]] = []
+    try:
+        for task, cfg in configs.items():
+            with console.status(f"building {task}") as status:
+                for row in measure.scaling(cfg, lambda text, status=status: status.update(text)):
+                    rows.append({"task": task, **row})
+                    console.print(" ".join(f"{heading} {row[heading]};" for heading in measure.SCALING_HEADINGS))
+    finally:
+        if rows:
+            tables.write_json(folder / "scaling.json", {**facts, "rows": rows})
+            headings = ("task", *measure.SCALING_HEADINGS)
+            page = tables.markdown_table(headings, ([str(row[heading]) for heading in headings] for row in rows))
+            (folder / "scaling.md").write_text(f"# Growth of the cost\n\n{page}\n\n{measure.SCALING_NOTES}\n")
+            console.print(tables.plain_table(headings, rows))
+            console.print(measure.SCALING_NOTES.replace("\n", " "), highlight=False)
+            console.print(f"written to {folder}: scaling.json, scaling.md", highlight=False)
 
 
-class _Runner:
-    """One optimizer in one mode: call it with a step number to run one outer step; returns the inner steps it took."""
-
-    def __init__(self, cfg: DictConfig, name: str, mode: str) -> None:
-        from learned_opt import build
-
-        own = cfg.copy()
-        own.compile = mode == "compiled"
-        self.problem = build.build_problem(own, cfg.cases[name], name)
-        self.estimator = build.build_estimator(own, own.estimator, self.problem.unroll)
-        self.theta = {k: p.detach() for k, p in self.problem.optimizer.named_parameters()}
-        self.state = None
-
-    def __call__(self, step: int) -> int:
-        from learned_opt.rng import generator
-
-        if self.state is None:
-            self.state = self.estimator.init_state(self.theta, generator("bench"))
-        estimate, self.state = self.estimator.estimate(self.theta, self.state, generator("bench", step))
-        estimate.meta_loss.item()  # waits for the device
-        return estimate.num_inner_steps
-
-
-def _row(name: str, floor: float, medians: dict, first: dict, runners: dict) -> dict[str, object]:
-    eager, compiled = medians[name, "eager"], medians[name, "compiled"]
-    values = (
-        name,
-        runners[name, "eager"].problem.num_theta,
-        round(eager),
-        round(compiled),
-        round(compiled / eager, 2),
-        floor,
-        round(compiled / floor, 2),
-        round(first[name, "compiled"], 1),
-    )
-    return dict(zip(HEADINGS, values, strict=True))
+def _with_tasks(cfg: DictConfig) -> dict[str, DictConfig]:
+    """The composed config of each task: the given one, or all that the config lists."""
+    given, overrides = HydraConfig.get().runtime.choices.get("task"), HydraConfig.get().overrides.task
+    if given:
+        return {given: cfg}
+    return {task: hydra.compose("bench", overrides=[*overrides, f"+task={task}"]) for task in cfg.tasks}
 
 
 def main() -> None:
-    """Entry point of ``python -m learned_opt.bench``; the MLP task unless another is given."""
-    if not any(argument.startswith("+task=") for argument in sys.argv):
-        sys.argv.append("+task=mlp")
-    cli.entry_point(run)
+    """Entry point of ``python -m learned_opt.bench``: a verb may come first, ``--compare FILE`` anywhere."""
+    words = sys.argv[1:]
+    if words and words[0] in VERBS:
+        words[0] = f"verb={words[0]}"
+    for place, word in enumerate(words):
+        flag, _, file = word.partition("=")
+        if flag == FLAG:
+            rest = [file] if file else words[place + 1 : place + 2]
+            if not rest:
+                cli.fail(f"{FLAG} needs a FILE, the bench.json of an earlier run.")
+            quoted = rest[0].replace("\\", "\\\\").replace("'", "\\'")
+            words[place : place + (1 if file else 2)] = [f"compare='{quoted}'"]
+    sys.argv[1:] = words
+    cli.entry_point(run, needs_task=False)
 
 
 if __name__ == "__main__":

@@ -266,8 +266,16 @@ def metadata(cfg: DictConfig, problems: dict[str, Problem]) -> dict[str, Any]:
         "meta_optimizer": OmegaConf.to_container(cfg.meta_optimizer, resolve=True),
         "specs": {name: problem.optimizer.spec.as_dict() for name, problem in problems.items()},
         "tasks": {name: problem.unroll.family.describe() for name, problem in problems.items()},
-        "provenance": provenance(cfg.seed, any_problem.unroll.device),
+        "provenance": provenance(cfg.seed, any_problem.unroll.device) | {"num_tasks": _num_tasks(problems)},
     }
+
+
+def _num_tasks(problems: dict[str, Problem]) -> str:
+    """Numbers where the command may say auto."""
+    return " ".join(
+        f"{label} {p.cfg.estimator.num_tasks}".strip()
+        for label, p in zip(_labels(problems), problems.values(), strict=True)
+    )
 
 
 def resolve_device(name: str) -> str:

@@ -1,4 +1,4 @@
-"""What a run shows on the terminal, and the comparison that ends it."""
+"""What runs show on the terminal, and the comparison that ends a training."""
 
 import shlex
 from collections.abc import Sequence
@@ -11,6 +11,7 @@ from rich.table import Table
 
 from learned_opt import tree
 from learned_opt.build import Problem
+from learned_opt.cost import breakdown, earlier, table
 from learned_opt.deploy.weights import save_theta
 from learned_opt.evaluation import tables
 from learned_opt.evaluation.compare import compare
@@ -19,22 +20,27 @@ from learned_opt.meta.estimators.base import GradientEstimator
 
 
 def first_screen(
-    problems: dict[str, Problem], estimator_name: str, estimators: dict[str, GradientEstimator], folder: Path
+    problems: dict[str, Problem],
+    estimator_name: str,
+    estimators: dict[str, GradientEstimator],
+    memory: str,
+    folder: Path,
 ) -> Table:
     """What is about to run."""
     rows = [row for name in problems for row in _of_task(name, problems[name], estimator_name, estimators[name])]
     problem = next(iter(problems.values()))
     rows += [
         ("meta-optimizer", f"{problem.optimizer_name}, theta has {problem.num_theta:,} parameters"),
+        ("memory", memory),
         ("device", str(problem.unroll.device)),
         ("run folder", str(folder)),
     ]
-    table = Table.grid(padding=(0, 2))
-    table.add_column(style="bold")
-    table.add_column(overflow="fold")
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="bold")
+    grid.add_column(overflow="fold")
     for row in rows:
-        table.add_row(*row)
-    return table
+        grid.add_row(*row)
+    return grid
 
 
 def _of_task(name: str, problem: Problem, estimator_name: str, estimator: GradientEstimator) -> list[tuple[str, str]]:
@@ -99,3 +105,25 @@ def _label(problem: Problem) -> str:
     """The learned optimizer's name in tables, also where a baseline has the same."""
     name = problem.optimizer_name
     return f"{name}-learned" if name in problem.benchmark.baselines else name
+
+
+def show_costs(
+    console: Console, rows: list[dict[str, Any]], references: Sequence[str], shares: list[dict[str, Any]]
+) -> None:
+    """Print the costs of one task, and where the time goes where that was asked for."""
+    names = table.headings(references)
+    for title, group in table.by_title(rows).items():
+        console.print(title, style="bold", highlight=False)
+        shown = (dict(zip(names, table.cells(row, references), strict=True)) for row in group)
+        console.print(tables.plain_table(names, shown))
+    if shares:
+        console.print("where the time of one compiled outer step goes", style="bold")
+        console.print(tables.plain_table(breakdown.HEADINGS, shares))
+
+
+def show_comparison(console: Console, now: dict[str, Any], then: dict[str, Any]) -> None:
+    """Print two tables of costs beside each other."""
+    rows, sentences = earlier.compare(now, then)
+    console.print(tables.plain_table(earlier.HEADINGS, rows))
+    for sentence in sentences:
+        console.print(sentence, highlight=False)

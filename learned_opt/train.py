@@ -6,7 +6,7 @@ from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from learned_opt import cli, replay
 
@@ -17,19 +17,21 @@ def run(cfg: DictConfig) -> float:
     """One run; returns the mean held-out loss, which a sweeper can minimise."""
     from rich.console import Console
 
-    from learned_opt import build, screens
+    from learned_opt import build, screens, sizing
     from learned_opt.deploy.weights import save_theta
 
     folder, console = Path(os.path.relpath(HydraConfig.get().runtime.output_dir)), Console()
     choices = HydraConfig.get().runtime.choices
     problems = build.build_problems(cfg, cfg.meta_optimizer, choices["meta_optimizer"])
+    memory = sizing.size(cfg, problems)
+    OmegaConf.save(cfg, folder / ".hydra" / "config.yaml")  # with the number that auto stands for
     fit = build.build_training(cfg, problems, folder)
-    console.print(screens.first_screen(problems, choices["estimator"], fit.estimators, folder))
+    console.print(screens.first_screen(problems, choices["estimator"], fit.estimators, str(memory), folder))
     finished = fit.run()
     metadata = build.metadata(cfg, problems)
     save_theta(folder, fit.module.theta, metadata)
     if not finished:
-        overrides = HydraConfig.get().overrides.task
+        overrides = sizing.resolved(HydraConfig.get().overrides.task, memory.automatic)
         console.print(screens.interrupted(overrides, folder), soft_wrap=True, highlight=False)
         sys.exit(130)
     return screens.evaluate_and_report(problems, cfg.compile, metadata, folder, console)

@@ -1,0 +1,133 @@
+"""Whether a training fits into memory, before it starts; ``estimator.num_tasks=auto`` is resolved here."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from learned_opt.build import Problem, usage_errors
+from learned_opt.cli import UsageError
+from learned_opt.memory import available_bytes
+from learned_opt.meta.estimators.base import GradientEstimator
+from learned_opt.meta.footprint import Footprint, footprint
+from learned_opt.meta.truncation import Constant
+from learned_opt.meta.unroll import Unroll
+
+AUTO = "auto"
+LEAST_SHARE_COMPILED = 0.4  # measured peaks of compiled estimates are 0.42 to 0.93 of the prediction, which is eager
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What an outer step is predicted to need.
+
+    Args:
+        peak: bytes at the peak, run eagerly.
+        available: bytes that were free before.
+        num_chains: chains of all tasks together.
+        automatic: the number of tasks that ``auto`` stands for; None where nothing says so.
+    """
+
+    peak: int
+    available: int
+    num_chains: int
+    automatic: int | None
+
+    def __str__(self) -> str:
+        """One line for people."""
+        each = readable(self.peak / self.num_chains)
+        return f"at most {readable(self.peak)} at the peak, {each} per chain; {readable(self.available)} available"
+
+
+def size(cfg: DictConfig, problems: dict[str, Problem]) -> Memory:
+    """Predict the peak memory of an outer step; write the number of tasks into the configs that say ``auto``.
+
+    The peaks of the tasks of a mix are added up: their chains live side by side, though their unrolls take turns.
+
+    Args:
+        cfg: the composed config.
+        problems: from ``build_problems``; their ``estimator.num_tasks`` are numbers afterwards.
+
+    Raises:
+        UsageError: an outer step does not fit, or a value is out of its range.
+    """
+    configs = [problem.cfg for problem in problems.values()]
+    with usage_errors():
+        if not 0 < cfg.memory_share <= 1:
+            raise ValueError(f"memory_share must lie above 0 and not above 1, got {cfg.memory_share}.")
+        available = available_bytes(next(iter(problems.values())).unroll.device)
+        needs = [_footprint(problem) for problem in problems.values()]
+
+        def peak(automatic: int) -> int:
+            pairs = zip(needs, configs, strict=True)
+            return sum(need.peak_bytes(_number(own, automatic), own.estimator.unroll_length) for need, own in pairs)
+
+        automatic = None
+        if any(own.estimator.num_tasks == AUTO for own in configs):
+            automatic = largest(lambda number: peak(number) <= cfg.memory_share * available)
+            _write(automatic, [cfg, *cfg.get("mix", {}).values(), *configs])
+        num_chains = sum(map(_num_chains, problems.values()))
+    needed = peak(0)
+    if needed * (LEAST_SHARE_COMPILED if cfg.compile else 1) > available:
+        raise UsageError(
+            f"an outer step of {num_chains} chains needs about {readable(needed)} at its peak, but "
+            f"{readable(available)} are available; lower {'' if automatic else 'estimator.num_tasks, '}"
+            "the inner network or, for bptt, estimator.unroll_length."
+        )
+    return Memory(needed, available, num_chains, automatic)
+
+
+def largest(fits: Callable[[int], bool]) -> int:
+    """The largest power of two that fits, 1 where none does.
+
+    Powers of two, so that a little more or less of free memory gives the same run.
+    """
+    number = 1
+    while fits(2 * number):
+        number *= 2
+    return number
+
+
+def resolved(overrides: Sequence[str], automatic: int | None) -> list[str]:
+    """Overrides of a command line with the number in place of ``auto``: a resumed run has the chains that it had."""
+    end = f"estimator.num_tasks={AUTO}"
+    return [word.removesuffix(AUTO) + str(automatic) if word.endswith(end) else word for word in overrides]
+
+
+def _estimator(problem: Problem, num_tasks: int, unroll_length: int) -> GradientEstimator:
+    """The estimator of a problem in another size, run eagerly, all chains of which restart after every unroll."""
+    unroll, cfg = problem.unroll, problem.cfg
+    eager = Unroll(unroll.family, problem.optimizer, compile=False, device=unroll.device, precision=cfg.precision)
+    constructor = instantiate(cfg.estimator, num_tasks=num_tasks, unroll_length=unroll_length)
+    return constructor(unroll=eager, truncation=Constant(unroll_length))
+
+
+def _footprint(problem: Problem) -> Footprint:
+    theta = {name: p.detach() for name, p in problem.optimizer.named_parameters()}
+    return footprint(partial(_estimator, problem), theta)
+
+
+def _num_chains(problem: Problem) -> int:
+    sizes = problem.cfg.estimator
+    return _estimator(problem, sizes.num_tasks, sizes.unroll_length).num_inner_steps // sizes.unroll_length
+
+
+def _number(cfg: DictConfig, automatic: int) -> int:
+    return automatic if cfg.estimator.num_tasks == AUTO else cfg.estimator.num_tasks
+
+
+def _write(automatic: int, configs: Sequence[DictConfig]) -> None:
+    for cfg in configs:
+        if OmegaConf.select(cfg, "estimator.num_tasks") == AUTO:
+            cfg.estimator.num_tasks = automatic
+
+
+def readable(num_bytes: float) -> str:
+    """Bytes in the unit that suits them, three digits."""
+    for unit in ("B", "KiB", "MiB"):
+        if num_bytes < 1000:
+            return f"{num_bytes:.3g} {unit}"
+        num_bytes /= 1024
+    return f"{num_bytes:.3g} GiB" if num_bytes < 1000 else f"{num_bytes:,.0f} GiB"
