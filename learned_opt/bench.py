@@ -1,7 +1,7 @@
 """What an inner step costs: time, memory, compilation, against SGD, Adam and a floor. ``python -m learned_opt.bench``.
 
 ``python -m learned_opt.bench scaling`` fits how the cost grows; ``--compare FILE`` sets the table beside that of an
-earlier run.
+earlier run. ``python -m learned_opt.bench networks`` measures layers of inner networks.
 """
 
 import os
@@ -97,6 +97,12 @@ def _with_tasks(cfg: DictConfig) -> dict[str, DictConfig]:
 def main() -> None:
     """Entry point of ``python -m learned_opt.bench``: a verb may come first, ``--compare FILE`` anywhere."""
     words = sys.argv[1:]
+    if words[:1] == ["networks"]:
+        from learned_opt import bench_networks
+
+        del sys.argv[1]
+        bench_networks.main()
+        return
     if words and words[0] in VERBS:
         words[0] = f"verb={words[0]}"
     for place, word in enumerate(words):
