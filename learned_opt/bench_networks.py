@@ -19,7 +19,7 @@ def run(cfg: DictConfig) -> None:
     import torch
     from rich.console import Console
 
-    from learned_opt import build
+    from learned_opt import build, provenance
     from learned_opt.cost import layers
     from learned_opt.cost.machine import describe_machine
     from learned_opt.evaluation import tables
@@ -31,8 +31,8 @@ def run(cfg: DictConfig) -> None:
     with build.usage_errors():
         device = torch.device(build.resolve_device(cfg.device))
         cases = {name: instantiate(cfg.cases[name]) for name in cfg.only or cfg.cases}
-    module, *words = build.command_words()
-    facts = {"command": " ".join(["python -m", module, "networks", *words]), "git": build.git_revision()}
+    module, *words = provenance.command_words()
+    facts = {"command": " ".join(["python -m", module, "networks", *words]), "git": provenance.git_revision()}
     facts |= describe_machine(device)
     torch.manual_seed(0)
     rows: list[dict[str, Any]] = []
