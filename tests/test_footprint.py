@@ -54,7 +54,7 @@ def measured_peak(estimator) -> int:
 
 def predicted(family: str, optimizer: str, estimator: str, num_tasks: int, length: int) -> int:
     make = partial(make_estimator, family, optimizer, estimator)
-    return footprint(make, theta_of(make(1, 1))).peak_bytes(num_tasks, length)
+    return footprint(make, theta_of(make(1, 2))).peak_bytes(num_tasks, length)
 
 
 @pytest.mark.parametrize(
