@@ -11,7 +11,7 @@ from math import ceil, sqrt
 import torch
 from torch import Tensor
 
-from tasks.subleq.wires import Circuit, Units, rows, wire
+from tasks.subleq.wires import Circuit, Units, rows, units, wire
 
 Row = dict[int, float]  # wire -> weight
 
@@ -30,7 +30,7 @@ class Sum:
 
     def digits(self) -> Units:
         """h, ``(W,)``."""
-        return Units([wire(*operand) for operand in self.operands], torch.tensor(self.constants))
+        return units(*(wire(*operand) for operand in self.operands), bias=torch.tensor(self.constants))
 
     def value(self, start: int, stop: int) -> tuple[Row, int]:
         """``sum_{start <= k < stop} 2^(k - start) h_k`` as weights of wires and a constant."""
@@ -108,7 +108,7 @@ def _carried_sum(h: Tensor, out: list[Row]) -> Units:
         {int(wire): 1.0} | before | {w: -2 * weight for w, weight in after.items()}
         for wire, before, after in zip(h, into, out, strict=True)
     ]
-    return Units([rows(table)])
+    return units(rows(table))
 
 
 def _threshold(row: Row, constant: int, least: int) -> list[tuple[Row, int]]:
@@ -122,4 +122,4 @@ def _difference(pair: Sequence[int]) -> Row:
 
 def _units(table: Sequence[tuple[Row, int]]) -> Units:
     """One unit for each row of weights and bias."""
-    return Units([rows([row for row, _ in table])], torch.tensor([bias for _, bias in table], dtype=torch.float64))
+    return units(rows([row for row, _ in table]), bias=torch.tensor([bias for _, bias in table]))

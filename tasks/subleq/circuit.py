@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tasks.subleq.adder import Sum, add_in_blocks, add_at_once
 from tasks.subleq.machine import Machine
-from tasks.subleq.wires import Circuit, LowRank, ReLULayer, Units, Wiring, total, wire
+from tasks.subleq.wires import Circuit, ReLULayer, Units, total, units, wire
 
 
 def full_circuit(m: Machine) -> list[ReLULayer]:
@@ -26,19 +26,19 @@ def full_circuit(m: Machine) -> list[ReLULayer]:
     _read_addresses(c, m)
     _read_data(c, m)
     # 7: x is flipped, then y + not x + 1
-    c.layer(drop="x", flipped=Units([wire(c["x"], -1)], 1))
+    c.layer(drop="x", flipped=units(wire(c["x"], -1), bias=1))
     add_in_blocks(c, "result", "y flipped", Sum([(c["y"], 1), (c["flipped"], 1)], [1] + [0] * (m.word_bits - 1)))
     # 2: the word at b goes, the result comes
     c.layer(drop="b", old=_select(c, m, "b"), new=_place(c, m))
-    c.layer(drop="old new", memory=Units([wire(c["memory"]), wire(c["old"], -1), wire(c["new"])]))
+    c.layer(drop="old new", memory=units(wire(c["memory"]), wire(c["old"], -1), wire(c["new"])))
     # 6: pc + 3
     add_in_blocks(c, "next", "pc", _next_pc(c, m))
     # 4: to c where the result is zero or negative, else to next
     sign = c["result"][-1:]
-    c.layer(drop="result", zero=_is_zero(c), negative=Units([wire(sign)]))
-    c.layer(drop="zero negative", jump=Units([wire(c["zero"]), wire(c["negative"])]))
+    c.layer(drop="result", zero=_is_zero(c), negative=units(wire(sign)))
+    c.layer(drop="zero negative", jump=units(wire(c["zero"]), wire(c["negative"])))
     c.layer(drop="c next jump", **_choices(c, [c["jump"]]))
-    c.layer(drop="to_c to_next", pc=Units([wire(c["to_c"]), wire(c["to_next"])]))
+    c.layer(drop="to_c to_next", pc=units(wire(c["to_c"]), wire(c["to_next"])))
     return c.layers
 
 
@@ -56,10 +56,10 @@ def compact_circuit(m: Machine) -> list[ReLULayer]:
     c.layer(drop="x y", **first)
     c.layer(drop="result_h result_carry", **second(c))
     sign = c["result"][-1:]
-    c.layer(drop="b result", old=_select(c, m, "b"), new=_place(c, m), zero=_is_zero(c), negative=Units([wire(sign)]))
-    written = Units([wire(c["memory"]), wire(c["old"], -1), wire(c["new"])])
+    c.layer(drop="b result", old=_select(c, m, "b"), new=_place(c, m), zero=_is_zero(c), negative=units(wire(sign)))
+    written = units(wire(c["memory"]), wire(c["old"], -1), wire(c["new"]))
     c.layer(drop="old new zero negative c next", memory=written, **_choices(c, [c["zero"], c["negative"]]))
-    c.layer(drop="to_c to_next", pc=Units([wire(c["to_c"]), wire(c["to_next"])]))
+    c.layer(drop="to_c to_next", pc=units(wire(c["to_c"]), wire(c["to_next"])))
     return c.layers
 
 
@@ -78,35 +78,35 @@ def _read_addresses(c: Circuit, m: Machine) -> None:
 def _read_data(c: Circuit, m: Machine) -> None:
     """2 layers: x and y are the words at a and b."""
     c.layer(drop="a", gate_x=_select(c, m, "a"), gate_y=_select(c, m, "b"))
-    c.layer(drop="gate_x gate_y", x=Units([total(c["gate_x"].T)]), y=Units([total(c["gate_y"].T)]))
+    c.layer(drop="gate_x gate_y", x=units(total(c["gate_x"].T)), y=units(total(c["gate_y"].T)))
 
 
 def _fetch(c: Circuit, m: Machine) -> Units:
     """Gates ``(3, M, L)`` on the three addresses of an instruction."""
     if m.separate:
-        return _gate(wire(c["program"].movedim(1, 0)), c["pc"], _codes(m).expand(3, -1, -1))
-    words = c["memory"][:, : m.address_bits].expand(3, -1, -1)
-    return _gate(wire(words), c["pc"], torch.stack([_codes(m).roll(f, 0) for f in range(3)]))  # word j is at pc + f
+        return _gate(c, c["program"].movedim(1, 0), "pc", _codes(m))
+    words = c["memory"][:, : m.address_bits]
+    return _gate(c, words, "pc", torch.stack([_codes(m).roll(f, 0) for f in range(3)]))  # p_{j-f}: word j is at pc + f
 
 
 def _fetched(c: Circuit) -> dict[str, Units]:
-    return {name: Units([total(c["gate"][f].T)]) for f, name in enumerate("abc")}
+    return {name: units(total(c["gate"][f].T)) for f, name in enumerate("abc")}
 
 
 def _select(c: Circuit, m: Machine, address: str) -> Units:
     """Gates ``(M, N)``: the word at an address, zeros elsewhere."""
-    return _gate(wire(c["memory"]), c[address], _codes(m))
+    return _gate(c, c["memory"], address, _codes(m))
 
 
 def _place(c: Circuit, m: Machine) -> Units:
     """Gates ``(M, N)``: the result at address b, zeros elsewhere."""
-    return _gate(wire(c["result"].expand(m.num_words, -1)), c["b"], _codes(m))
+    return _gate(c, c["result"], "b", _codes(m))
 
 
-def _gate(bits: Wiring, address: Tensor, codes: Tensor) -> Units:
-    """``R(bit + <p, address> - L)`` with codes ``(..., L)``, one for each row of bits."""
-    match = LowRank(address, 2 * codes[..., None, :])  # <p, 2 s - 1> = 2 <p, s> - sum p
-    return Units([bits, match], -codes.sum(-1, keepdim=True) - codes.shape[-1])
+def _gate(c: Circuit, bits: Tensor, address: str, codes: Tensor) -> Units:
+    """``R(bit + <p, address> - L)`` on bits ``(..., K)``, with a code p of ``(..., L)`` for each row of them."""
+    match = c.products(address, 2 * codes)  # <p, 2 s - 1> = 2 <p, s> - sum p
+    return units(wire(bits), wire(match[..., None]), bias=-codes.sum(-1, keepdim=True) - codes.shape[-1])
 
 
 def _codes(m: Machine) -> Tensor:
@@ -120,12 +120,12 @@ def _next_pc(c: Circuit, m: Machine) -> Sum:
 
 
 def _is_zero(c: Circuit) -> Units:
-    return Units([Wiring(c["result"][None], -torch.ones(1, dtype=torch.float64))], 1)
+    return units(total(c["result"][None], -1), bias=1)
 
 
 def _choices(c: Circuit, jumps: list[Tensor]) -> dict[str, Units]:
     """Bits of c where one of the wires is 1, of the next pc elsewhere."""
     return {
-        "to_c": Units([wire(c["c"]), *(wire(jump) for jump in jumps)], -1),
-        "to_next": Units([wire(c["next"]), *(wire(jump, -1) for jump in jumps)]),
+        "to_c": units(wire(c["c"]), *(wire(jump) for jump in jumps), bias=-1),
+        "to_next": units(wire(c["next"]), *(wire(jump, -1) for jump in jumps)),
     }
