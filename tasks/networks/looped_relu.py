@@ -1,11 +1,17 @@
-"""The looped ReLU network that is a computer, exactly and structured.
+"""Looped ReLU networks: one that is a computer, its noisy copy to repair, and one to train.
 
 Legend: M words of memory, N bits of a word, n bits of a state, B batch.
 """
 
+from collections.abc import Sequence
+from itertools import pairwise
+from math import prod
+
 import torch
 from torch import Tensor, nn
 
+from tasks.base import Params
+from tasks.networks.base import Network, check_sizes
 from tasks.subleq.circuit import compact_circuit, full_circuit
 from tasks.subleq.machine import Machine
 
@@ -88,3 +94,99 @@ class SubleqNetwork(nn.Module):
     def num_weights(self) -> int:
         """Weights of all W that are not zero."""
         return sum(layer.num_weights() for layer in self.layers)
+
+
+class NoisySubleq(Network):
+    """The layers of ``SubleqNetwork`` as plain matrices that start with noise on every weight: one to repair.
+
+    Args:
+        input_shape: ``(n,)``.
+        num_outputs: n.
+        num_words: M.
+        word_bits: N.
+        noise: standard deviation of what is added to weights and biases.
+        compact: 9 layers in place of 23.
+
+    Raises:
+        ValueError: the machine has other than n bits, or the noise is negative.
+    """
+
+    def __init__(
+        self,
+        input_shape: Sequence[int],
+        num_outputs: int,
+        num_words: int,
+        word_bits: int,
+        noise: float = 0.02,
+        compact: bool = False,
+    ) -> None:
+        super().__init__()
+        exact = SubleqNetwork(num_words, word_bits, compact=compact)
+        num_bits = exact.machine.state_bits
+        if noise < 0:
+            raise ValueError(f"noise must not be negative, got {noise}.")
+        if tuple(input_shape) != (num_bits,) or num_outputs != num_bits:
+            raise ValueError(
+                f"num_words={num_words} and word_bits={word_bits} make {num_bits} state bits in and out, "
+                f"but the data has {tuple(input_shape)} and {num_outputs}."
+            )
+        self.noise = noise
+        self.layers = nn.ModuleList()
+        for i, (weight, bias) in enumerate(exact.dense()):
+            self.layers.append(nn.Linear(weight.shape[1], weight.shape[0]))
+            self.register_buffer(f"exact_{i}_weight", weight)
+            self.register_buffer(f"exact_{i}_bias", bias)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """``(B, n) -> (B, n)``."""
+        for layer in self.layers:
+            inputs = layer(inputs).relu()
+        return inputs
+
+    def draw(self, name: str, parameter: Tensor, generator: torch.Generator) -> Tensor:
+        """The exact value and noise."""
+        return self._exact(name).cpu() + self.noise * torch.randn(parameter.shape, generator=generator)
+
+    def figures(self, params: Params) -> dict[str, Tensor]:
+        """Root mean square difference from the exact weights."""
+        squares = torch.cat([(value - self._exact(name)).square().flatten() for name, value in params.items()])
+        return {"distance": squares.mean().sqrt()}
+
+    def _exact(self, name: str) -> Tensor:
+        return self.get_buffer(name.replace("layers.", "exact_").replace(".", "_"))
+
+
+class LoopedMLP(Network):
+    """A ReLU MLP that is applied again and again with the same weights, between a linear layer in and one out.
+
+    Args:
+        input_shape: shape of one example.
+        num_outputs: outputs.
+        width: wires that go around.
+        hidden_sizes: widths inside of the loop.
+        num_loops: how often it runs.
+    """
+
+    def __init__(
+        self,
+        input_shape: Sequence[int],
+        num_outputs: int,
+        width: int = 32,
+        hidden_sizes: Sequence[int] = (32,),
+        num_loops: int = 2,
+    ) -> None:
+        super().__init__()
+        inside = {f"hidden_sizes[{i}]": size for i, size in enumerate(hidden_sizes)}
+        check_sizes(num_outputs=num_outputs, width=width, num_loops=num_loops, **inside)
+        self.num_loops = num_loops
+        self.read = nn.Linear(prod(input_shape), width)
+        self.loop = nn.ModuleList(nn.Linear(*pair) for pair in pairwise([width, *hidden_sizes, width]))
+        self.write = nn.Linear(width, num_outputs)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """``(B, *input_shape) -> (B, num_outputs)``."""
+        wires = self.read(inputs.flatten(1)).relu()
+        for _ in range(self.num_loops):
+            for layer in self.loop:
+                wires = layer(wires).relu()
+        return self.write(wires)
