@@ -57,6 +57,13 @@ class SubleqNetwork(nn.Module):
         wires = state.reshape(-1, state.shape[-1]).T.contiguous()
         return self.layers(wires).T.reshape(state.shape)
 
+    def wires(self, state: Tensor) -> list[Tensor]:
+        """The outputs ``(width,)`` of every layer during one instruction of a machine ``(n,)``."""
+        outputs = [state[:, None]]
+        for layer in self.layers:
+            outputs.append(layer(outputs[-1]))
+        return [output.squeeze(-1) for output in outputs[1:]]
+
     @torch.no_grad()
     def run(self, state: Tensor, max_steps: int) -> tuple[Tensor, Tensor]:
         """Loop until every machine has halted, or as long as allowed.
