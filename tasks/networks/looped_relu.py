@@ -27,7 +27,7 @@ class SubleqNetwork(nn.Module):
         num_words: M, a power of two.
         word_bits: N, from log2 M.
         separate: instructions in a memory of their own (see ``Machine``).
-        compact: 9 layers, with weights up to 2^N.
+        compact: 9 layers, with weights up to 2^(N - 1).
         trainable: weights want gradients; they are shared by the units of a group.
         dtype: precision of weights and states; every whole number on the way must fit.
 
@@ -47,9 +47,9 @@ class SubleqNetwork(nn.Module):
         super().__init__()
         self.machine = Machine(num_words, word_bits, separate)
         self.layers = nn.Sequential(*(compact_circuit if compact else full_circuit)(self.machine))
-        largest = 2 * max(float(p.detach().abs().max()) for p in self.parameters())  # of what a unit sums up
-        if largest > 2 / torch.finfo(dtype).eps:
-            raise ValueError(f"{dtype} is exact up to {2 / torch.finfo(dtype).eps:.0f}, but word_bits={word_bits} needs {largest:.0f}.")
+        largest, exact = 4 * max(float(p.detach().abs().max()) for p in self.parameters()), 2 / torch.finfo(dtype).eps
+        if largest > exact:  # the sums inside of units are smaller than that
+            raise ValueError(f"{dtype} is exact up to {exact:.0f}, but word_bits={word_bits} needs {largest:.0f}.")
         self.to(dtype).requires_grad_(trainable)
 
     def forward(self, state: Tensor) -> Tensor:

@@ -103,7 +103,7 @@ def _parser() -> argparse.ArgumentParser:
     other = verbs.add_parser("bench", help="instructions a second against state bits, structured and dense")
     other.set_defaults(command=bench)
     other.add_argument("--bits", type=int, default=16, help="of a word (default 16)")
-    other.add_argument("--largest", type=int, default=4096, help="words of the largest machine (default 4096)")
+    other.add_argument("--largest", type=int, default=16384, help="words of the largest machine (default 16,384)")
     return parser
 
 

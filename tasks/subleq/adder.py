@@ -82,7 +82,7 @@ def add_in_blocks(c: Circuit, name: str, drop: str, addends: Sum) -> None:
 
 
 def add_at_once(name: str, addends: Sum) -> tuple[dict[str, Units], Callable[[Circuit], dict[str, Units]]]:
-    """The units of 2 layers that look at all lower bits for every carry; the largest weight is 2^W.
+    """The units of 2 layers that look at all lower bits for every carry; the largest weight is 2^(W - 1).
 
     Args:
         name: of the sum; the first layer's wires are ``NAME_h`` and ``NAME_carry``.

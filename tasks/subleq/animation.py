@@ -26,11 +26,13 @@ def draw(path: Path, network: SubleqNetwork, memory: list[int], steps: Sequence[
         memory: words before the first instruction.
         steps: what was executed.
     """
-    figure = Figure(figsize=(11, 5.5), dpi=110, layout="constrained")
     if path.suffix == ".png":
+        figure = Figure(figsize=(11, 5.5), dpi=110, layout="constrained")
         _picture(figure, network, memory, steps)
         figure.savefig(path)
     else:
+        figure = Figure(figsize=(11, 5.5), dpi=80)
+        figure.subplots_adjust(left=0.06, right=0.98, bottom=0.09, top=0.94, hspace=0.35)
         _animation(figure, network, memory, steps).save(path, writer=animation.PillowWriter(fps=8))
 
 
@@ -83,7 +85,7 @@ def _draw_wires(axes: Axes, network: SubleqNetwork, memory: list[int], pc: int) 
     image = torch.stack([adaptive_max_pool1d(wires[None, first:], NUM_COLUMNS)[0] for wires in layers]).numpy()
     extent = (0, 100, len(layers) + 0.5, 0.5)
     axes.imshow(image, aspect="auto", interpolation="nearest", cmap="viridis", vmin=0, vmax=2, extent=extent)
-    axes.set(xlabel="position in the layer, %", ylabel="layer", title="wires beside the memory: 0 dark, 1 green, 2 bright")
+    axes.set(xlabel="position in the layer, %", ylabel="layer", title="wires beside the memory: 0, 1, 2")
 
 
 def _history(network: SubleqNetwork, memory: list[int], steps: Sequence[Step]) -> Iterator[tuple[list[int], Step]]:

@@ -45,7 +45,7 @@ def full_circuit(m: Machine) -> list[ReLULayer]:
 def compact_circuit(m: Machine) -> list[ReLULayer]:
     """The same instruction in 9 layers: pc + 3 beside the reading, the branch beside the writing, carries in one step.
 
-    Its largest weight is 2^N, so 32-bit floats are exact up to 22 bits only.
+    Its largest weight is 2^(N - 1), so 32-bit floats are exact up to words of 23 bits.
     """
     c = _start(m)
     first, second = add_at_once("next", _next_pc(c, m))
