@@ -117,7 +117,10 @@ MACRO_RUNS = {  # source, with words p = 5, q = -2, r = 0 -> r when it halts
 
 @pytest.mark.parametrize("source", MACRO_RUNS)
 def test_macros(source) -> None:
-    machine, program = Machine(256, 16), assemble(f"{source}\nHALT\np: .data 5\nq: .data -2\nr: .zero 1\npointer: .data 0")
+    machine, program = (
+        Machine(256, 16),
+        assemble(f"{source}\nHALT\np: .data 5\nq: .data -2\nr: .zero 1\npointer: .data 0"),
+    )
     memory, _, steps = interpreter(machine)(program.image(machine), 0, 1000)
     assert steps[-1].halts
     assert machine.signed(memory[program.labels["r"]]) == MACRO_RUNS[source]

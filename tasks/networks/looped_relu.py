@@ -6,6 +6,7 @@ Legend: M words of memory, N bits of a word, n bits of a state, B batch.
 from collections.abc import Sequence
 from itertools import pairwise
 from math import prod
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ from tasks.base import Params
 from tasks.networks.base import Network, check_sizes
 from tasks.subleq.circuit import compact_circuit, full_circuit
 from tasks.subleq.machine import Machine
+from tasks.subleq.wires import ReLULayer
 
 HALT_CHECK = 16  # instructions between two looks at whether all machines have halted
 
@@ -96,11 +98,14 @@ class SubleqNetwork(nn.Module):
 
     def dense(self) -> list[tuple[Tensor, Tensor]]:
         """Every layer's W, ``(n_out, n_in)``, and b: O(n^2) numbers."""
-        return [layer.dense() for layer in self.layers]
+        return [layer.dense() for layer in self._relu_layers()]
 
     def num_weights(self) -> int:
         """Weights of all W that are not zero."""
-        return sum(layer.num_weights() for layer in self.layers)
+        return sum(layer.num_weights() for layer in self._relu_layers())
+
+    def _relu_layers(self) -> list[ReLULayer]:
+        return [cast(ReLULayer, layer) for layer in self.layers]
 
 
 class NoisySubleq(Network):

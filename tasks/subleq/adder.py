@@ -55,7 +55,9 @@ def add_in_blocks(c: Circuit, name: str, drop: str, addends: Sum) -> None:
     # 1, 2: does a block carry by itself (2), hand a carry on (1) or neither (0)?
     values = [addends.value(start, stop) for start, stop in zip(starts, stops, strict=True)]
     tops = [1 << (stop - start) for start, stop in zip(starts, stops, strict=True)]
-    levels = [(row, constant - top + step) for (row, constant), top in zip(values, tops, strict=True) for step in (2, 1, 0)]
+    levels = [
+        (row, constant - top + step) for (row, constant), top in zip(values, tops, strict=True) for step in (2, 1, 0)
+    ]
     c.layer(drop=drop, h=addends.digits(), level=_units(levels))
     level = c["level"].reshape(-1, 3).tolist()
     status = [(_difference(w[i : i + 2]), 0) for w in level for i in (0, 1)]

@@ -44,9 +44,7 @@ def _picture(figure: Figure, network: SubleqNetwork, memory: list[int], steps: S
     shade = np.sign(change) * np.log2(1 + np.abs(change))
     used = int(np.flatnonzero(history.any(0)).max(initial=3)) + 1
     bound = max(np.abs(shade).max(), 1)
-    image = left.imshow(
-        shade.T[:used], aspect="auto", interpolation="nearest", cmap="RdBu", vmin=-bound, vmax=bound
-    )
+    image = left.imshow(shade.T[:used], aspect="auto", interpolation="nearest", cmap="RdBu", vmin=-bound, vmax=bound)
     left.plot([step.pc for step in steps], color="black", linewidth=0.4, alpha=0.6, label="pc")
     left.set(xlabel="instruction", ylabel="address", title="change of every word since the start")
     left.legend(loc="upper right")
@@ -69,7 +67,11 @@ def _animation(
         upper.imshow(bits, aspect="auto", interpolation="nearest", cmap="Greys", vmax=1.5)
         for name, address, colour in (("pc", step.pc, "#b07d12"), ("a", step.a, "#0b3c8c"), ("b", step.b, "#d1495b")):
             upper.axvline(address, color=colour, linewidth=1.5, label=f"{name} {address}")
-        upper.set(xlabel="address", ylabel="bit", title=f"memory before instruction {i + 1}: [b] -= {step.value} gives {step.result}")
+        upper.set(
+            xlabel="address",
+            ylabel="bit",
+            title=f"memory before instruction {i + 1}: [b] -= {step.value} gives {step.result}",
+        )
         upper.legend(loc="upper right", ncols=3)
         _draw_wires(lower, network, words, step.pc)
         return []

@@ -128,15 +128,12 @@ class _Assembler:
             self._fail(f"{mnemonic} takes the operands {names or '(none)'}, got {', '.join(operands) or 'none'}")
         first = len(self.words)
         for instruction in body.split(";"):
-            words = [given.get(word, word) for word in instruction.split()]
-            self._emit([*words, "?"][:3], first)
+            here = {"?": str(len(self.words) + 3)} | {f"@{i}": str(first + i) for i in range(len(body))}
+            words = [given.get(word, here.get(word, word)) for word in [*instruction.split(), "?"][:3]]
+            self._emit([here["?"] if word == "?" else word for word in words])
 
-    def _emit(self, expressions: list[str], first: int = 0) -> None:
-        following = len(self.words) + 3
-        for expression in expressions:
-            if expression.startswith("@"):
-                expression = str(first + int(expression[1:]))
-            self.words.append(Word(str(following) if expression == "?" else expression, self.line))
+    def _emit(self, expressions: list[str]) -> None:
+        self.words += [Word(expression, self.line) for expression in expressions]
 
     def _value(self, word: Word) -> int:
         self.line, position, total = word.line, 0, 0

@@ -23,7 +23,9 @@ def measure(word_bits: int, largest: int) -> None:
         word_bits: N.
         largest: words of the largest machine, a power of two.
     """
-    print(f"{'words':>6} {'n':>8} {'layers':>6} {'nonzeros':>10} {'/ n log2 n':>10} {'structured/s':>12} {'dense/s':>9}")
+    print(
+        f"{'words':>6} {'n':>8} {'layers':>6} {'nonzeros':>10} {'/ n log2 n':>10} {'structured/s':>12} {'dense/s':>9}"
+    )
     times: dict[str, list[tuple[int, float]]] = {"structured": [], "dense": []}
     num_words = 16
     while num_words <= largest:

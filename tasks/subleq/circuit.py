@@ -10,7 +10,7 @@ Legend: M words, N bits of a word, L bits of an address; W bits of a sum.
 import torch
 from torch import Tensor
 
-from tasks.subleq.adder import Sum, add_in_blocks, add_at_once
+from tasks.subleq.adder import Sum, add_at_once, add_in_blocks
 from tasks.subleq.machine import Machine
 from tasks.subleq.wires import Circuit, ReLULayer, Units, total, units, wire
 

@@ -5,6 +5,7 @@ instruction that halts. The last word of memory, address -1, is the output: ``a 
 """
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -73,9 +74,10 @@ def network_engine(network: SubleqNetwork) -> Engine:
         a, b, _ = (memories[:-1].gather(-1, places) % size).unbind(-1)
         values, results = memories[:-1].gather(-1, a[:, None]), memories[1:].gather(-1, b[:, None])
         columns = (pcs[:-1], a, b, values.squeeze(-1), results.squeeze(-1), pcs[1:])
+        halts = [torch.equal(*pair) for pair in pairwise(states)]
         steps = [
-            Step(*row[:3], machine.signed(row[3]), machine.signed(row[4]), row[5], torch.equal(before, after))
-            for row, before, after in zip(torch.stack(columns, -1).tolist(), states[:-1], states[1:], strict=True)
+            Step(at, a, b, machine.signed(value), machine.signed(result), following, halt)
+            for (at, a, b, value, result, following), halt in zip(torch.stack(columns, -1).tolist(), halts, strict=True)
         ]
         return memories[-1].tolist(), int(pcs[-1]), steps
 

@@ -82,9 +82,8 @@ class Machine:
             ValueError: a shape or a value does not fit the machine.
         """
         if memory.shape[-1:] != (self.num_words,) or memory.shape[:-1] != pc.shape:
-            raise ValueError(
-                f"memory must be (..., {self.num_words}) and pc (...,), got {tuple(memory.shape)} and {tuple(pc.shape)}."
-            )
+            shapes = f"{tuple(memory.shape)} and {tuple(pc.shape)}"
+            raise ValueError(f"memory must be (..., {self.num_words}) and pc (...,), got {shapes}.")
         if self.separate != (program is not None):
             raise ValueError(f"a program of its own goes with separate=True, got separate={self.separate}.")
         parts = [_bits("memory", memory, self.word_bits)]

@@ -1,8 +1,8 @@
 """The mnemonics: what each one expands to.
 
 A body is a list of instructions ``a b c``. In it the operands have their names; ``Z`` is a word that holds 0 between
-macros, ``T`` a scratch word, ``out`` the output word, ``?`` the next instruction, ``@6`` the address six words after the
-macro's first, and a missing c is ``?``.
+macros, ``T`` a scratch word, ``out`` the output word, ``?`` the next instruction, ``@6`` the address six words after
+the macro's first, and a missing c is ``?``.
 """
 
 MACROS: dict[str, tuple[str, str]] = {  # mnemonic -> operands, body
