@@ -30,7 +30,7 @@ class SubleqNetwork(nn.Module):
         word_bits: N, from log2 M.
         separate: instructions in a memory of their own (see ``Machine``).
         compact: 9 layers, with weights up to 2^(N - 1).
-        trainable: weights want gradients; they are shared by the units of a group.
+        trainable: weights and biases want gradients.
         dtype: precision of weights and states; every whole number on the way must fit.
 
     Raises:
