@@ -92,21 +92,29 @@ class SubleqStep(NetworkTask):
         network: constructor ``((n,), n) -> Network``.
         data: examples, held in memory.
         batch_size: examples in a batch, drawn with replacement.
+        valid_fraction: share of the training examples that is kept for ``valid``; they lie in random order.
 
     Raises:
-        ValueError: the batch size is not positive.
+        ValueError: the batch size is not positive, or the share leaves nothing to one of the splits.
     """
 
-    def __init__(self, name: str, network: Callable[..., Network], data: Steps, batch_size: int = 128) -> None:
+    def __init__(
+        self,
+        name: str,
+        network: Callable[..., Network],
+        data: Steps,
+        batch_size: int = 128,
+        valid_fraction: float = 0.0,
+    ) -> None:
         num_bits = data.machine.state_bits
-        super().__init__(name, network((num_bits,), num_bits), batch_size)
+        super().__init__(name, network((num_bits,), num_bits), batch_size, len(data.train[0]), valid_fraction)
         self.machine, self.train, self.test = data.machine, data.train, data.test
         self.runs, self.fresh = data.runs, data.fresh
         self.fingerprint = hashlib.sha256(data.train[0].to(torch.uint8).numpy().tobytes()).hexdigest()[:16]
 
-    def batch(self, generator: torch.Generator, task: TaskParams) -> Batch:
+    def batch(self, generator: torch.Generator, task: TaskParams, split: str = "train") -> Batch:
         """Indices ``(batch_size,)`` into the training examples."""
-        return {"index": torch.randint(len(self.train[0]), (self.batch_size,), generator=generator)}
+        return {"index": self.draw_rows(generator, split)}
 
     def loss(self, params: Params, batch: Batch, task: TaskParams) -> Tensor:
         """Mean squared error over the bits of the batch."""
@@ -147,7 +155,7 @@ class SubleqStep(NetworkTask):
             "network": type(self.network).__name__,
             "num_words": self.machine.num_words,
             "word_bits": self.machine.word_bits,
-            "num_train": len(self.train[0]),
+            **self.describe_splits(),
             "num_test": len(self.test[0]),
             "batch_size": self.batch_size,
             "fingerprint": self.fingerprint,
