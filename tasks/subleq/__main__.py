@@ -23,6 +23,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run(options: argparse.Namespace) -> int:
     """Execute a program and print what it writes out."""
+    import torch
+
     from tasks.networks.looped_relu import SubleqNetwork
     from tasks.subleq.engines import Step, interpreter, network_engine
     from tasks.subleq.running import execute, load
@@ -31,6 +33,7 @@ def run(options: argparse.Namespace) -> int:
         raise ValueError(f"--max-steps must be at least 1, got {options.max_steps}.")
     if options.animate and options.animate.suffix not in (".gif", ".png"):
         raise ValueError(f"--animate writes .gif or .png, got {options.animate}.")
+    torch.set_num_threads(1)  # the layers of one machine are too small to share: waiting would cost more
     state = load(options.file, options.words, options.bits, dict(options.set))
     machine, start = state.machine, (state.memory, state.steps)
     network = SubleqNetwork(machine.num_words, machine.word_bits, compact=options.compact)
@@ -70,8 +73,11 @@ def run(options: argparse.Namespace) -> int:
 
 def bench(options: argparse.Namespace) -> int:
     """Print cost against size."""
+    import torch
+
     from tasks.subleq.bench import measure
 
+    torch.set_num_threads(1)
     measure(options.bits, options.largest)
     return 0
 

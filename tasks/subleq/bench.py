@@ -12,7 +12,7 @@ from tasks.networks.looped_relu import SubleqNetwork
 REPEATS = 5
 SECONDS = 0.3  # of one timing
 LARGEST_DENSE = 1_100  # state bits; the matrices of more do not fit a small machine
-FIT_FROM = 10_000  # state bits from which the exponent is fitted; below, calls cost more than work
+FIT_FROM = 1_000  # state bits from which the exponent is fitted; below, calls cost more than work
 NUM_MACHINES = 1_000  # of the batch
 
 
