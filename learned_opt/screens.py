@@ -95,6 +95,8 @@ def evaluate_and_report(
     for task, own in summaries.items():
         title = f"{task}: {problems[task].benchmark.num_seeds} held-out seeds, mean ± half of the 95% interval"
         console.print(tables.terminal_table(own, title))
+        if heldout := tables.heldout_table(rows[task]):
+            console.print(tables.plain_table(heldout[0], heldout))
         for sentence in [*tables.verdicts(rows[task], name), *comparisons[task].warnings]:
             console.print(sentence, highlight=False)
     console.print(f"written to {folder}: report.md, curves.png, evaluation.json, theta.safetensors", highlight=False)

@@ -16,6 +16,7 @@ from tasks.data.images import LabelledImages
 from tasks.data.text import TokenText
 from tasks.language import NextToken
 from tasks.networks.cnn import CNN
+from tasks.networks.looped_relu import LoopedMLP, NoisySubleq
 from tasks.networks.mlp import MLP
 from tasks.networks.moe import MoEMLP
 from tasks.networks.prefix_tree import PrefixTreeMLP
@@ -26,6 +27,7 @@ from tasks.networks.seq2seq import Seq2Seq
 from tasks.networks.transformer import Transformer
 from tasks.quadratic import Quadratic
 from tasks.reparam import Reparametrised
+from tasks.subleq.task import SubleqStep, subleq_steps
 from tasks.supervised import Classification
 
 
@@ -48,6 +50,7 @@ NETWORKS = {
     "moe_mlp": partial(MoEMLP, num_experts=3, width=4),
     "quadratic_mlp": partial(MLP, hidden_sizes=(5,), layer=QuadraticLinear),
     "quadratic_cnn": partial(CNN, channels=(4,), strides=(2,), layer=partial(QuadraticConv2d, recompute=1)),
+    "looped_mlp": partial(LoopedMLP, width=6, hidden_sizes=(5,)),
 }
 
 HAND_WRITTEN = [name for name, make in NETWORKS.items() if make((2, 4, 4), 3).permutation_axes() is not None]
@@ -77,6 +80,12 @@ FAMILIES = {
     ),
     "quadratic": lambda: Quadratic(dim=6, noise=0.1),
     "reparametrised": lambda: Reparametrised(FAMILIES["mlp"](), "tensor", 0.5, 2.0),
+    "subleq_repair": lambda: SubleqStep(
+        "subleq",
+        partial(NoisySubleq, num_words=4, word_bits=2, noise=0.02, compact=True),
+        subleq_steps(4, 2, num_train=200, num_test=50, num_runs=4, run_length=8),
+        batch_size=50,
+    ),
     **{
         name: partial(lambda network: Classification("noise", network, images((2, 4, 4)), batch_size=7), network)
         for name, network in NETWORKS.items()

@@ -116,8 +116,12 @@ def test_compare_and_report(tmp_path) -> None:
     ]
     assert list(rows[0])[:9] == keys
     page = (tmp_path / "report.md").read_text()
-    assert page.count("| mine |") == 2
+    assert page.count("| mine |") == 4  # two tables of each task
     assert "## one" in page
+    losses = [row["heldout"]["test_loss"] for row in rows if row["optimizer"] == "mine"]
+    assert losses == pytest.approx(entries["mine"].runs.heldout["test_loss"].tolist())
+    assert page.count("| optimizer | test loss |") == 2
+    assert tables.heldout_table(rows)[0]["test loss"].startswith(f"{sum(losses) / len(losses):.4f} [")
     assert "a warning" in page
     assert (tmp_path / "curves.png").stat().st_size > 10_000
     own = [row["mean_loss"] for row in rows if row["optimizer"] == "mine"]

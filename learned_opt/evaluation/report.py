@@ -61,7 +61,10 @@ def write_report(
 def _section(task: str, rows: list[dict[str, Any]], warnings: list[str], learned: str) -> str:
     table = tables.markdown_table(tables.HEADINGS, map(tables.cells, tables.summarise(rows)))
     sentences = "\n".join(f"- {sentence}" for sentence in [*tables.verdicts(rows, learned), *warnings])
-    return f"## {task}\n\n{table}\n\n{sentences}"
+    parts, heldout = [f"## {task}", table, sentences], tables.heldout_table(rows)
+    if heldout:
+        parts.append(tables.markdown_table(heldout[0], (row.values() for row in heldout)))
+    return "\n\n".join(parts)
 
 
 def _finite(comparison: Comparison) -> dict[str, Tensor]:

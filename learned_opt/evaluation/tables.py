@@ -57,6 +57,7 @@ def evaluation_rows(task: str, entries: dict[str, Entry]) -> list[dict[str, Any]
                     "steps_to_target": steps,
                     "ms_per_step": entry.ms_per_step,
                     "learning_rate": entry.learning_rate,
+                    "heldout": {k: _finite(v[seed]) for k, v in runs.heldout.items() if k != "accuracy"},
                 }
             )
     return rows
@@ -122,6 +123,17 @@ def cells(summary: dict[str, Any], brief: bool = False) -> tuple[str, ...]:
 def as_text(summary: dict[str, Any]) -> dict[str, str]:
     """The cells of a summary by their headings."""
     return dict(zip(HEADINGS, cells(summary), strict=True))
+
+
+def heldout_table(rows: list[dict[str, Any]]) -> list[dict[str, str]]:
+    """Means of what else the task measures on held-out data, as text by heading; empty where it is nothing."""
+    figures = list(rows[0]["heldout"])
+    table = []
+    for name in _names(rows) if figures else []:
+        own = [row["heldout"] for row in rows if row["optimizer"] == name]
+        means = {figure.replace("_", " "): _interval(bootstrap_mean(_column(own, figure)), False) for figure in figures}
+        table.append({"optimizer": name, **means})
+    return table
 
 
 def plain_table(headings: Iterable[str], rows: Iterable[dict[str, Any]]) -> Table:

@@ -28,6 +28,10 @@ class Network(nn.Module, ABC):
         """Names of the axes of every parameter, and which are fixed; None leaves it to be inferred from a trace."""
         return None
 
+    def figures(self, params: Params) -> dict[str, Tensor]:
+        """Scalars that the network itself can tell of its parameters, for evaluation; most know none."""
+        return {}
+
     @abstractmethod
     def forward(self, inputs: Tensor) -> Tensor:
         """``(B, *input_shape) -> (B, ..., num_outputs)``."""

@@ -1,0 +1,168 @@
+"""Assembler: text to a memory image.
+
+A line is ``label: MNEMONIC operand, operand ; comment``; every part may be missing. An operand is an address: a label,
+a number, ``label + 1``, ``?`` (the next instruction), or ``#5``, the address of a constant that the assembler places
+behind the program. ``.data 1, -2, label`` places words, ``.text "abc"`` characters and ``.zero 8`` zeros; ``macros.py``
+lists the mnemonics. The label ``out`` is the output word, address -1.
+"""
+
+import re
+from dataclasses import dataclass, field
+from typing import NamedTuple, NoReturn
+
+from tasks.subleq.machine import Machine
+from tasks.subleq.macros import MACROS
+
+LINE = re.compile(r'\s*(?:([A-Za-z_]\w*)\s*:)?\s*([^\s;]+)?((?:[^;"]|"(?:[^"\\]|\\.)*")*)')
+TERM = re.compile(r"\s*([+-]?)\s*([A-Za-z_]\w*|\d+)\s*")
+RESERVED = ("Z", "T", "out")
+
+
+class AssemblyError(ValueError):
+    """Something wrong in a program; the message starts with file and line."""
+
+
+class Word(NamedTuple):
+    """One word of the image before the labels are known."""
+
+    expression: str
+    line: int
+
+
+@dataclass
+class Program:
+    """A program without a machine.
+
+    Args:
+        name: of the file.
+        words: integers, to be taken modulo 2^N.
+        lines: line in the file of every word.
+        labels: address of every label.
+    """
+
+    name: str
+    words: list[int]
+    lines: list[int] = field(repr=False)
+    labels: dict[str, int]
+
+    def image(self, machine: Machine) -> list[int]:
+        """All M words of the memory.
+
+        Raises:
+            AssemblyError: the program is larger than the memory, or a number does not fit a word.
+        """
+        room = machine.num_words - 1
+        if len(self.words) > room:
+            raise AssemblyError(
+                f"{self.name}:{self.lines[room]}: the program needs {len(self.words)} words, but a memory of "
+                f"{machine.num_words} has {room} beside the output word."
+            )
+        lowest, highest = -(1 << (machine.word_bits - 1)), (1 << machine.word_bits) - 1
+        for value, line in zip(self.words, self.lines, strict=True):
+            if not lowest <= value <= highest:
+                raise AssemblyError(f"{self.name}:{line}: {value} does not fit a word of {machine.word_bits} bits.")
+        return [machine.word(value) for value in self.words] + [0] * (machine.num_words - len(self.words))
+
+
+def assemble(text: str, name: str = "program") -> Program:
+    """Assemble a program.
+
+    Args:
+        text: source.
+        name: of the file, for messages.
+
+    Raises:
+        AssemblyError: an unknown mnemonic, a wrong operand, a label that is missing or defined twice.
+    """
+    assembler = _Assembler(name)
+    for line, source in enumerate(text.splitlines(), 1):
+        assembler.statement(source, line)
+    return assembler.finish()
+
+
+class _Assembler:
+    def __init__(self, name: str) -> None:
+        self.name, self.line = name, 1
+        self.words: list[Word] = []
+        self.labels: dict[str, int] = {"out": -1}
+
+    def statement(self, source: str, line: int) -> None:
+        self.line = line
+        match = LINE.match(source)
+        if match is None or source[match.end() :].lstrip()[:1] not in ("", ";"):
+            self._fail(f"a string is not closed in {source.strip()!r}")
+        label, word, rest = match[1], match[2], match[3].strip()
+        if label:
+            if label in self.labels or label in RESERVED:
+                self._fail(f"label {label!r} is {'reserved' if label in RESERVED else 'defined twice'}")
+            self.labels[label] = len(self.words)
+        if word is None:
+            return
+        if word == ".text":
+            self._emit([str(ord(character)) for character in self._string(rest)])
+        elif word == ".zero":
+            self._emit(["0"] * self._count(rest))
+        elif word == ".data":
+            self._emit(_operands(rest) or self._fail(".data needs at least one word"))
+        else:
+            self._instruction(word.upper(), _operands(rest))
+
+    def finish(self) -> Program:
+        """Place constants and scratch words, then look up the labels."""
+        for word in list(self.words):
+            name = word.expression
+            if name not in self.labels and (name in ("Z", "T") or name.startswith("#")):
+                self.labels[name] = len(self.words)
+                self.words.append(Word(name[1:] if name[0] == "#" else "0", word.line))
+        values = [self._value(word) for word in self.words]
+        return Program(self.name, values, [word.line for word in self.words], self.labels)
+
+    def _instruction(self, mnemonic: str, operands: list[str]) -> None:
+        if mnemonic not in MACROS:
+            self._fail(f"unknown mnemonic {mnemonic!r}, known are {', '.join(MACROS)}, .data, .text and .zero")
+        names, body = MACROS[mnemonic]
+        given = dict(zip(names.split(), operands, strict=False))
+        if mnemonic == "SUBLEQ":
+            given.setdefault("c", "?")
+        if len(given) != len(names.split()) or len(operands) > len(given):
+            self._fail(f"{mnemonic} takes the operands {names or '(none)'}, got {', '.join(operands) or 'none'}")
+        first = len(self.words)
+        for instruction in body.split(";"):
+            here = {"?": str(len(self.words) + 3)} | {f"@{i}": str(first + i) for i in range(len(body))}
+            words = [given.get(word, here.get(word, word)) for word in [*instruction.split(), "?"][:3]]
+            self._emit([here["?"] if word == "?" else word for word in words])
+
+    def _emit(self, expressions: list[str]) -> None:
+        self.words += [Word(expression, self.line) for expression in expressions]
+
+    def _value(self, word: Word) -> int:
+        self.line, position, total = word.line, 0, 0
+        if word.expression.startswith("#"):
+            return self.labels[word.expression]
+        while position < len(word.expression) or position == 0:
+            term = TERM.match(word.expression, position)
+            if term is None or (position and not term[1]):
+                self._fail(f"{word.expression!r} is no number, label or sum of them")
+            name = term[2]
+            if not name.isdigit() and name not in self.labels:
+                self._fail(f"label {name!r} is not defined")
+            total += (-1 if term[1] == "-" else 1) * (int(name) if name.isdigit() else self.labels[name])
+            position = term.end()
+        return total
+
+    def _string(self, rest: str) -> str:
+        if len(rest) < 2 or rest[0] != '"' or rest[-1] != '"':
+            self._fail(f'.text needs a string in "quotes", got {rest!r}')
+        return re.sub(r"\\(.)", lambda match: {"n": "\n"}.get(match[1], match[1]), rest[1:-1])
+
+    def _count(self, rest: str) -> int:
+        if not rest.isdigit() or int(rest) < 1:
+            self._fail(f".zero needs a positive number of words, got {rest!r}")
+        return int(rest)
+
+    def _fail(self, message: str) -> NoReturn:
+        raise AssemblyError(f"{self.name}:{self.line}: {message}.")
+
+
+def _operands(rest: str) -> list[str]:
+    return [operand.strip() for operand in rest.split(",")] if rest else []
