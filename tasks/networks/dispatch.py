@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 from torch._C._functorch import is_functorch_wrapped_tensor
+from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
 
 class Dispatch(NamedTuple):
@@ -60,8 +61,9 @@ def dispatch(index: Tensor, *others: Tensor) -> Dispatch:
 
 
 def is_transformed(*tensors: Tensor) -> bool:
-    """Whether values cannot be looked at: under ``torch.compile`` or a transform of ``torch.func``."""
-    return torch.compiler.is_compiling() or any(map(is_functorch_wrapped_tensor, tensors))
+    """Whether values cannot be looked at: under ``torch.compile``, a trace, or a transform of ``torch.func``."""
+    traced = torch.compiler.is_compiling() or get_proxy_mode() is not None
+    return traced or any(map(is_functorch_wrapped_tensor, tensors))
 
 
 def refuse_nonfinite(name: str, inputs: Tensor, *others: Tensor) -> None:
