@@ -18,7 +18,7 @@ def test_exact_truncated_and_smoothed_estimators_on_the_quadratic() -> None:
     full = collect(BPTT(unroll(), Constant(HORIZON), 2, HORIZON), THETA, HORIZON, 3, seed=0)
     reference, half = full.flat.mean(0), HORIZON // 2
     row = summarise("full", full, reference)
-    assert (row["bias"], row["standard error"], row["variance"]) == pytest.approx((0, 0, 0), abs=1e-12)
+    assert (row["bias"], row["stderr"], row["var"]) == pytest.approx((0, 0, 0), abs=1e-12)
     assert row["cosine"] == pytest.approx(1)
 
     truncated = collect(BPTT(unroll(), Constant(HORIZON), 2, half), THETA, HORIZON, 3, seed=0)  # one task in each half
@@ -29,16 +29,16 @@ def test_exact_truncated_and_smoothed_estimators_on_the_quadratic() -> None:
 
     smoothed = collect(ES(unroll(), Constant(HORIZON), 64, HORIZON, SIGMA), THETA, HORIZON, 60, seed=0)
     row = summarise("es", smoothed, reference)
-    assert abs(row["bias"] - (es_truth() / reference.item() - 1)) < 3 * row["standard error"]
-    assert row["variance x steps"] == pytest.approx(row["variance"] * 2 * 64 * HORIZON)
-    assert row["inner steps"] == 2 * 64 * HORIZON
-    assert row["not finite"] == 0
+    assert abs(row["bias"] - (es_truth() / reference.item() - 1)) < 3 * row["stderr"]
+    assert row["var x steps"] == pytest.approx(row["var"] * 2 * 64 * HORIZON)
+    assert row["steps"] == 2 * 64 * HORIZON
+    assert row["left out"] == 0
 
 
 def test_tasks_that_were_left_out_are_counted() -> None:
     theta = {"log_lr": torch.tensor(1e3, dtype=torch.float64)}  # overflows in the first step
     found = collect(ES(unroll(), Constant(HORIZON), 2, HORIZON, SIGMA), theta, HORIZON, 3, seed=0)
-    assert summarise("es", found, torch.ones(1, dtype=torch.float64))["not finite"] == 2 * 3
+    assert summarise("es", found, torch.ones(1, dtype=torch.float64))["left out"] == 2 * 3
 
 
 def test_signal_to_noise_ratio_has_no_bias() -> None:

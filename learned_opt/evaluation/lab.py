@@ -21,14 +21,14 @@ from learned_opt.tree import Tree
 HEADINGS = (
     "estimator",
     "bias",
-    "standard error",
+    "stderr",
     "cosine",
     "SNR",
-    "variance",
-    "variance x steps",
-    "inner steps",
+    "var",
+    "var x steps",
+    "steps",
     "ms",
-    "not finite",
+    "left out",
 )
 
 
@@ -36,8 +36,8 @@ NOTES = """\
 Reference: mean of {replicates} estimates of {reference}, {steps:,} inner steps in all; its standard error is
 {error:.1%} of its norm. Bias: relative excess of the mean estimate along the reference, with its standard error over
 {replicates} independent estimates. Perturbed estimators aim at a smoothed meta-loss: part of their bias is that of
-smoothing. SNR: squared norm of the mean over the total variance of one estimate. Variance x steps compares at equal
-compute. Not finite: tasks that were left out of the estimates, all replicates together."""
+smoothing. SNR: squared norm of the mean over the total variance of one estimate. Var x steps compares at equal
+compute. Left out: tasks that were not finite, all replicates together."""
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,7 @@ def plot_estimators(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     """
     figure, axes = plt.subplots(figsize=(7, 4.2))
     for i, row in enumerate(rows):
-        x, bias, error = row["variance x steps"], row["bias"], row["standard error"]
+        x, bias, error = row["var x steps"], row["bias"], row["stderr"]
         marker, colour = "osD^vPX*"[i % 8], COLOURS[i % len(COLOURS)]
         axes.errorbar(x, bias, 1.96 * error, color=colour, marker=marker, capsize=3, label=row["estimator"])
     axes.axhline(0, color="0.6", linewidth=1)
