@@ -29,7 +29,7 @@ def pointwise_stack(
         final_relu: apply the ReLU after the last layer as well.
 
     Returns:
-        list[Tensor]: ``(M, N, C_L)``, entries side by side in memory.
+        list[Tensor]: ``(M, N, C_L)``, channels side by side in memory, as the layers behind it read them.
     """
     widths = [weights[0].shape[1], *(weight.shape[2] for weight in weights)]
     kernel = _kernel(inputs[0].dtype, widths) if inputs[0].device.type == "cpu" else None
@@ -145,7 +145,7 @@ def _activations(tensor: Tensor, weights: Sequence[Tensor], biases: Sequence[Ten
 
 
 def _allocate(inputs: Sequence[Tensor], weights: Sequence[Tensor]) -> list[Tensor]:
-    return [tensor.new_empty(len(tensor), weights[-1].shape[2], tensor.shape[1]).mT for tensor in inputs]
+    return [tensor.new_empty(len(tensor), tensor.shape[1], weights[-1].shape[2]) for tensor in inputs]
 
 
 def _kernel(dtype: torch.dtype, widths: Sequence[int]):

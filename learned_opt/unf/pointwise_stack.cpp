@@ -77,7 +77,7 @@ static inline void read(const REAL* from, int64_t stride, int64_t count, REAL* t
 }
 
 // inputs[t]: (M, N_t, C_0) with strides[t] = (of M, of N, of C); weights[l]: (M, C_l, C_l+1); biases[l]: (M, C_l+1);
-// outputs[t]: (M, C_L, N_t), entries last.
+// results[t]: (M, N_t, C_L), channels last.
 extern "C" void pointwise_stack(int64_t M, int64_t T, const int64_t* N, const REAL* const* inputs,
                                 const int64_t* strides, const REAL* const* weights, const REAL* const* biases,
                                 REAL* const* results, int final_relu, int num_threads) {
@@ -94,7 +94,8 @@ extern "C" void pointwise_stack(int64_t M, int64_t T, const int64_t* N, const RE
     Vector start[WIDTH[0] * VECTORS], scratch[2][widest() * VECTORS];
     for (int c = 0; c < WIDTH[0]; c++) read(input + c * stride[2], stride[1], count, (REAL*)start + c * P);
     const REAL* end = (const REAL*)layers<0>(start, weights, biases, m, scratch, final_relu);
-    REAL* result = results[t] + m * WIDTH[L] * N[t] + first;
-    for (int c = 0; c < WIDTH[L]; c++) memcpy(result + c * N[t], end + c * P, sizeof(REAL) * count);
+    REAL* result = results[t] + (m * N[t] + first) * WIDTH[L];
+    for (int64_t j = 0; j < count; j++)
+      for (int c = 0; c < WIDTH[L]; c++) result[j * WIDTH[L] + c] = end[c * P + j];
   }
 }
