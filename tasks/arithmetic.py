@@ -1,7 +1,6 @@
 """Learn to calculate, character by character."""
 
 from collections.abc import Callable
-from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -38,15 +37,10 @@ class Arithmetic(NetworkTask):
         batch_size: int = 128,
         valid_fraction: float = 0.0,
     ) -> None:
-        num_rows, length = data.train_questions.shape
-        super().__init__(name, network((length,), data.vocab_size), batch_size, num_rows, valid_fraction)
-        self.data_name, self.fingerprint = data.name, data.fingerprint
-        self.train = (data.train_questions, data.train_answers)
-        self.test = (data.test_questions, data.test_answers)
-
-    def batch(self, generator: torch.Generator, task: TaskParams, split: str = "train") -> Batch:
-        """Indices ``(batch_size,)`` into the training problems."""
-        return {"index": self.draw_rows(generator, split)}
+        inner = network((data.train_questions.shape[1],), data.vocab_size)
+        facts = {"data": data.name, "fingerprint": data.fingerprint}
+        train, test = (data.train_questions, data.train_answers), (data.test_questions, data.test_answers)
+        super().__init__(name, inner, facts, train, test, batch_size, valid_fraction)
 
     def loss(self, params: Params, batch: Batch, task: TaskParams) -> Tensor:
         """Mean cross-entropy over the characters that count, in nats."""
@@ -60,25 +54,6 @@ class Arithmetic(NetworkTask):
         right = ((guesses == answers) | ~_counts(answers)).all(-1)
         scores = functional_call(self.network, params, (questions, answers))
         return {"accuracy": right.float().mean(), "test_loss": _cross_entropy(scores, answers)}
-
-    def to(self, device: torch.device | str) -> Self:
-        """Move network and problems."""
-        self.network = self.network.to(device)
-        self.train = tuple(tokens.to(device) for tokens in self.train)
-        self.test = tuple(tokens.to(device) for tokens in self.test)
-        return self
-
-    def describe(self) -> dict[str, Any]:
-        """Network, data and batch size."""
-        return {
-            "task": self.name,
-            "network": type(self.network).__name__,
-            "data": self.data_name,
-            **self.describe_splits(),
-            "num_test": len(self.test[0]),
-            "batch_size": self.batch_size,
-            "fingerprint": self.fingerprint,
-        }
 
 
 def _counts(answers: Tensor) -> Tensor:

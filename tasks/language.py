@@ -1,7 +1,6 @@
 """Next-token prediction: any sequence network on any token text."""
 
 from collections.abc import Callable
-from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -40,13 +39,18 @@ class NextToken(NetworkTask):
         batch_size: int = 64,
         valid_fraction: float = 0.0,
     ) -> None:
-        super().__init__(name, network((length,), data.vocab_size), batch_size, len(data.train), valid_fraction)
+        facts = {
+            "data": data.name,
+            "vocab_size": data.vocab_size,
+            "length": length,
+            "fingerprint": data.fingerprint,
+        }
+        inner = network((length,), data.vocab_size)
+        super().__init__(name, inner, facts, (data.train,), (data.test,), batch_size, valid_fraction)
         shortest = min(size for size in (self.num_train, self.num_valid, len(data.test)) if size) - 1
         if not 1 <= length <= shortest:
             raise ValueError(f"length must lie between 1 and {shortest}, the shorter text's tokens, got {length}.")
         self.length = length
-        self.data_name, self.fingerprint, self.vocab_size = data.name, data.fingerprint, data.vocab_size
-        self.train, self.test = data.train, data.test
 
     def batch(self, generator: torch.Generator, task: TaskParams, split: str = "train") -> Batch:
         """Where the windows start, ``(batch_size,)``; none reaches into the other split."""
@@ -54,33 +58,15 @@ class NextToken(NetworkTask):
 
     def loss(self, params: Params, batch: Batch, task: TaskParams) -> Tensor:
         """Mean cross-entropy over windows and positions, in nats per token."""
-        return self._cross_entropy(params, self.train, batch["start"])
+        return self._cross_entropy(params, self.train[0], batch["start"])
 
     def evaluate(self, params: Params, task: TaskParams) -> dict[str, Tensor]:
         """Loss on the held-out text, in nats per token."""
-        starts = torch.linspace(0, len(self.test) - self.length - 1, NUM_TEST_WINDOWS, device=self.test.device).long()
-        return {"test_loss": self._cross_entropy(params, self.test, starts)}
+        (text,) = self.test
+        starts = torch.linspace(0, len(text) - self.length - 1, NUM_TEST_WINDOWS, device=text.device).long()
+        return {"test_loss": self._cross_entropy(params, text, starts)}
 
     def _cross_entropy(self, params: Params, text: Tensor, starts: Tensor) -> Tensor:
         windows = text[starts[:, None] + torch.arange(self.length + 1, device=text.device)]
         outputs = functional_call(self.network, params, (windows[:, :-1],))
         return functional.cross_entropy(outputs.flatten(0, 1), windows[:, 1:].flatten())
-
-    def to(self, device: torch.device | str) -> Self:
-        """Move network and tokens."""
-        self.network, self.train, self.test = self.network.to(device), self.train.to(device), self.test.to(device)
-        return self
-
-    def describe(self) -> dict[str, Any]:
-        """Network, data and sizes."""
-        return {
-            "task": self.name,
-            "network": type(self.network).__name__,
-            "data": self.data_name,
-            "vocab_size": self.vocab_size,
-            "length": self.length,
-            **self.describe_splits(),
-            "num_test": len(self.test),
-            "batch_size": self.batch_size,
-            "fingerprint": self.fingerprint,
-        }

@@ -64,6 +64,11 @@ def _cast(branch: Branch, dtype: torch.dtype) -> Branch:
     return Branch(branch.weight.to(dtype), None if branch.bias is None else branch.bias.to(dtype))
 
 
+def _remember(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    ctx.geometry, *tensors = inputs
+    ctx.save_for_backward(*tensors)
+
+
 class _Product(torch.autograd.Function):
     """``u v`` from the inputs: remembers neither factor."""
 
@@ -75,10 +80,7 @@ class _Product(torch.autograd.Function):
     ) -> Tensor:
         return apply(geometry, inputs, weight, bias) * apply(geometry, inputs, weight2, bias2)
 
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        ctx.geometry, *tensors = inputs
-        ctx.save_for_backward(*tensors)
+    setup_context = staticmethod(_remember)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -102,10 +104,7 @@ class _Times(torch.autograd.Function):
     ) -> Tensor:
         return factor * apply(geometry, inputs, weight, bias)
 
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        ctx.geometry, *tensors = inputs
-        ctx.save_for_backward(*tensors)
+    setup_context = staticmethod(_remember)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]

@@ -6,7 +6,7 @@ Legend: M words of memory, n bits of a state, B batch, T steps, S runs.
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -107,14 +107,14 @@ class SubleqStep(NetworkTask):
         valid_fraction: float = 0.0,
     ) -> None:
         num_bits = data.machine.state_bits
-        super().__init__(name, network((num_bits,), num_bits), batch_size, len(data.train[0]), valid_fraction)
-        self.machine, self.train, self.test = data.machine, data.train, data.test
+        facts = {
+            "num_words": data.machine.num_words,
+            "word_bits": data.machine.word_bits,
+            "fingerprint": hashlib.sha256(data.train[0].to(torch.uint8).numpy().tobytes()).hexdigest()[:16],
+        }
+        inner = network((num_bits,), num_bits)
+        super().__init__(name, inner, facts, data.train, data.test, batch_size, valid_fraction)
         self.runs, self.fresh = data.runs, data.fresh
-        self.fingerprint = hashlib.sha256(data.train[0].to(torch.uint8).numpy().tobytes()).hexdigest()[:16]
-
-    def batch(self, generator: torch.Generator, task: TaskParams, split: str = "train") -> Batch:
-        """Indices ``(batch_size,)`` into the training examples."""
-        return {"index": self.draw_rows(generator, split)}
 
     def loss(self, params: Params, batch: Batch, task: TaskParams) -> Tensor:
         """Mean squared error over the bits of the batch."""
@@ -142,24 +142,9 @@ class SubleqStep(NetworkTask):
         return (_exact(outputs, after) & self.fresh).int().cumprod(0).sum(0).amax().float()
 
     def to(self, device: torch.device | str) -> Self:
-        """Move network and examples."""
-        self.network, self.runs, self.fresh = self.network.to(device), self.runs.to(device), self.fresh.to(device)
-        self.train = self.train[0].to(device), self.train[1].to(device)
-        self.test = self.test[0].to(device), self.test[1].to(device)
-        return self
-
-    def describe(self) -> dict[str, Any]:
-        """Network, machine and batch size."""
-        return {
-            "task": self.name,
-            "network": type(self.network).__name__,
-            "num_words": self.machine.num_words,
-            "word_bits": self.machine.word_bits,
-            **self.describe_splits(),
-            "num_test": len(self.test[0]),
-            "batch_size": self.batch_size,
-            "fingerprint": self.fingerprint,
-        }
+        """Move network, examples and runs."""
+        self.runs, self.fresh = self.runs.to(device), self.fresh.to(device)
+        return super().to(device)
 
 
 def _exact(outputs: Tensor, bits: Tensor) -> Tensor:
