@@ -60,7 +60,10 @@ def test_tree_beats_a_dense_network_of_equal_multiply_adds_on_a_teacher_with_reg
     tree = PrefixTreeLinear(16, 8, depth=4)
     hidden = tree.multiply_adds // (16 + 8)
     dense = nn.Sequential(nn.Linear(16, hidden), nn.ReLU(), nn.Linear(hidden, 8))
-    draw = lambda count: torch.randn(count, 16)  # noqa: E731
+
+    def draw(count: int) -> torch.Tensor:
+        return torch.randn(count, 16)
+
     left = trained(tree, teacher, draw, lr=0.01, steps=1500)
     assert left < 0.05
     assert trained(dense, teacher, draw, lr=0.03, steps=1500) > 5 * left
@@ -119,8 +122,13 @@ def _ridge(kind: str, x: Tensor, y: Tensor, strength: float):
 @pytest.mark.parametrize(("temperature", "lr"), [(None, 0.1), (0.05, 0.03)])
 def test_mixture_beats_one_network_of_the_same_active_parameters(temperature, lr) -> None:
     torch.manual_seed(0)
-    waves = lambda x: torch.sin(6 * pi * x[:, :1]) * torch.cos(4 * pi * x[:, 1:])  # noqa: E731
-    draw = lambda count: torch.rand(count, 2)  # noqa: E731
+
+    def waves(x: torch.Tensor) -> torch.Tensor:
+        return torch.sin(6 * pi * x[:, :1]) * torch.cos(4 * pi * x[:, 1:])
+
+    def draw(count: int) -> torch.Tensor:
+        return torch.rand(count, 2)
+
     mixture = NearestPrototypeMoE(2, 1, num_experts=32, depth=2, width=8, temperature=temperature)
     mixture.init_prototypes(draw(2000))
     single = nn.Sequential(nn.Linear(2, 8), nn.PReLU(8), nn.Linear(8, 1))

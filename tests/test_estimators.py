@@ -1,5 +1,7 @@
 """Every estimator through the contract: pure, staggered, a chain that diverges harms no other."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -159,26 +161,20 @@ def test_truncations() -> None:
         LogUniform(5, 4)
 
 
-def test_pes_over_the_whole_horizon_equals_es_on_the_same_draws() -> None:
-    es, pes = (kind(unroll(), Constant(HORIZON), 8, HORIZON, SIGMA) for kind in (ES, PES))
-    states = es.init_state(THETA, generator("start")), pes.init_state(THETA, generator("start"))
-    for step in range(4):
-        left, es_state = es.estimate(THETA, states[0], generator(step))
-        right, pes_state = pes.estimate(THETA, states[1], generator(step))
-        states = es_state, pes_state
-        assert torch.equal(left.gradient["log_lr"], right.gradient["log_lr"])
-        assert left.gradient["log_lr"] != 0
-
-
-def test_a_new_perturbation_every_unroll_is_pes_on_the_same_draws() -> None:
-    pes = PES(unroll(), Constant(HORIZON), 8, 2, SIGMA)
-    gpes = NRES(unroll(), Constant(HORIZON), 8, 2, SIGMA, noise_period=1)
-    states = pes.init_state(THETA, generator("start")), gpes.init_state(THETA, generator("start"))
-    for step in range(9):
-        left, pes_state = pes.estimate(THETA, states[0], generator(step))
-        right, gpes_state = gpes.estimate(THETA, states[1], generator(step))
-        states = pes_state, gpes_state
-        assert torch.equal(left.gradient["log_lr"], right.gradient["log_lr"])
+@pytest.mark.parametrize(
+    ("left", "right", "length", "steps"),
+    [(ES, PES, HORIZON, 4), (PES, partial(NRES, noise_period=1), 2, 9)],
+    ids=["PES over the whole horizon is ES", "a new perturbation every unroll is PES"],
+)
+def test_two_estimators_are_the_same_on_the_same_draws(left, right, length, steps) -> None:
+    both = [kind(unroll(), Constant(HORIZON), 8, length, SIGMA) for kind in (left, right)]
+    states = [estimator.init_state(THETA, generator("start")) for estimator in both]
+    for step in range(steps):
+        found = [one.estimate(THETA, state, generator(step)) for one, state in zip(both, states, strict=True)]
+        states = [state for _, state in found]
+        gradients = [estimate.gradient["log_lr"] for estimate, _ in found]
+        assert torch.equal(*gradients)
+        assert gradients[0] != 0
 
 
 def test_recomputing_gives_the_same_gradient() -> None:

@@ -56,7 +56,10 @@ def test_batched_equals_per_example_loop(depth, activation) -> None:
 def test_vmap_grad_and_compile_agree_with_the_plain_call(temperature) -> None:
     made, inputs = mixture(depth=2, temperature=temperature), examples()
     params = {k: p.detach() for k, p in made.named_parameters()}
-    loss = lambda p, x: functional_call(made, p, (x,)).square().sum()  # noqa: E731
+
+    def loss(p: dict, x: torch.Tensor) -> torch.Tensor:
+        return functional_call(made, p, (x,)).square().sum()
+
     made(inputs).square().sum().backward()
     plain = {k: torch.zeros_like(p) if p.grad is None else p.grad for k, p in made.named_parameters()}
     torch.testing.assert_close(grad(loss)(params, inputs), plain, rtol=1e-10, atol=1e-10)

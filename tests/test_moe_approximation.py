@@ -64,10 +64,9 @@ def test_fitted_mixtures_keep_their_error(dims, arity) -> None:
 
 
 def test_hoelder_exponent_sets_the_number_of_cells() -> None:
-    root = lambda x: x.sqrt()  # noqa: E731
-    made = fit_lipschitz(root, 0.1, 1, alpha=0.5)  # delta = 0.01
+    made = fit_lipschitz(torch.sqrt, 0.1, 1, alpha=0.5)  # delta = 0.01
     assert made.num_experts == 50
-    assert sup_error(made, root) <= 0.1 + 1e-6
+    assert sup_error(made, torch.sqrt) <= 0.1 + 1e-6
 
 
 def test_plan_has_the_end_points_of_the_paper() -> None:
@@ -95,7 +94,10 @@ def test_vc_bound_is_monotone_and_that_of_the_network_for_one_expert() -> None:
     assert vc_dimension_bound(**base, activation="relu") < bound
     one = vc_dimension_bound(1, 4, 2, 5)
     hidden, total = 5 * (4 + 1), 5 * (4 + 1) + 5 + 5 + 1
-    patterns = lambda m: 1 + hidden * log2(m * 5, 1, hidden) + 1 + total * log2(m, 3, total)  # noqa: E731
+
+    def patterns(m: int) -> float:
+        return 1 + hidden * log2(m * 5, 1, hidden) + 1 + total * log2(m, 3, total)
+
     assert patterns(one) >= one
     assert patterns(one + 1) < one + 1
 

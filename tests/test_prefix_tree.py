@@ -60,7 +60,10 @@ def test_batched_equals_per_example_loop(depth, rank) -> None:
 def test_vmap_grad_and_compile_agree_with_the_plain_call(rank) -> None:
     tree, inputs = layer(3, rank), examples()
     params = dict(tree.named_parameters())
-    loss = lambda p, x: functional_call(tree, p, (x,)).square().sum()  # noqa: E731
+
+    def loss(p: dict, x: torch.Tensor) -> torch.Tensor:
+        return functional_call(tree, p, (x,)).square().sum()
+
     tree(inputs).square().sum().backward()
     gradients = grad(loss)({k: p.detach() for k, p in params.items()}, inputs)
     for key, parameter in params.items():

@@ -11,7 +11,7 @@ from typing import Any
 import lightning
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, TensorDataset
 
 from learned_opt import tree
 from learned_opt.deploy.weights import check_theta
@@ -68,7 +68,7 @@ class MetaTrainer(lightning.LightningModule):
         if self.estimator_state is None:
             self.estimator_state = self.estimator.init_state(self.theta, generator(self.seed, "start"))
 
-    def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
+    def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
         """One estimate; the batch is a dummy."""
         assert self.estimator_state is not None, "on_train_start makes it"
         key = (self.seed, "estimate", self.global_step)
@@ -98,9 +98,9 @@ class MetaTrainer(lightning.LightningModule):
             "lr_scheduler": {"scheduler": self.schedule(optimizer), "interval": "step"},
         }
 
-    def train_dataloader(self) -> DataLoader[int]:
+    def train_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
         """One number per outer step; tasks make their own batches."""
-        return DataLoader(range(self.max_steps))  # type: ignore[arg-type]
+        return DataLoader(TensorDataset(torch.arange(self.max_steps)))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Chains, accumulators and counters."""
