@@ -29,6 +29,8 @@ def run(cfg: DictConfig) -> None:
     from learned_opt.cost import earlier
 
     console, folder = Console(), Path(os.path.relpath(HydraConfig.get().runtime.output_dir))
+    if cfg.verb not in VERBS:
+        raise cli.UsageError(f"verb must be {' or '.join(VERBS)}, got {cfg.verb!r}.")
     configs = _with_tasks(cfg)
     for own in configs.values():
         measure.check(own)

@@ -16,7 +16,7 @@ def run(cfg: DictConfig) -> None:
     """Measure every case at the theta of a checkpoint, or at the initial one."""
     from rich.console import Console
 
-    from learned_opt import build
+    from learned_opt import build, training
     from learned_opt.deploy.weights import load_theta
     from learned_opt.evaluation import lab, tables
 
@@ -28,7 +28,7 @@ def run(cfg: DictConfig) -> None:
         if cfg.checkpoint:
             load_theta(Path(cfg.checkpoint), problem.optimizer)
         nodes = {"reference": cfg.reference, **cfg.cases}
-        estimators = {name: build.build_estimator(cfg, node, problem.unroll) for name, node in nodes.items()}
+        estimators = {name: training.build_estimator(cfg, node, problem.unroll) for name, node in nodes.items()}
     theta = {name: p.detach() for name, p in problem.optimizer.named_parameters()}
     estimates = {}
     for name, estimator in estimators.items():

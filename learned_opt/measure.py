@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch._inductor import config as inductor
 from torch._inductor.utils import fresh_cache
 
-from learned_opt import build
+from learned_opt import build, training
 from learned_opt.cli import UsageError
 from learned_opt.cost import breakdown, table
 from learned_opt.cost.floor import Floor
@@ -24,7 +24,6 @@ SCALING_NOTES = """\
 Exponents of power laws, 1 is linear: least squares on logarithms, standard errors from the scatter around the line.
 Time of an inner step of all chains; peak bytes of one outer step, all chains; first call, compilation included."""
 SCALING_HEADINGS = ("grows", "optimizer", "sizes", "time", "peak bytes", "first call")
-VERBS = ("table", "scaling")
 Say = Callable[[str], None]
 
 
@@ -44,8 +43,6 @@ def check(cfg: DictConfig) -> None:
     for name, only in (("only", cfg.only), ("scaling.only", cfg.scaling.only)):
         if unknown := sorted(set(only or ()) - set(cfg.cases)):
             raise UsageError(f"{name} must hold names of cases ({', '.join(cfg.cases)}), got {', '.join(unknown)}.")
-    if cfg.verb not in VERBS:
-        raise UsageError(f"verb must be {' or '.join(VERBS)}, got {cfg.verb!r}.")
     if unknown := sorted(set(cfg.modes) - {"eager", "compiled"}):
         raise UsageError(f"modes must be eager or compiled, got {', '.join(unknown)}.")
 
@@ -164,5 +161,5 @@ def _outer_step(cfg: DictConfig, case: str, compile: bool) -> OuterStep:
     own.compile = compile
     problem = build.build_problem(own, cfg.cases[case], case)
     with build.usage_errors():
-        estimator = build.build_estimator(own, own.estimator, problem.unroll)
+        estimator = training.build_estimator(own, own.estimator, problem.unroll)
     return OuterStep(estimator, problem.unroll)

@@ -17,7 +17,7 @@ def run(cfg: DictConfig) -> float:
     """One run; returns the mean held-out loss, which a sweeper can minimise."""
     from rich.console import Console
 
-    from learned_opt import build, screens, sizing
+    from learned_opt import build, screens, sizing, training
     from learned_opt.deploy.weights import save_theta
 
     folder, console = Path(os.path.relpath(HydraConfig.get().runtime.output_dir)), Console()
@@ -25,7 +25,7 @@ def run(cfg: DictConfig) -> float:
     problems = build.build_problems(cfg, cfg.meta_optimizer, choices["meta_optimizer"])
     memory = sizing.size(cfg, problems)
     OmegaConf.save(cfg, folder / ".hydra" / "config.yaml")  # with the number that auto stands for
-    fit = build.build_training(cfg, problems, folder)
+    fit = training.build_training(cfg, problems, folder)
     console.print(screens.first_screen(problems, choices["estimator"], fit.estimators, str(memory), folder))
     finished = fit.run()
     metadata = build.metadata(cfg, problems)

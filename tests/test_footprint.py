@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from learned_opt import build, memory, sizing
+from learned_opt import build, memory, sizing, training
 from learned_opt.cli import UsageError
 from learned_opt.cost.allocator import peak_bytes
 from learned_opt.memory import available_bytes, cgroup_rooms
@@ -78,7 +78,7 @@ def test_the_eager_peak_is_predicted_within_five_per_cent(family, optimizer, est
 def test_the_compiled_peak_lies_between_the_stated_share_and_the_prediction(task) -> None:
     cfg = composed(f"+task={task}", "estimator.num_tasks=4", "estimator.unroll_length=5")
     problem = build.build_problem(cfg, cfg.meta_optimizer, "unf")
-    estimator = build.build_estimator(cfg, cfg.estimator, problem.unroll)
+    estimator = training.build_estimator(cfg, cfg.estimator, problem.unroll)
     share = measured_peak(estimator) / sizing.size(cfg, {"task": problem}).peak
     assert sizing.LEAST_SHARE_COMPILED < share < 1
 
