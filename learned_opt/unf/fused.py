@@ -4,8 +4,11 @@ Legend: M chains, N entries of a tensor, C channels, L layers; a tensor is ``(M,
 """
 
 import ctypes
+import importlib.util
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
+from types import ModuleType
 
 import torch
 from torch import Tensor
@@ -32,8 +35,12 @@ def pointwise_stack(
         list[Tensor]: ``(M, N, C_L)``, channels side by side in memory, as the layers behind it read them.
     """
     widths = [weights[0].shape[1], *(weight.shape[2] for weight in weights)]
-    kernel = _kernel(inputs[0].dtype, widths) if inputs[0].device.type == "cpu" else None
+    device, dtype = inputs[0].device.type, inputs[0].dtype
     outputs = _allocate(inputs, weights)
+    if device == "cuda" and (on_gpu := _gpu_kernel()) and on_gpu.takes(dtype, widths):
+        on_gpu.pointwise_stack(inputs, weights, biases, outputs, final_relu)
+        return outputs
+    kernel = _kernel(dtype, widths) if device == "cpu" else None
     if kernel is None:
         for output, tensor in zip(outputs, inputs, strict=True):
             output.copy_(_activations(tensor, weights, biases, final_relu)[-1])
@@ -111,7 +118,8 @@ def apply_pointwise(
 ) -> dict[str, Tensor]:
     """Dense layers with ReLU between them on the channels of every entry of every tensor.
 
-    Fused on the CPU; elsewhere, and under autocast, one product per layer, which ``torch.compile`` sees through.
+    Fused on CPUs and CUDA devices; elsewhere, and under autocast, one product per layer, which ``torch.compile`` sees
+    through.
 
     Args:
         inputs: ``name -> Tensor[*shape, C_0]``.
@@ -125,7 +133,7 @@ def apply_pointwise(
     flat = [tensor.reshape(1, -1, tensor.shape[-1]) for tensor in inputs.values()]
     one_chain = [weight.unsqueeze(0) for weight in weights], [bias.unsqueeze(0) for bias in biases]
     device = flat[0].device.type
-    if device == "cpu" and not torch.is_autocast_enabled(device):
+    if device in ("cpu", "cuda") and not torch.is_autocast_enabled(device):
         outputs = pointwise_stack(flat, *one_chain, final_relu)
     else:
         outputs = [_activations(tensor, *one_chain, final_relu)[-1] for tensor in flat]
@@ -146,6 +154,12 @@ def _activations(tensor: Tensor, weights: Sequence[Tensor], biases: Sequence[Ten
 
 def _allocate(inputs: Sequence[Tensor], weights: Sequence[Tensor]) -> list[Tensor]:
     return [tensor.new_empty(len(tensor), tensor.shape[1], weights[-1].shape[2]) for tensor in inputs]
+
+
+@cache
+def _gpu_kernel() -> ModuleType | None:
+    """Triton comes with the CUDA builds of torch, but for Windows."""
+    return importlib.import_module("learned_opt.unf.fused_gpu") if importlib.util.find_spec("triton") else None
 
 
 def _kernel(dtype: torch.dtype, widths: Sequence[int]):
