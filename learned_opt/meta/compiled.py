@@ -72,7 +72,7 @@ def captured(function: Callable[..., list[Tensor]], leaves: list[Tensor]) -> Cal
 
     Arguments are copied into the graph's own buffers and results out of them: what a caller keeps is never overwritten.
     """
-    replay = torch.cuda.make_graphed_callables(function, tuple(leaf.clone() for leaf in leaves))
+    replay: Any = torch.cuda.make_graphed_callables(function, tuple(leaf.clone() for leaf in leaves))
     return lambda *values: [output.clone() for output in replay(*values)]
 
 
