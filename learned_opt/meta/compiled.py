@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch._dynamo.exc import TorchDynamoException
+from torch._guards import TracingContext, tracing
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
@@ -40,8 +42,7 @@ class Compiled:
         try:
             if layout not in self.graphs:
                 graph, outputs = trace(self.function, leaves, structure)
-                compiled = torch.compile(graph, dynamic=False, fullgraph=True)
-                self.graphs[layout] = captured(compiled, leaves) if capturable(leaves) else compiled, outputs
+                self.graphs[layout] = _compile(graph, leaves), outputs
             graph, outputs = self.graphs[layout]
             return tree_unflatten(graph(*leaves), outputs)
         except TorchDynamoException as error:
@@ -59,12 +60,21 @@ def trace(function: Callable[..., Any], leaves: list[Tensor], structure: TreeSpe
         results.append(result)
         return outputs
 
-    return make_fx(flat)(*[leaf.detach() for leaf in leaves]), results[0]
+    with tracing(TracingContext(FakeTensorMode())):  # one for all values; else every operation makes one of its own
+        return make_fx(flat)(*[leaf.detach() for leaf in leaves]), results[0]
+
+
+def _compile(graph: GraphModule, leaves: list[Tensor]) -> Callable[..., Any]:
+    """By Inductor alone where nothing is to be differentiated: ``torch.compile`` would trace the graph once more."""
+    if any(leaf.requires_grad for leaf in leaves):
+        return torch.compile(graph, dynamic=False, fullgraph=True)
+    compiled = torch._inductor.standalone_compile(graph, leaves, dynamic_shapes="from_example_inputs")
+    return captured(compiled, leaves) if capturable(leaves) else compiled
 
 
 def capturable(leaves: list[Tensor]) -> bool:
-    """Whether a call can become a CUDA graph: all of it on one CUDA device, and nothing to differentiate."""
-    return {leaf.device.type for leaf in leaves} == {"cuda"} and not any(leaf.requires_grad for leaf in leaves)
+    """Whether a call can become a CUDA graph: all of it must be on one CUDA device."""
+    return {leaf.device.type for leaf in leaves} == {"cuda"}
 
 
 def captured(function: Callable[..., list[Tensor]], leaves: list[Tensor]) -> Callable[..., list[Tensor]]:
