@@ -91,7 +91,7 @@ def test_experiments_compose_and_start_with_their_question(experiment) -> None:
     ],
 )
 def test_experiments_have_the_published_sizes(experiment, optimizer, count) -> None:
-    cfg = composed(f"+experiment={experiment}", f"meta_optimizer={optimizer}")
+    cfg = composed(f"+experiment={experiment}", "+scale=paper", f"meta_optimizer={optimizer}")
     spec = PermutationSpec(*MLP((1, 8, 8), 10, cfg.network.hidden_sizes).permutation_axes())
     theta = dict(instantiate(cfg.meta_optimizer)(spec).named_parameters())
     assert tree.num_elements(theta) == count
@@ -113,7 +113,7 @@ def test_predictors_compose(predictor) -> None:
 def test_every_yaml_is_reached() -> None:
     """No file lies outside of the groups that the tests above walk."""
     files = {path.relative_to(CONFIGS).as_posix() for path in CONFIGS.rglob("*.yaml")}
-    groups = (*GROUPS, "task", "trainer", "callbacks", "experiment", "zoo", "predictor")
+    groups = (*GROUPS, "task", "trainer", "callbacks", "experiment", "scale", "zoo", "predictor")
     reached = {f"{group}/{choice}.yaml" for group in groups for choice in cli.options(group)}
     entry_points = {"evaluate", "bench", "bench_networks", "contest", "lab", "zoo"}
     assert files == reached | {"config.yaml", *(f"{name}.yaml" for name in entry_points)}
@@ -121,7 +121,7 @@ def test_every_yaml_is_reached() -> None:
 
 def test_no_top_level_key_is_dead() -> None:
     """Each key is read by name in the entry points, or is referred to by another key."""
-    code = "".join((Path(cli.__file__).parent / f"{name}.py").read_text() for name in ("build", "sizing", "evaluate"))
+    code = "".join((Path(cli.__file__).parent / f"{name}.py").read_text() for name in ("build", "training", "sizing", "evaluate"))
     text = "".join(path.read_text() for path in CONFIGS.rglob("*.yaml"))
     for key in OmegaConf.load(CONFIGS / "config.yaml"):
         if key not in ("defaults", "hydra"):
