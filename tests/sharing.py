@@ -6,13 +6,12 @@ One thread runs at a time, for the function transforms of torch are not made for
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
 from learned_opt.meta.share import Share
-
 
 TURN = threading.Lock()
 
@@ -21,7 +20,7 @@ TURN = threading.Lock()
 class ThreadShare(Share):
     """Sums over threads that meet at a barrier."""
 
-    barrier: threading.Barrier = threading.Barrier(1)
+    barrier: threading.Barrier = field(default_factory=lambda: threading.Barrier(1))
     slots: tuple[list, ...] = ([],)
 
     def total(self, values: torch.Tensor) -> torch.Tensor:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from learned_opt.tree import Tree, tree_map
+from learned_opt.tree import Tree, leaves, tree_map
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,14 @@ class Share:
             torch.distributed.all_reduce(values)
         return values
 
+    def total_tree(self, values: Tree) -> Tree:
+        """Leaf-wise ``total``, in one message; all leaves have one dtype."""
+        if self.num_ranks == 1:
+            return values
+        flat = self.total(torch.cat([leaf.reshape(-1) for leaf in leaves(values)]))
+        parts = iter(flat.split([leaf.numel() for leaf in leaves(values)]))
+        return tree_map(lambda leaf: next(parts).reshape(leaf.shape), values)
+
     def gather(self, item: Any) -> list[Any]:
         """The items of all ranks on rank 0, nothing on the others; every rank must call it."""
         if self.num_ranks == 1:
@@ -68,8 +76,8 @@ def join_tasks(states: Sequence[Tree], sizes: Sequence[int]) -> Tree:
         sizes: n of each state.
     """
 
-    def rows(*leaves: Tensor) -> Tensor:
-        parts = [leaf.unflatten(0, (-1, size)) for leaf, size in zip(leaves, sizes, strict=True)]
+    def rows(*own: Tensor) -> Tensor:
+        parts = [leaf.unflatten(0, (-1, size)) for leaf, size in zip(own, sizes, strict=True)]
         return torch.cat(parts, 1).flatten(0, 1)
 
     return tree_map(rows, *states)
