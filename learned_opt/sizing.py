@@ -1,19 +1,20 @@
 """Whether a training fits into memory, before it starts; ``estimator.num_tasks=auto`` is resolved here."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from learned_opt.build import Problem, usage_errors
+from learned_opt.build import Problem, labels, usage_errors
 from learned_opt.cli import UsageError
 from learned_opt.memory import available_bytes
 from learned_opt.meta.estimators.base import GradientEstimator
 from learned_opt.meta.footprint import Footprint, footprint
 from learned_opt.meta.truncation import Constant
 from learned_opt.meta.unroll import Unroll
+from learned_opt.ranks import ALONE, World
 
 AUTO = "auto"
 LEAST_SHARE_COMPILED = 0.4  # measured peaks of compiled estimates are 0.42 to 0.93 of the prediction, which is eager
@@ -24,24 +25,31 @@ class Memory:
     """What an outer step is predicted to need.
 
     Args:
-        peak: bytes at the peak, run eagerly.
-        available: bytes that were free before.
-        num_chains: chains of all tasks together.
+        peak: bytes at the peak on one rank, run eagerly.
+        available: bytes that were free for one rank before.
+        num_chains: chains of all tasks on all ranks together.
         automatic: the number of tasks that ``auto`` stands for; None where nothing says so.
+        num_ranks: processes that share the tasks.
     """
 
     peak: int
     available: int
     num_chains: int
     automatic: int | None
+    num_ranks: int = 1
 
     def __str__(self) -> str:
         """One line for people."""
-        each = readable(self.peak / self.num_chains)
-        return f"at most {readable(self.peak)} at the peak, {each} per chain; {readable(self.available)} available"
+        each, ranks = readable(self.peak * self.num_ranks / self.num_chains), self.num_ranks
+        where = f" on each of {ranks} ranks" if ranks > 1 else ""
+        return (
+            f"at most {readable(self.peak)} at the peak{where}, {each} per chain; {readable(self.available)} available"
+        )
 
 
-def size(cfg: DictConfig, problems: dict[str, Problem]) -> Memory:
+def size(
+    cfg: DictConfig, problems: dict[str, Problem], place: World = ALONE, resumed: Mapping[str, int] | None = None
+) -> Memory:
     """Predict the peak memory of an outer step; write the number of tasks into the configs that say ``auto``.
 
     The peaks of the tasks of a mix are added up: their chains live side by side, though their unrolls take turns.
@@ -49,6 +57,8 @@ def size(cfg: DictConfig, problems: dict[str, Problem]) -> Memory:
     Args:
         cfg: the composed config.
         problems: from ``build_problems``; their ``estimator.num_tasks`` are numbers afterwards.
+        place: the ranks that share the tasks, and the memory of a machine unless each has a GPU of its own.
+        resumed: numbers of tasks, by label, of the checkpoint from which the run goes on: what ``auto`` stood for.
 
     Raises:
         UsageError: an outer step does not fit, or a value is out of its range.
@@ -57,16 +67,21 @@ def size(cfg: DictConfig, problems: dict[str, Problem]) -> Memory:
     with usage_errors():
         if not 0 < cfg.memory_share <= 1:
             raise ValueError(f"memory_share must lie above 0 and not above 1, got {cfg.memory_share}.")
-        available = available_bytes(next(iter(problems.values())).unroll.device)
+        device = next(iter(problems.values())).unroll.device
+        available = available_bytes(device) // (place.num_local if device.type == "cpu" else 1)
         needs = [_footprint(problem) for problem in problems.values()]
 
         def peak(automatic: int) -> int:
             pairs = zip(needs, configs, strict=True)
-            return sum(need.peak_bytes(_number(own, automatic), own.estimator.unroll_length) for need, own in pairs)
+            sizes = [(need, _number(own, automatic), own.estimator.unroll_length) for need, own in pairs]
+            return sum(need.peak_bytes(-(-number // place.num_ranks), length) for need, number, length in sizes)
 
         automatic = None
         if any(own.estimator.num_tasks == AUTO for own in configs):
-            automatic = largest(lambda number: peak(number) <= cfg.memory_share * available)
+            automatic = _resumed(problems, resumed or {})
+            if automatic is None:
+                fits = largest(lambda number: peak(number * place.num_ranks) <= cfg.memory_share * available)
+                automatic = fits * place.num_ranks
             _write(automatic, [cfg, *cfg.get("mix", {}).values(), *configs])
         num_chains = sum(map(_num_chains, problems.values()))
     needed = peak(0)
@@ -76,7 +91,7 @@ def size(cfg: DictConfig, problems: dict[str, Problem]) -> Memory:
             f"{readable(available)} are available; lower {'' if automatic else 'estimator.num_tasks, '}"
             "the inner network or, for bptt, estimator.unroll_length."
         )
-    return Memory(needed, available, num_chains, automatic)
+    return Memory(needed, available, num_chains, automatic, place.num_ranks)
 
 
 def largest(fits: Callable[[int], bool]) -> int:
@@ -112,6 +127,12 @@ def _footprint(problem: Problem) -> Footprint:
 def _num_chains(problem: Problem) -> int:
     sizes = problem.cfg.estimator
     return _estimator(problem, sizes.num_tasks, sizes.unroll_length).num_inner_steps // sizes.unroll_length
+
+
+def _resumed(problems: dict[str, Problem], numbers: Mapping[str, int]) -> int | None:
+    """The number of tasks in a checkpoint of a problem that says ``auto``."""
+    pairs = zip(labels(problems), problems.values(), strict=True)
+    return next((numbers.get(label) for label, p in pairs if p.cfg.estimator.num_tasks == AUTO), None)
 
 
 def _number(cfg: DictConfig, automatic: int) -> int:

@@ -2,27 +2,28 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from signal import Signals as Signal
 from typing import Any
 
 import lightning
 from hydra.utils import instantiate
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from omegaconf import DictConfig, OmegaConf
 
 from learned_opt.build import Problem, labels, usage_errors
 from learned_opt.cli import RunError
-from learned_opt.meta.callbacks import (
-    LastCheckpoint,
-    ProgressBar,
-    StopOnInterrupt,
-    StopWhenNothingIsFinite,
-    Throughput,
-    Validation,
-)
+from learned_opt.meta.agreement import Agreement, RanksDisagree
+from learned_opt.meta.callbacks import ProgressBar, StopWhenNothingIsFinite, Throughput, Validation
+from learned_opt.meta.checkpoints import CheckpointError, check_fits, find_checkpoint, newest, num_tasks
 from learned_opt.meta.estimators.base import GradientEstimator
 from learned_opt.meta.estimators.mixed import MixedEstimator
 from learned_opt.meta.replay import Recorder
-from learned_opt.meta.trainer import MetaTrainer, load_checkpoint, quiet_lightning
+from learned_opt.meta.saving import Checkpoints, WholeFiles
+from learned_opt.meta.signals import Signals
+from learned_opt.meta.trainer import MetaTrainer, quiet_lightning
 from learned_opt.meta.unroll import Unroll
+from learned_opt.ranks import World, by_srun
 
 
 def build_estimator(cfg: DictConfig, estimator: DictConfig, unroll: Unroll) -> GradientEstimator:
@@ -44,36 +45,72 @@ class Training:
     module: MetaTrainer
     trainer: lightning.Trainer
     estimators: dict[str, GradientEstimator]  # by task
-    stop: StopOnInterrupt
+    signals: Signals
     diverged: StopWhenNothingIsFinite
     ckpt: Path | None
 
-    def run(self) -> bool:
-        """Meta-train; False when it was stopped by Ctrl-C.
+    def run(self) -> Signal | None:
+        """Meta-train; returns the signal that stopped it, if one did.
 
         Raises:
-            RunError: no task stayed finite for too long.
+            RunError: no task stayed finite for too long, the ranks are not of one mind, or a file cannot be written.
         """
-        self.trainer.fit(self.module, ckpt_path=self.ckpt, weights_only=True)
+        try:
+            self.trainer.fit(self.module, ckpt_path=self.ckpt, weights_only=True)
+        except (CheckpointError, RanksDisagree) as error:
+            raise RunError(str(error)) from error
+        except OSError as error:
+            raise RunError(f"cannot go on at outer step {self.trainer.global_step}: {error}.") from error
         if self.diverged.stopped:
             raise RunError(
                 f"no task stayed finite for {self.diverged.patience} outer steps in a row, up to step "
                 f"{self.trainer.global_step}; lower the outer learning rate (outer_optimizer.optimizer.lr), "
                 "estimator.sigma or learned.alpha."
             )
-        return not self.stop.interrupted
+        return self.signals.stopped_by
 
 
-def build_training(cfg: DictConfig, problems: dict[str, Problem], folder: Path) -> Training:
+@dataclass(frozen=True)
+class Start:
+    """What a training goes on from.
+
+    Args:
+        ckpt: a checkpoint, None to start anew.
+        num_tasks: of its chains, by task; empty where there is none.
+    """
+
+    ckpt: Path | None
+    num_tasks: dict[str, int]
+
+
+def find_start(folder: Path, ckpt: str | None) -> Start:
+    """The newest whole checkpoint of a run folder, or else the one that ``ckpt`` names.
+
+    Raises:
+        UsageError: ``ckpt`` is no checkpoint.
+        RunError: every checkpoint of the run folder is damaged.
+    """
+    try:
+        file = newest(folder / "checkpoints")
+    except CheckpointError as error:
+        raise RunError(str(error)) from error
+    with usage_errors():
+        file = file or (find_checkpoint(Path(ckpt)) if ckpt else None)
+        return Start(file, num_tasks(file) if file else {})
+
+
+def build_training(cfg: DictConfig, problems: dict[str, Problem], folder: Path, start: Start, place: World) -> Training:
     """Build estimator, module, callbacks, loggers and the Lightning trainer.
 
     Args:
         cfg: the composed config.
         problems: from ``build_problems``.
         folder: run folder.
+        start: from ``find_start``.
+        place: which rank this is.
 
     Raises:
-        UsageError: a value is out of its range, or ``ckpt`` does not fit.
+        UsageError: a value is out of its range, or the checkpoint does not fit.
     """
     quiet_lightning()
     optimizer, device = next((problem.optimizer, problem.unroll.device) for problem in problems.values())
@@ -89,23 +126,30 @@ def build_training(cfg: DictConfig, problems: dict[str, Problem], folder: Path) 
         module = MetaTrainer(
             optimizer, estimator, outer.optimizer, outer.schedule, cfg.seed, cfg.trainer.max_steps, recorders
         )
-        stop, diverged = StopOnInterrupt(), StopWhenNothingIsFinite(cfg.callbacks.stop_after_nonfinite)
+        signals, diverged = Signals(), StopWhenNothingIsFinite(cfg.callbacks.stop_after_nonfinite)
+        every, keep = cfg.callbacks.checkpoint_every, cfg.callbacks.keep_checkpoints
         callbacks = [
-            Throughput(estimator.num_inner_steps),  # first, so that it times none of the others
-            *_validations(problems),
-            LastCheckpoint(folder / "checkpoints" / "last.ckpt", cfg.callbacks.checkpoint_every),
-            stop,
+            Throughput(estimator.num_inner_steps),  # its clock starts after all others and stops before them
+            *(_validations(problems) if place.leads else []),
             diverged,
-            ProgressBar(),
+            Agreement(cfg.callbacks.compare_ranks_every),
+            Checkpoints(folder / "checkpoints", every, keep, signals),
+            signals,
+            *([ProgressBar()] if place.leads else []),
         ]
         loggers = [instantiate(node, save_dir=str(folder)) for node in cfg.logger.values()]
         trainer = instantiate(
-            cfg.trainer, accelerator=device.type.replace("cuda", "gpu"), callbacks=callbacks, logger=loggers
+            cfg.trainer,
+            accelerator=device.type.replace("cuda", "gpu"),
+            callbacks=callbacks,
+            logger=loggers,
+            plugins=[WholeFiles(), SLURMEnvironment(auto_requeue=False) if by_srun() else LightningEnvironment()],
         )
         for logger in loggers:
             logger.log_hyperparams(settings if "mix" in cfg else next(iter(settings.values())))
-        ckpt = load_checkpoint(cfg.ckpt, optimizer, estimator) if cfg.ckpt else None
-    return Training(module, trainer, estimators, stop, diverged, ckpt)
+        if start.ckpt:
+            check_fits(start.ckpt, optimizer, estimator)
+    return Training(module, trainer, estimators, signals, diverged, start.ckpt)
 
 
 def _validations(problems: dict[str, Problem]) -> list[Validation]:

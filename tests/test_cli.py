@@ -68,7 +68,7 @@ def run_folder(folder: Path) -> Path:
 def test_a_run_writes_what_the_readme_says(finished) -> None:
     run = run_folder(finished)
     files = ["theta.safetensors", "theta.json", "metrics.csv", "evaluation.json", "report.md", "curves.png"]
-    for name in [*files, ".hydra/config.yaml", "checkpoints/last.ckpt"]:
+    for name in [*files, ".hydra/config.yaml", "checkpoints/step_4.ckpt", "checkpoints/step_4.ckpt.sha256"]:
         assert (run / name).stat().st_size > 0, name
     rows = json.loads((run / "evaluation.json").read_text())
     assert {row["optimizer"] for row in rows} >= {"unf", "sgdm", "adam"}
@@ -90,7 +90,7 @@ def test_theta_can_be_evaluated_and_training_resumed(finished) -> None:
     key = "mean_loss"
     assert [row[key] for row in before] == pytest.approx([row[key] for row in after])
     more = shell(
-        finished, "learned_opt", "+task=mlp", *TINY, "trainer.max_steps=6", f"ckpt={run}/checkpoints/last.ckpt"
+        finished, "learned_opt", "+task=mlp", *TINY, "trainer.max_steps=6", f"ckpt={run}/checkpoints/step_4.ckpt"
     )
     assert more.returncode == 0, more.stderr
     assert "outer step 5/6" in more.stderr
@@ -160,7 +160,10 @@ def refused(monkeypatch, capsys, tmp_path, main, *arguments: str) -> str:
             ["+task=mlp", "network._target_=tests.test_cli.WrongSymmetry"],
             "wrong: output is no symmetry: permuting axis 0 of layers.1.weight, axis 0 of layers.1.bias changes",
         ),
-        (["+task=mlp", "ckpt=nowhere.ckpt"], "ckpt must be a checkpoint file, but there is none at nowhere.ckpt."),
+        (
+            ["+task=mlp", "ckpt=nowhere.ckpt"],
+            "ckpt must be a checkpoint file or a run folder that holds one, but there is none at nowhere.ckpt.",
+        ),
     ],
 )
 def test_bad_input_is_one_sentence_and_exit_code_2(monkeypatch, capsys, tmp_path, arguments, message) -> None:
@@ -180,7 +183,7 @@ def test_theta_of_another_architecture_is_refused(monkeypatch, capsys, tmp_path,
 
 
 def test_checkpoint_of_another_architecture_is_refused(monkeypatch, capsys, tmp_path, finished) -> None:
-    ckpt = f"ckpt={run_folder(finished)}/checkpoints/last.ckpt"
+    ckpt = f"ckpt={run_folder(finished)}"
     error = refused(monkeypatch, capsys, tmp_path, train.main, "+task=mlp", "meta_optimizer=deep_set", ckpt)
     assert "is of another architecture: missing: function.layers.3.weight" in error
 

@@ -9,6 +9,7 @@ import yaml
 
 from learned_opt import train
 from learned_opt.meta.callbacks import StopWhenNothingIsFinite
+from learned_opt.meta.checkpoints import find_checkpoint
 from learned_opt.meta.estimators.bptt import BPTT
 from learned_opt.meta.estimators.meta_loss import MetaLoss
 from learned_opt.meta.estimators.pes import PES
@@ -131,7 +132,7 @@ def test_the_trainer_writes_recipes_and_stops(tmp_path) -> None:
     assert stop.stopped
     assert trainer.global_step == 6 + 4
     assert len(list((tmp_path / "replay").glob("*.yaml"))) == 2
-    assert (tmp_path / "last.ckpt").is_file()
+    assert find_checkpoint(tmp_path).is_file()
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 from functools import partial
+from pathlib import Path
 
 import lightning
 import pytest
@@ -11,11 +12,14 @@ import torch
 
 from learned_opt import tree
 from learned_opt.deploy.weights import load_metadata, load_theta, save_theta
-from learned_opt.meta.callbacks import LastCheckpoint, StopOnInterrupt, Throughput, Validation
+from learned_opt.meta.callbacks import Throughput, Validation
+from learned_opt.meta.checkpoints import check_fits, find_checkpoint
 from learned_opt.meta.estimators.base import MetaGradient
 from learned_opt.meta.estimators.mixed import MixedEstimator
 from learned_opt.meta.estimators.pes import PES
-from learned_opt.meta.trainer import MetaTrainer, load_checkpoint, quiet_lightning, surrogate_loss
+from learned_opt.meta.saving import Checkpoints, WholeFiles
+from learned_opt.meta.signals import Signals
+from learned_opt.meta.trainer import MetaTrainer, quiet_lightning, surrogate_loss
 from learned_opt.meta.truncation import Constant
 from learned_opt.meta.unroll import Unroll
 from tests.cases import FAMILIES, OPTIMIZERS, spec_of
@@ -42,8 +46,11 @@ def make_module(optimizer: str = "unf", steps: int = STEPS, tasks: tuple[str, ..
     return MetaTrainer(meta, estimator, outer, schedule, seed=0, max_steps=steps)
 
 
-def fit(module: MetaTrainer, folder, *callbacks, steps: int = STEPS, ckpt=None) -> lightning.Trainer:
+def fit(module: MetaTrainer, folder, *callbacks, steps: int = STEPS, ckpt=None, every=100) -> lightning.Trainer:
+    """Callbacks may hold the signals."""
     quiet_lightning()
+    signals = next((own for own in callbacks if isinstance(own, Signals)), Signals())
+    saving = Checkpoints(folder / "checkpoints", every, 2, signals)
     trainer = lightning.Trainer(
         max_steps=steps,
         max_epochs=-1,
@@ -54,7 +61,8 @@ def fit(module: MetaTrainer, folder, *callbacks, steps: int = STEPS, ckpt=None) 
         enable_progress_bar=False,
         enable_model_summary=False,
         default_root_dir=folder,
-        callbacks=[LastCheckpoint(folder / "last.ckpt", every=100), *callbacks],
+        callbacks=[saving, *callbacks],
+        plugins=[WholeFiles()],
     )
     trainer.fit(module, ckpt_path=ckpt, weights_only=True)
     return trainer
@@ -78,13 +86,13 @@ def test_resuming_equals_going_on_bit_for_bit(tmp_path, made) -> None:
     first = make()
     fit(first, tmp_path / "halves", steps=STEPS // 2)
     second = make()
-    ckpt = load_checkpoint(str(tmp_path / "halves" / "last.ckpt"), second.meta_optimizer, second.estimator)
+    ckpt = find_checkpoint(tmp_path / "halves")
+    check_fits(ckpt, second.meta_optimizer, second.estimator)
     fit(second, tmp_path / "halves", ckpt=ckpt)
     assert all(torch.equal(straight.theta[k], second.theta[k]) for k in straight.theta)
     assert any(not torch.equal(first.theta[k], second.theta[k]) for k in first.theta)
     states = straight.estimator_state, second.estimator_state
     assert all(torch.equal(a, b) for a, b in zip(*map(tree.leaves, states), strict=True))
-    assert not list((tmp_path / "halves").glob("*.partial"))
 
 
 def test_metrics_are_logged(tmp_path) -> None:
@@ -101,14 +109,14 @@ def test_a_mix_logs_every_task_and_refuses_the_chains_of_other_tasks(tmp_path) -
     trainer = fit(module, tmp_path)
     logged = {task: trainer.callback_metrics[f"meta_loss/train/{task}"] for task in ("mlp", "cnn")}
     assert trainer.callback_metrics["meta_loss/train"].item() == pytest.approx(sum(logged.values()).item() / 2)
-    ckpt = str(tmp_path / "last.ckpt")
+    ckpt = find_checkpoint(tmp_path)
     for tasks, message in (
         (("mlp", "irnn"), r"irnn/chains/params/embed.weight is missing there and \(6, 5, 3\) here"),
         (("mlp",), r"chains/params/layers.0.weight is missing there and \(6, 5, 32\) here"),
     ):
         other = make_module("deep_set", tasks=tasks)
         with pytest.raises(ValueError, match=f"is of another run: {message}"):
-            load_checkpoint(ckpt, other.meta_optimizer, other.estimator)
+            check_fits(ckpt, other.meta_optimizer, other.estimator)
 
 
 def test_interrupt_ends_after_the_step_and_leaves_a_whole_checkpoint(tmp_path, capsys) -> None:
@@ -118,14 +126,14 @@ def test_interrupt_ends_after_the_step_and_leaves_a_whole_checkpoint(tmp_path, c
                 os.kill(os.getpid(), signal.SIGINT)
 
     before = signal.getsignal(signal.SIGINT)
-    stop, module = StopOnInterrupt(), make_module()
-    trainer = fit(module, tmp_path, stop, Interrupt())
-    assert stop.interrupted
+    signals, module = Signals(), make_module()
+    trainer = fit(module, tmp_path, signals, Interrupt())
+    assert signals.stopped_by == signal.SIGINT
     assert trainer.global_step == 3
     assert signal.getsignal(signal.SIGINT) is before
     assert "Ctrl-C again" in capsys.readouterr().err
     resumed, straight = make_module(), make_module()
-    fit(resumed, tmp_path, ckpt=tmp_path / "last.ckpt")
+    fit(resumed, tmp_path, ckpt=find_checkpoint(tmp_path))
     fit(straight, tmp_path / "straight")
     assert all(torch.equal(straight.theta[k], resumed.theta[k]) for k in straight.theta)
 
@@ -134,16 +142,18 @@ def test_checkpoints_that_do_not_fit_are_refused(tmp_path) -> None:
     fit(make_module("sgdm"), tmp_path, steps=1)
     module = make_module("unf")
     unf, pes = module.meta_optimizer, module.estimator
+    own = find_checkpoint(tmp_path)
     with pytest.raises(ValueError, match=r"another architecture: missing: .*log_alpha.*unexpected: log_lr"):
-        load_checkpoint(str(tmp_path / "last.ckpt"), unf, pes)
-    with pytest.raises(ValueError, match=r"there is none at nowhere.ckpt"):
-        load_checkpoint("nowhere.ckpt", unf, pes)
-    (tmp_path / "cut.ckpt").write_bytes((tmp_path / "last.ckpt").read_bytes()[:1000])
+        check_fits(own, unf, pes)
+    for nowhere in (Path("nowhere.ckpt"), tmp_path / "checkpoints"):
+        with pytest.raises(ValueError, match=f"there is none at {nowhere}"):
+            find_checkpoint(nowhere)
+    (tmp_path / "cut.ckpt").write_bytes(own.read_bytes()[:1000])
     with pytest.raises(ValueError, match=r"damaged or not a checkpoint"):
-        load_checkpoint(str(tmp_path / "cut.ckpt"), unf, pes)
+        check_fits(tmp_path / "cut.ckpt", unf, pes)
     torch.save({"state_dict": {}}, tmp_path / "other.ckpt")
     with pytest.raises(ValueError, match=r"no checkpoint of meta-training"):
-        load_checkpoint(str(tmp_path / "other.ckpt"), unf, pes)
+        check_fits(tmp_path / "other.ckpt", unf, pes)
 
 
 def test_theta_survives_the_disk(tmp_path) -> None:

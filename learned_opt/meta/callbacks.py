@@ -1,12 +1,9 @@
-"""What happens around outer steps: progress, validation, checkpoints, a clean stop; and the W&B logger."""
+"""What happens around outer steps: progress, validation, an end where nothing is finite; and the W&B logger."""
 
 import logging
 import netrc
 import os
-import signal
-import sys
 import time
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
@@ -114,59 +111,10 @@ class Validation(Callback):
         many = tree.contiguous(tree.expand(theta, self.num_chains))
         runs = run_seeds(self.unroll, many, "valid", range(self.num_chains), self.horizon, self.num_chains)
         figures = {"meta_loss/valid": runs.mean_loss.mean(), "final_loss/valid": runs.final_loss.mean()}
-        pl_module.log_dict({f"{name}{self.suffix}": value.float() for name, value in figures.items()}, batch_size=1)
-
-
-class LastCheckpoint(Callback):
-    """Keeps ``last.ckpt``: every so many steps and at the end; replaced in one move, so a kill leaves the old one.
-
-    Args:
-        path: the file.
-        every: outer steps between two checkpoints.
-    """
-
-    def __init__(self, path: Path, every: int) -> None:
-        if every < 1:
-            raise ValueError(f"checkpoint_every must be at least 1, got {every}.")
-        self.path, self.every = path, every
-
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any, **__: Any) -> None:
-        """Save when it is due."""
-        if trainer.global_step % self.every == 0:
-            self._save(trainer)
-
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save the end, a requested stop included."""
-        self._save(trainer)
-
-    def _save(self, trainer: Trainer) -> None:
-        partial = self.path.with_suffix(".partial")
-        trainer.save_checkpoint(partial)
-        if trainer.is_global_zero:
-            os.replace(partial, self.path)
-
-
-class StopOnInterrupt(Callback):
-    """Ctrl-C ends training after the outer step in flight, so the checkpoint is whole; a second one ends at once."""
-
-    interrupted = False
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take over SIGINT; Lightning puts the old handler back at teardown."""
-        self.previous = signal.signal(signal.SIGINT, self._on_signal)
-
-    def _on_signal(self, *_: Any) -> None:
-        self.interrupted = True
-        signal.signal(signal.SIGINT, self.previous)
-        print("\nfinishing this outer step, then saving; Ctrl-C again to quit at once", file=sys.stderr)
-
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any, **__: Any) -> None:
-        """Stop when asked to."""
-        trainer.should_stop = trainer.should_stop or self.interrupted
-
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Give SIGINT back."""
-        signal.signal(signal.SIGINT, self.previous)
+        named = {f"{name}{self.suffix}": value.float() for name, value in figures.items()}
+        trainer.callback_metrics.update(named)
+        for logger in trainer.loggers:  # not by the module, which would repeat the figures in the rows that follow
+            logger.log_metrics({name: value.item() for name, value in named.items()}, trainer.global_step - 1)
 
 
 class StopWhenNothingIsFinite(Callback):
@@ -186,8 +134,16 @@ class StopWhenNothingIsFinite(Callback):
         """Whether it ended the training."""
         return self.in_a_row >= self.patience
 
+    def state_dict(self) -> dict[str, int]:
+        """The count, for a checkpoint."""
+        return {"in_a_row": self.in_a_row}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Go on counting."""
+        self.in_a_row = state_dict["in_a_row"]
+
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any, **__: Any) -> None:
-        """Count, and stop when it is enough."""
+        """Count, and stop when it is enough; the meta-loss is that of all ranks, so that they stop together."""
         nothing = trainer.callback_metrics["meta_loss/train"].isnan()
         self.in_a_row = self.in_a_row + 1 if nothing else 0
         trainer.should_stop = trainer.should_stop or self.stopped

@@ -31,7 +31,7 @@ class Recipe:
 
     Args:
         outer_step: in which it ran.
-        task: number of the task among those of the estimate.
+        task: number of the task among those of the estimate, all processes together.
         copy: number of the chain among those of the task; in antithetic pairs 0 has theta + eps, 1 has theta - eps.
         root: key of the draws; the batches are those of ``(root, task)``.
         unroll_length: inner steps.
@@ -77,12 +77,12 @@ class Recorder:
             finite: ``(R, N)`` bool.
             outer_step: its number.
         """
-        for task in (~finite.all(0)).nonzero().flatten().tolist():
+        for place in (~finite.all(0)).nonzero().flatten().tolist():
             if len(list(self.folder.glob("*.yaml"))) >= self.max_recipes:
                 self.num_left_out += 1
                 continue
-            copy = int(finite[:, task].int().argmin())
-            path = self._write(launch, outer_step, task, copy, copy * finite.shape[1] + task)
+            task, copy = launch.tasks[place], int(finite[:, place].int().argmin())
+            path = self._write(launch, outer_step, task, copy, copy * finite.shape[1] + place)
             log.warning("outer step %d: task %d is not finite; replay=%s shows where", outer_step, task, path)
 
     def summarise(self) -> None:

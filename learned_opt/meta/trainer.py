@@ -1,10 +1,8 @@
 """Meta-training as a LightningModule."""
 
 import logging
-import pickle
 import warnings
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -14,9 +12,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
 from learned_opt import tree
-from learned_opt.deploy.weights import check_theta
 from learned_opt.meta.estimators.base import GradientEstimator, MetaGradient, State
 from learned_opt.meta.replay import Recorder
+from learned_opt.meta.share import Share
 from learned_opt.optimizers.base import MetaOptimizer
 from learned_opt.rng import generator
 from learned_opt.tree import Tree
@@ -26,13 +24,16 @@ class MetaTrainer(lightning.LightningModule):
     """Updates theta with estimated meta-gradients; one Lightning batch is one outer step.
 
     Optimisation stays automatic: ``training_step`` returns a surrogate whose value is the meta-loss and whose gradient
-    is the estimate, so that gradient averaging over devices, clipping and schedules work as in any Lightning module.
+    is the estimate, so that clipping and schedules work as in any Lightning module. Ranks add up their shares of the
+    estimate before; what DDP then averages are equal gradients, so that the order in which it sums, which is another
+    one after a resume, makes no difference.
+
     All state beside theta and the outer optimizer is ``estimator_state``, a plain attribute (a buffer would be
-    overwritten by rank 0's under DDP) that goes into the checkpoint as it is.
+    overwritten by rank 0's under DDP): the rows of this rank's share of the tasks. A checkpoint holds those of all.
 
     Args:
         optimizer: the meta-optimizer; its parameters are theta.
-        estimator: estimates the meta-gradient.
+        estimator: estimates the meta-gradient; its tasks are those of all ranks.
         outer_optimizer: constructor ``(parameters) -> torch.optim.Optimizer``.
         schedule: constructor ``(outer optimizer) -> schedule``, stepped once per outer step; None for none.
         seed: root of all randomness.
@@ -57,16 +58,26 @@ class MetaTrainer(lightning.LightningModule):
         self.outer_optimizer, self.schedule = outer_optimizer, schedule
         self.seed, self.max_steps, self.recorders = seed, max_steps, dict(recorders)
         self.estimator_state: State | None = None
+        self.share = Share()
 
     @property
     def theta(self) -> dict[str, Tensor]:
         """Meta-parameters by name."""
         return dict(self.meta_optimizer.named_parameters())
 
+    def setup(self, stage: str) -> None:
+        """Take this rank's share of the tasks."""
+        self.share = Share(self.trainer.global_rank, self.trainer.world_size)
+        self.estimator = self.estimator.shared(self.share)
+
     def on_train_start(self) -> None:
         """Start the chains, unless a checkpoint brought them."""
         if self.estimator_state is None:
             self.estimator_state = self.estimator.init_state(self.theta, generator(self.seed, "start"))
+
+    def on_train_batch_start(self, batch: list[Tensor], batch_idx: int) -> None:
+        """Number the rows of loggers by outer steps: Lightning's own count is off by one after some resumes."""
+        self.trainer.fit_loop.epoch_loop._batches_that_stepped = self.global_step
 
     def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
         """One estimate; the batch is a dummy."""
@@ -80,6 +91,7 @@ class MetaTrainer(lightning.LightningModule):
             for task, launch in launches.items():
                 own = estimate.parts.get(task, estimate)
                 self.recorders[task].record(launch, own.finite.cpu(), self.global_step)
+        estimate = estimate._replace(gradient=self.share.total_tree(estimate.gradient))
         self._log(estimate)
         return surrogate_loss(self.theta, estimate)
 
@@ -103,20 +115,22 @@ class MetaTrainer(lightning.LightningModule):
         return DataLoader(TensorDataset(torch.arange(self.max_steps)))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Chains, accumulators and counters."""
-        checkpoint["estimator_state"] = self.estimator_state
+        """Chains, accumulators and counters of all ranks, in the order of the tasks: any number of ranks can go on."""
+        assert self.estimator_state is not None, "on_train_start makes it"
+        states = self.share.gather(tree.to(self.estimator_state, "cpu"))
+        checkpoint["estimator_state"] = self.estimator.join(states) if states else None  # only rank 0 writes
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take up the chains where the checkpoint left them, every tensor where a fresh state has it."""
         fresh = self.estimator.init_state(self.theta, generator(self.seed, "start"))
-        saved = checkpoint["estimator_state"]
+        saved = self.estimator.select(checkpoint["estimator_state"])
         self.estimator_state = tree.tree_map(lambda like, leaf: leaf.to(like.device), fresh, saved)
 
     def _log(self, estimate: MetaGradient) -> None:
         values = {
             "meta_loss/train": estimate.meta_loss,
             "meta_grad_norm": tree.global_norm(estimate.gradient),
-            "nonfinite_pairs": estimate.num_nonfinite.float(),
+            "nonfinite_pairs": self.share.total(estimate.num_nonfinite.float()),
             **{f"meta_loss/train/{task}": part.meta_loss for task, part in estimate.parts.items()},
         }
         self.log_dict(values, batch_size=1)
@@ -126,36 +140,6 @@ def surrogate_loss(theta: Tree, estimate: MetaGradient) -> Tensor:
     """A scalar whose value is the meta-loss and whose gradient with respect to theta is the estimate."""
     inner = torch.stack([(theta[name] * gradient).sum() for name, gradient in estimate.gradient.items()]).sum()
     return estimate.meta_loss.nan_to_num() + inner - inner.detach()
-
-
-def load_checkpoint(path: str, optimizer: MetaOptimizer, estimator: GradientEstimator) -> Path:
-    """Check that a Lightning checkpoint can be resumed with this meta-optimizer and this estimator.
-
-    Raises:
-        ValueError: it is missing, damaged, not ours, of another architecture or of other chains; names what differs.
-    """
-    file = Path(path)
-    if not file.is_file():
-        raise ValueError(f"ckpt must be a checkpoint file, but there is none at {path}.")
-    try:
-        checkpoint = torch.load(file, map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError) as error:
-        raise ValueError(f"ckpt {path} cannot be read, it is damaged or not a checkpoint.") from error
-    if not isinstance(checkpoint, dict) or "estimator_state" not in checkpoint:
-        raise ValueError(f"ckpt {path} is no checkpoint of meta-training.")
-    prefix = "meta_optimizer."
-    theta = {name.removeprefix(prefix): value for name, value in checkpoint["state_dict"].items()}
-    check_theta(optimizer, theta, path)
-    fresh = estimator.init_state(dict(optimizer.named_parameters()), generator("fresh"))
-    saved, needed = (
-        {name: tuple(leaf.shape) for name, leaf in tree.flatten(state).items()}
-        for state in (checkpoint["estimator_state"], fresh)
-    )
-    for name in {**needed, **saved}:
-        there, here = (shapes.get(name, "missing") for shapes in (saved, needed))
-        if there != here:
-            raise ValueError(f"ckpt {path} is of another run: {name} is {there} there and {here} here.")
-    return file
 
 
 def quiet_lightning() -> None:

@@ -60,8 +60,9 @@ class BPTT(GradientEstimator):
         """The only launch; each chain has its own theta, so that its gradient can be told apart."""
         root = draw_key(generator)
         state, _ = self.population.restart(state, root)
-        own = tree_map(lambda leaf: leaf.detach().repeat(self.num_tasks, *[1] * leaf.ndim), theta)
-        return Launch(own, state, root)
+        tasks = self.population.tasks
+        own = tree_map(lambda leaf: leaf.detach().repeat(len(tasks), *[1] * leaf.ndim), theta)
+        return Launch(own, state, root, tasks)
 
     @torch.enable_grad()
     def estimate(self, theta: Tree, state: State, generator: torch.Generator) -> tuple[MetaGradient, State]:
@@ -70,14 +71,13 @@ class BPTT(GradientEstimator):
         own = tree_map(torch.Tensor.requires_grad_, launch.theta)
         losses, after = self.population.run(launch, self.remat)
         gradients = torch.autograd.grad(losses.sum(), tree.leaves(own), allow_unused=True, materialize_grads=True)
-        by_chain = [leaf.reshape(self.num_tasks, -1) for leaf in (losses.detach(), *gradients)]
+        by_chain = [leaf.reshape(losses.shape[1], -1) for leaf in (losses.detach(), *gradients)]
         finite = torch.cat(by_chain, 1).isfinite().all(1)
-        count = finite.sum().clamp(min=1)
+        count, meta_loss = self.population.mean(losses.detach()[0], finite)
         means = [_sum_over(leaf, finite) / count for leaf in gradients]
-        meta_loss = losses.detach()[0].where(finite, 0).sum() / count
         estimate = MetaGradient(
             gradient=dict(zip(own, means, strict=True)),
-            meta_loss=torch.where(finite.any(), meta_loss, torch.nan),
+            meta_loss=meta_loss,
             num_inner_steps=self.num_inner_steps,
             finite=finite[None],
         )

@@ -1,11 +1,14 @@
 """Several tasks in one outer step: an ordinary estimator for each, all at the same theta."""
 
-from collections.abc import Mapping
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Self
 
 import torch
 
 from learned_opt import tree
 from learned_opt.meta.estimators.base import GradientEstimator, Launch, MetaGradient, State
+from learned_opt.meta.share import Share
 from learned_opt.rng import draw_key
 from learned_opt.rng import generator as source_of
 from learned_opt.tree import Tree, tree_map
@@ -43,6 +46,20 @@ class MixedEstimator(GradientEstimator):
     def num_inner_steps(self) -> int:
         """Inner steps of one estimate, all tasks together."""
         return sum(estimator.num_inner_steps for estimator in self.estimators.values())
+
+    def shared(self, share: Share) -> Self:
+        """See ``GradientEstimator.shared``."""
+        other = copy.copy(self)
+        other.estimators = {task: own.shared(share) for task, own in self.estimators.items()}
+        return other
+
+    def select(self, state: State) -> State:
+        """See ``GradientEstimator.select``."""
+        return {task: own.select(state[task]) for task, own in self.estimators.items()}
+
+    def join(self, states: Sequence[State]) -> State:
+        """See ``GradientEstimator.join``."""
+        return {task: own.join([state[task] for state in states]) for task, own in self.estimators.items()}
 
     def init_state(self, theta: Tree, generator: torch.Generator) -> State:
         """The state of every task by its name."""

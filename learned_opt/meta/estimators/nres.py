@@ -37,7 +37,7 @@ class NRES(AntitheticES):
     def init_memory(self, theta: Tree) -> State:
         """No eps yet; ``age`` counts the unrolls since the restart, ``(N,)``."""
         zeros = self.zeros(theta)
-        return {"eps": zeros, "accumulator": zeros, "age": torch.zeros(self.num_tasks, dtype=torch.int64)}
+        return {"eps": zeros, "accumulator": zeros, "age": torch.zeros(len(self.population.tasks), dtype=torch.int64)}
 
     def noise(self, drawn: Draw, state: State, restarted: Tensor) -> Noise:
         """See ``AntitheticES.noise``."""

@@ -107,26 +107,25 @@ class AntitheticES(GradientEstimator):
 
     def zeros(self, theta: Tree) -> Tree:
         """Zero for every pair: leaves ``(N, *shape)``."""
-        return tree_map(lambda leaf: leaf.detach().new_zeros(self.num_tasks, *leaf.shape), theta)
+        return tree_map(lambda leaf: leaf.detach().new_zeros(len(self.population.tasks), *leaf.shape), theta)
 
     @torch.no_grad()
     def _launch(self, theta: Tree, state: State, source: torch.Generator) -> tuple[Launch, Noise]:
         root = draw_key(source)
         pairs, restarted = self.population.restart(state, root)
-        sources = [generator(root, i, "eps") for i in range(self.num_tasks)]
+        sources = [generator(root, i, "eps") for i in self.population.tasks]
         noise = self.noise(self.perturbation.draw(theta, self.sigma, sources), state, restarted)
         both = tree_map(lambda t, e: torch.cat([t + e, t - e]), theta, noise.eps)
-        return Launch(both, pairs, root), noise
+        return Launch(both, pairs, root, self.population.tasks), noise
 
     def _estimate(self, direction: Tree, losses: Tensor) -> MetaGradient:
-        """Mean over the finite pairs; losses ``(2, N)``."""
+        """This process's part of the mean over the finite pairs; losses ``(2, N)``."""
         finite = losses.isfinite().all(0)
-        count = finite.sum().clamp(min=1)
+        count, meta_loss = self.population.mean(losses.mean(0), finite)
         weight = torch.where(finite, losses[0] - losses[1], 0) / (2 * self.sigma**2 * count)
-        meta_loss = torch.where(finite, losses.sum(0), 0).sum() / (2 * count)
         return MetaGradient(
             gradient=tree_map(lambda leaf: torch.tensordot(weight.to(leaf), leaf, 1), direction),
-            meta_loss=torch.where(finite.any(), meta_loss, torch.nan),
+            meta_loss=meta_loss,
             num_inner_steps=self.num_inner_steps,
             finite=losses.isfinite(),
         )
