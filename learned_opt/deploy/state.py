@@ -7,7 +7,9 @@ of them at once. Laid out by parameter, every leaf has the path of its keys for 
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from learned_opt.tree import Tree
+from torch import Tensor
+
+from learned_opt.tree import Tree, tree_map
 
 
 def by_parameter(state: Tree, names: Collection[str]) -> dict[str, dict[str, Any]]:
@@ -40,15 +42,19 @@ def together(parts: Mapping[str, Mapping[str, Any]], like: Tree) -> Tree:
 
     Args:
         parts: name of the parameter -> path -> leaf or subtree.
-        like: a state of the same parameters, which gives the structure.
+        like: a state of the same parameters, which gives the structure and the dtypes: ``load_state_dict`` makes all
+            numbers those of the parameter.
     """
+
+    def typed(leaf: Tensor, like: Tensor) -> Tensor:
+        return leaf.to(like.dtype)
 
     def walk(branch: Any, path: str) -> Any:
         if _is_over(branch, parts):
-            return {name: part[path] for name, part in parts.items()}
+            return {name: tree_map(typed, part[path], branch[name]) for name, part in parts.items()}
         if isinstance(branch, Mapping):
             return {key: walk(below, _join(path, key)) for key, below in branch.items()}
-        return next(iter(parts.values()))[path]
+        return typed(next(iter(parts.values()))[path], branch)
 
     return walk(like, "")
 
