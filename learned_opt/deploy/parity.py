@@ -1,5 +1,6 @@
 """Whether the exported optimizer does what meta-training does."""
 
+from copy import deepcopy
 from math import prod
 
 import torch
@@ -28,7 +29,7 @@ def check_parity(meta_optimizer: MetaOptimizer, num_steps: int = 3) -> None:
     Raises:
         ValueError: they differ; names the step and the parameter.
     """
-    source = torch.Generator().manual_seed(0)
+    meta_optimizer, source = deepcopy(meta_optimizer).cpu(), torch.Generator().manual_seed(0)
     theta = {name: p.detach() for name, p in meta_optimizer.named_parameters()}
     dtype = next(iter(theta.values())).dtype
     shapes = example_shapes(meta_optimizer.spec)
@@ -55,6 +56,15 @@ def check_parity(meta_optimizer: MetaOptimizer, num_steps: int = 3) -> None:
             gap, size = (chained[name] - updates[name]).abs().max().item(), updates[name].abs().max().item()
             if not gap <= ROUNDING * size:
                 raise ValueError(f"the inner loop differs at step {step} in {name!r}, by {gap:.2g} of {size:.2g}.")
+
+
+def verdict(meta_optimizer: MetaOptimizer) -> str:
+    """What ``check_parity`` finds, as a sentence."""
+    try:
+        check_parity(meta_optimizer)
+    except ValueError as error:
+        return f"WARNING: {error}"
+    return "checked: learned_opt.LearnedOptimizer makes the steps of meta-training, bit for bit"
 
 
 def example_shapes(spec: PermutationSpec) -> dict[str, tuple[int, ...]]:
