@@ -109,7 +109,7 @@ def test_packaged_names_come_first_and_are_listed(tmp_path, monkeypatch) -> None
     assert isinstance(LearnedOptimizer.from_pretrained("some-name", small()), LearnedOptimizer)
     with pytest.raises(ValueError, match="nothing is called 'unf-x': it must be some-name, a folder"):
         LearnedOptimizer.from_pretrained("unf-x", small())
-    with pytest.raises(ValueError, match="holds no theta.safetensors"):
+    with pytest.raises(ValueError, match=r"holds no theta\.safetensors"):
         LearnedOptimizer.from_pretrained(tmp_path, small())
 
 
@@ -242,7 +242,7 @@ def test_a_config_can_name_nothing_but_our_classes(tmp_path, target, nested) -> 
     hostile = {"_target_": target, "_partial_": True}
     node = {**DEEP_SET, "head": hostile} if nested else hostile
     before = set(sys.modules)
-    with pytest.raises(ValueError, match="which is no class of learned_opt.optimizers or learned_opt.unf"):
+    with pytest.raises(ValueError, match=r"which is no class of learned_opt\.optimizers or learned_opt\.unf"):
         construct.build(node, spec_of(model()))
     assert set(sys.modules) == before
 
