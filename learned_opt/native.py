@@ -16,18 +16,20 @@ FLAGS = ("-O3", "-march=native", "-std=gnu++17", "-fopenmp", "-shared", "-fPIC")
 
 
 @cache
-def load(source: Path, defines: tuple[tuple[str, str], ...]) -> ctypes.CDLL | None:
+def load(source: Path, defines: tuple[tuple[str, str], ...], includes: tuple[Path, ...] = ()) -> ctypes.CDLL | None:
     """The library made of a C++ file; None, with one warning, where there is no compiler or it fails.
 
     Args:
         source: the file.
         defines: preprocessor names and their values.
+        includes: our own files that it includes; when one changes, the library is built anew.
     """
     compiler = shutil.which(os.environ.get("CXX", "g++"))
     if compiler is None:
         return _warn_once("no C++ compiler was found (g++, or what CXX names)")
     command = [compiler, *FLAGS, *(f"-D{name}={value}" for name, value in defines)]
-    key = hashlib.sha256(repr((command, source.read_bytes(), _processor())).encode()).hexdigest()[:16]
+    texts = [file.read_bytes() for file in (source, *includes)]
+    key = hashlib.sha256(repr((command, texts, _processor())).encode()).hexdigest()[:16]
     library = cache_dir() / f"{source.stem}-{key}.so"
     if not library.exists():
         try:

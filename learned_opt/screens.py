@@ -12,6 +12,7 @@ from rich.table import Table
 from learned_opt import tree
 from learned_opt.build import Problem
 from learned_opt.cost import breakdown, earlier, table
+from learned_opt.deploy.parity import verdict
 from learned_opt.deploy.weights import save_theta
 from learned_opt.evaluation import tables
 from learned_opt.evaluation.compare import compare
@@ -100,6 +101,7 @@ def evaluate_and_report(
         for sentence in [*tables.verdicts(rows[task], name), *comparisons[task].warnings]:
             console.print(sentence, highlight=False)
     console.print(f"written to {folder}: report.md, curves.png, evaluation.json, theta.safetensors", highlight=False)
+    console.print(verdict(optimizer), highlight=False)
     return sum(own[0]["mean_loss"].mean for own in summaries.values()) / len(summaries)
 
 

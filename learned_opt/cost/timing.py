@@ -43,6 +43,7 @@ def interleave(
     repeats: int,
     times: dict[Any, Times],
     say: Callable[[str], None],
+    clock: Callable[[], float] = time.perf_counter,
 ) -> None:
     """Time every call ``repeats + 1`` times, in turn.
 
@@ -51,13 +52,14 @@ def interleave(
         repeats: timed rounds after the first.
         times: written to as the rounds go on, so that an interrupted measurement is not lost.
         say: called with a line on what is being done.
+        clock: of seconds.
     """
     for number in range(repeats + 1):
         for key, call in calls.items():
             say(f"{'first calls' if number == 0 else f'round {number} of {repeats}'}: {key}")
-            start = time.perf_counter()
+            start = clock()
             call(number)
-            times.setdefault(key, Times()).add(time.perf_counter() - start)
+            times.setdefault(key, Times()).add(clock() - start)
 
 
 class OuterStep:

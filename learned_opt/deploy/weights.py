@@ -50,8 +50,10 @@ def load_metadata(path: Path) -> dict[str, Any]:
         raise ValueError(f"checkpoint {path} lacks its {beside.name}, which says what optimizer it is of.")
     try:
         metadata = json.loads(beside.read_text())
-    except json.JSONDecodeError as error:
+    except ValueError as error:  # of the text's encoding, too
         raise ValueError(f"{beside} is not valid JSON: {error}.") from error
+    if not isinstance(metadata, dict):
+        raise ValueError(f"{beside} does not describe a learned optimizer, it holds a {type(metadata).__name__}.")
     if metadata.get("format") == 1:
         task = metadata["task"]["task"]
         return {**metadata, "specs": {task: metadata["spec"]}, "tasks": {task: metadata["task"]}}

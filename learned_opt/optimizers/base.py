@@ -1,6 +1,7 @@
 """The contract of a meta-optimizer: an optimizer whose own parameters (theta) can be meta-trained."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from copy import copy
 from typing import Self
 
@@ -15,7 +16,13 @@ class MetaOptimizer(nn.Module, ABC):
 
     Args:
         spec: permutation spec of the inner network's parameters.
+
+    Attributes:
+        separable: whether the update of a tensor depends on that tensor and the step alone, so that any subset of the
+            tensors is a weight space and no symmetry between them matters.
     """
+
+    separable: bool = False
 
     def __init__(self, spec: PermutationSpec) -> None:
         super().__init__()
@@ -38,6 +45,20 @@ class MetaOptimizer(nn.Module, ABC):
         Returns:
             tuple[Tree, Tree]: updates, which are ADDED to the parameters, and the next opt_state.
         """
+
+    def step_(self, grads: Tree, state: Tree, params: Tree, rates: Mapping[str, tuple[float, float]]) -> bool:
+        """One inner step in place, equal to ``forward`` to rounding: ``p <- keep p + rate update``.
+
+        Args:
+            grads: gradients.
+            state: opt_state, moved on, but for its ``step``.
+            params: inner parameters, moved on.
+            rates: (rate, keep) of each parameter.
+
+        Returns:
+            bool: False, and nothing is changed, where there is no kernel that does it.
+        """
+        return False
 
     @abstractmethod
     def rebind(self, spec: PermutationSpec) -> Self:

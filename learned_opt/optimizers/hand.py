@@ -25,6 +25,8 @@ class SGDM(MetaOptimizer):
         gamma: decay of the momentum.
     """
 
+    separable = True
+
     def __init__(self, spec: PermutationSpec, lr: float = 0.1, gamma: float = 0.9) -> None:
         super().__init__(spec)
         _check_rates(lr=lr, gamma=gamma)
@@ -59,6 +61,8 @@ class Adam(MetaOptimizer):
 
     Source: Kingma & Ba 2015 (arXiv 1412.6980), algorithm 1.
     """
+
+    separable = True
 
     def __init__(
         self, spec: PermutationSpec, lr: float = 1e-3, beta1: float = 0.9, beta2: float = 0.999, eps: float = 1e-8

@@ -1,6 +1,6 @@
 """The learned optimizer of the UNF paper: nominal SGD with momentum plus an equivariant function of the features."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from math import log
 from typing import Self
 
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from learned_opt.optimizers import features
 from learned_opt.optimizers.base import MetaOptimizer
+from learned_opt.optimizers.fused import momentum_step
 from learned_opt.symmetry.spec import PermutationSpec
 from learned_opt.tree import Tree, tree_map
 from learned_opt.unf.layers import Pointwise, UNFLinear
@@ -56,6 +57,7 @@ class UNFOptimizer(MetaOptimizer):
         _check(alpha=alpha, beta=beta, gamma=gamma, num_layers=num_layers, normalisation=normalisation)
         widths = (features.NUM_FEATURES, *[channels] * (num_layers - 1), 1)
         self.function = UNF(spec, widths, trunk, head, fixed_axes=fixed_axes)
+        self.separable = self.function.pointwise
         self.normalisation = normalisation
         self.log_alpha = nn.Parameter(torch.tensor(log(alpha)))
         self.log_beta = nn.Parameter(torch.tensor(log(beta) if beta > 0 else -torch.inf))
@@ -80,6 +82,23 @@ class UNFOptimizer(MetaOptimizer):
         momentum = tree_map(lambda m, g: features.ema(m, g, gamma), state["momentum"], grads)
         updates = tree_map(lambda m, out: -alpha * (m + beta * out.squeeze(-1)), momentum, outputs)
         return updates, {"step": state["step"] + 1, "momentum": momentum, "momenta": momenta}
+
+    def step_(self, grads: Tree, state: Tree, params: Tree, rates: Mapping[str, tuple[float, float]]) -> bool:
+        """See ``MetaOptimizer.step_``; for pointwise layers on the CPU."""
+        if not self.separable:
+            return False
+        weights, biases = self.function.affine(features.time_features(state["step"], self.log_alpha.dtype))
+        return momentum_step(
+            list(params.values()),
+            [grads[name] for name in params],
+            [state["momentum"][name] for name in params],
+            [state["momenta"][name] for name in params],
+            weights,
+            biases,
+            (self.log_alpha.exp().item(), self.log_beta.exp().item(), self.logit_gamma.sigmoid().item()),
+            self.normalisation == "joint",
+            [rates[name] for name in params],
+        )
 
     def rebind(self, spec: PermutationSpec) -> Self:
         """The same theta on another spec, possible when no layer holds coefficients of its own spec."""

@@ -52,11 +52,11 @@ def pointwise_stack(
         ctypes.c_int64(len(inputs[0])),
         ctypes.c_int64(len(inputs)),
         (ctypes.c_int64 * len(sizes))(*sizes),
-        _addresses(inputs),
+        addresses(inputs),
         (ctypes.c_int64 * len(strides))(*strides),
-        _addresses(weights),
-        _addresses(biases),
-        _addresses(outputs),
+        addresses(weights),
+        addresses(biases),
+        addresses(outputs),
         int(final_relu),
         torch.get_num_threads(),
     )
@@ -163,12 +163,16 @@ def _gpu_kernel() -> ModuleType | None:
 
 
 def _kernel(dtype: torch.dtype, widths: Sequence[int]):
-    if dtype not in C_TYPES:
-        return None
-    name, size = C_TYPES[dtype]
-    library = native.load(SOURCE, (("REAL", name), ("SIZE", size), ("WIDTHS", ",".join(map(str, widths)))))
+    library = native.load(SOURCE, defines(dtype, widths)) if dtype in C_TYPES else None
     return library and library.pointwise_stack
 
 
-def _addresses(tensors: Sequence[Tensor]) -> ctypes.Array[ctypes.c_void_p]:
+def defines(dtype: torch.dtype, widths: Sequence[int]) -> tuple[tuple[str, str], ...]:
+    """What the kernel is compiled with, for a dtype of C_TYPES."""
+    name, size = C_TYPES[dtype]
+    return ("REAL", name), ("SIZE", size), ("WIDTHS", ",".join(map(str, widths)))
+
+
+def addresses(tensors: Sequence[Tensor]) -> ctypes.Array[ctypes.c_void_p]:
+    """Where tensors lie, for C."""
     return (ctypes.c_void_p * len(tensors))(*[tensor.data_ptr() for tensor in tensors])

@@ -1,6 +1,6 @@
 """Stacks of layers on a weight space, and the invariant read-out."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise, takewhile
 from typing import cast
 
@@ -62,9 +62,14 @@ class UNF(nn.Module):
         self.num_fused = len(list(takewhile(_is_pointwise, self.layers))) if plain else 0
 
     @property
+    def pointwise(self) -> bool:
+        """Whether every entry of every tensor is mapped by itself."""
+        return self.encoding is None and all(map(_is_pointwise, self.layers))
+
+    @property
     def fits_every_spec(self) -> bool:
         """Whether no parameter belongs to the spec: pointwise layers only, and no encodings."""
-        return self.encoding is None and all(map(_is_pointwise, self.layers))
+        return self.pointwise
 
     def forward(self, inputs: Mapping[str, Tensor], shared: Tensor | None = None) -> dict[str, Tensor]:
         """Apply all layers; ``shared`` channels enter the first."""
@@ -82,13 +87,19 @@ class UNF(nn.Module):
         """
         layers = list(self.layers)
         if self.num_fused:
-            first, rest = [cast(Pointwise, layer) for layer in layers[: self.num_fused]], layers[self.num_fused :]
-            weights, biases = zip(first[0].affine(shared), *[layer.affine() for layer in first[1:]], strict=True)
+            weights, biases = self.affine(shared)
+            rest = layers[self.num_fused :]
             return apply_pointwise(inputs, weights, biases, final_relu=bool(rest)), rest
         hidden, rest = layers[0](inputs, shared), layers[1:]
         if self.encoding is not None:
             hidden = self.encoding(hidden)
         return self._activate(hidden) if rest else hidden, rest
+
+    def affine(self, shared: Tensor | None) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
+        """Weights ``(C_l, C_{l+1})`` and biases ``(C_{l+1},)`` of the leading pointwise layers."""
+        first = [cast(Pointwise, layer) for layer in self.layers[: self.num_fused]]
+        weights, biases = zip(first[0].affine(shared), *[layer.affine() for layer in first[1:]], strict=True)
+        return weights, biases
 
     def _activate(self, hidden: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {name: self.activation(tensor) for name, tensor in hidden.items()}

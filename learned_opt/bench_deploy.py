@@ -1,0 +1,59 @@
+"""What a step of a deployed optimizer costs, against AdamW and a plain loop. ``python -m learned_opt.bench_deploy``."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+
+from learned_opt import cli
+
+
+@hydra.main(version_base="1.3", config_path=cli.config_dir(), config_name="bench_deploy")
+@cli.one_line_errors
+def run(cfg: DictConfig) -> None:
+    """Measure, show and write."""
+    import torch
+    from rich.console import Console
+
+    from learned_opt import build, provenance
+    from learned_opt.cost import deployed
+    from learned_opt.cost.machine import describe_machine
+    from learned_opt.evaluation import tables
+
+    console, folder = Console(), Path(os.path.relpath(HydraConfig.get().runtime.output_dir))
+    if unknown := sorted(set(cfg.only or ()) - set(cfg.networks)):
+        cli.fail(f"only must hold names of networks ({', '.join(cfg.networks)}), got {', '.join(unknown)}.")
+    build.keep_freed_memory()
+    torch.set_num_threads(1)
+    with build.usage_errors():
+        networks = {name: instantiate(cfg.networks[name]) for name in cfg.only or cfg.networks}
+        learned = {name: instantiate(node) for name, node in cfg.learned.items()}
+    command = " ".join(["python -m", *provenance.command_words()])
+    facts = {"command": command, "git": provenance.git_revision(), **describe_machine(torch.device("cpu"))}
+    rows: list[dict[str, Any]] = []
+    try:
+        with build.usage_errors(), console.status("first calls") as status:
+            for row in deployed.measure(networks, learned, cfg.repeats, status.update):
+                rows.append(row)
+    finally:  # what was measured before Ctrl-C is kept
+        if rows:
+            deployed.write(folder, rows, facts)
+            for network in dict.fromkeys(row["network"] for row in rows):
+                console.print(network, style="bold", highlight=False)
+                own = [deployed.shown(row) for row in rows if row["network"] == network]
+                console.print(tables.plain_table(deployed.HEADINGS[1:], own))
+            console.print(deployed.NOTES.replace("\n", " "), highlight=False)
+            console.print(f"written to {folder}: deployed.md, deployed.json", highlight=False)
+
+
+def main() -> None:
+    """Entry point of ``python -m learned_opt.bench_deploy``."""
+    cli.entry_point(run, needs_task=False)
+
+
+if __name__ == "__main__":
+    main()

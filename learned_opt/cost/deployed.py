@@ -1,0 +1,162 @@
+"""What a step of a deployed optimizer costs, against ``torch.optim.AdamW`` and against a plain loop over tensors."""
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from learned_opt.cost.layers import peak_bytes
+from learned_opt.cost.timing import Times, interleave
+from learned_opt.deploy.optimizer import LearnedOptimizer
+from learned_opt.evaluation import tables
+from learned_opt.optimizers.features import MOMENTUM_DECAYS, ema, time_features
+from learned_opt.optimizers.unf import UNFOptimizer
+from learned_opt.symmetry.spec import PermutationSpec
+
+NO_SPEC = PermutationSpec({"any": ("entry",)})  # pointwise optimizers move to any weight space
+REFERENCE = "AdamW foreach"
+RIVALS: dict[str, Callable[[list[nn.Parameter]], torch.optim.Optimizer]] = {
+    REFERENCE: lambda params: torch.optim.AdamW(params, lr=1e-3, foreach=True),
+    "AdamW fused": lambda params: torch.optim.AdamW(params, lr=1e-3, fused=True),
+}
+HEADINGS = ("network", "optimizer", "theta", "ms", "/ AdamW", "/ loop", "state B", "temp B")
+NOTES = """\
+ms: processor time of a step on one thread, median of interleaved rounds, random gradients. loop: the same learned
+optimizer as plain PyTorch, tensor by tensor; exact: LearnedOptimizer as it is, fused: with fused=True. Bytes of each
+parameter: state that is kept, and the most that other tensors made in a step held at once (no buffers in operations)."""
+
+
+class PlainLoop(torch.optim.Optimizer):
+    """A pointwise ``UNFOptimizer`` as one would first write it: tensor by tensor, all features, then layer by layer.
+
+    Args:
+        params: parameters.
+        meta_optimizer: with pointwise layers and joint normalisation.
+    """
+
+    def __init__(self, params: Iterable[nn.Parameter], meta_optimizer: UNFOptimizer) -> None:
+        super().__init__(params, {})
+        self.meta_optimizer = meta_optimizer.requires_grad_(False)
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """One step, equal to that of ``LearnedOptimizer`` to rounding."""
+        meta = self.meta_optimizer
+        for param in (param for group in self.param_groups for param in group["params"]):
+            state = self.state[param]
+            if not state:
+                state["step"], state["momentum"] = torch.zeros((), dtype=torch.int64), torch.zeros_like(param)
+                state["momenta"] = [torch.zeros_like(param) for _ in MOMENTUM_DECAYS]
+            state["momenta"] = [ema(m, param.grad, d) for m, d in zip(state["momenta"], MOMENTUM_DECAYS, strict=True)]
+            channels = torch.stack([param, param.grad, *state["momenta"]], -1).clamp(-1, 1)
+            channels = channels * torch.rsqrt(1e-5 + channels.square().mean())
+            times = time_features(state["step"], param.dtype).expand(*param.shape, -1)
+            hidden = torch.cat([channels, times], -1)
+            for i, layer in enumerate(meta.function.layers):
+                hidden = (hidden.relu() if i else hidden) @ layer.weight + layer.bias
+            state["momentum"] = ema(state["momentum"], param.grad, meta.logit_gamma.sigmoid())
+            param.sub_(meta.log_alpha.exp() * (state["momentum"] + meta.log_beta.exp() * hidden.squeeze(-1)))
+            state["step"] = state["step"] + 1
+
+
+class Step:
+    """One step of an optimizer on parameters of its own, as a call for the timer."""
+
+    def __init__(self, shapes: list[torch.Size], make: Callable[[list[nn.Parameter]], torch.optim.Optimizer]) -> None:
+        source = torch.Generator().manual_seed(0)
+        params = [nn.Parameter(0.05 * torch.randn(shape, generator=source)) for shape in shapes]
+        for param in params:
+            param.grad = 1e-3 * torch.randn(param.shape, generator=source)
+        self.optimizer, self.num_params = make(params), sum(shape.numel() for shape in shapes)
+
+    def __call__(self, number: int = 0) -> None:
+        """Take it."""
+        self.optimizer.step()
+
+    def state_bytes(self) -> float:
+        """Bytes of state for each parameter."""
+        kept = [leaf for leaf in tree_leaves(dict(self.optimizer.state)) if isinstance(leaf, Tensor)]
+        return sum(tensor.numel() * tensor.element_size() for tensor in kept) / self.num_params
+
+    def temporary_bytes(self) -> float:
+        """Bytes for each parameter that a step holds beside the state."""
+        return peak_bytes(self) / self.num_params
+
+
+def measure(
+    networks: Mapping[str, nn.Module],
+    learned: Mapping[str, Callable[..., UNFOptimizer]],
+    repeats: int,
+    say: Callable[[str], None],
+) -> Iterator[dict[str, Any]]:
+    """Rows of the table, network by network.
+
+    Args:
+        networks: by name; only the shapes of their parameters count.
+        learned: constructors of pointwise optimizers, by name.
+        repeats: timed rounds, in which AdamW and the ways to run one learned optimizer take turns.
+        say: called with a line on what is being done.
+
+    Yields:
+        dict: the figures, with the keys of HEADINGS.
+
+    Raises:
+        ValueError: ``repeats`` is not positive, or an optimizer is not pointwise with joint normalisation.
+    """
+    if repeats < 1:
+        raise ValueError(f"repeats must be at least 1, got {repeats}.")
+    torch.manual_seed(0)
+    optimizers = {name: make(NO_SPEC) for name, make in learned.items()}
+    for name, optimizer in optimizers.items():
+        if not optimizer.separable or optimizer.normalisation != "joint":
+            raise ValueError(f"learned.{name} must have pointwise layers and joint normalisation.")
+    for network, module in networks.items():
+        shapes = [param.shape for param in module.parameters()]
+        label = f"{network}, {sum(shape.numel() for shape in shapes) / 1e6:.2f}M in {len(shapes)} tensors"
+        for number, (name, optimizer) in enumerate(optimizers.items()):
+            makes = {**RIVALS, **{f"{name} {way}": make for way, make in _ways(optimizer).items()}}
+            steps = {key: Step(shapes, make) for key, make in makes.items()}
+            times: dict[Any, Times] = {}
+            interleave(
+                steps, repeats, times, lambda text, network=network: say(f"{network}, {text}"), time.process_time
+            )
+            ms = {key: 1e3 * (times[key].typical or 0.0) for key in steps}
+            for key in [key for key in steps if key not in RIVALS or number == 0]:
+                yield {
+                    "network": label,
+                    "optimizer": key,
+                    "theta": 0 if key in RIVALS else sum(p.numel() for p in optimizer.parameters()),
+                    "ms": ms[key],
+                    "/ AdamW": ms[key] / ms[REFERENCE],
+                    "/ loop": None if key in RIVALS else ms[key] / ms[f"{name} loop"],
+                    "state B": steps[key].state_bytes(),
+                    "temp B": steps[key].temporary_bytes(),
+                }
+
+
+def _ways(optimizer: UNFOptimizer) -> dict[str, Callable[[list[nn.Parameter]], torch.optim.Optimizer]]:
+    return {
+        "fused": lambda params: LearnedOptimizer(params, optimizer, fused=True),
+        "exact": lambda params: LearnedOptimizer(params, optimizer),
+        "loop": lambda params: PlainLoop(params, optimizer),
+    }
+
+
+def shown(row: Mapping[str, Any]) -> dict[str, str]:
+    """A row as people read it."""
+    digits = {"theta": ",.0f", "ms": ".3g" if row["ms"] < 1000 else ",.0f", "/ AdamW": ".2f", "/ loop": ".3f"}
+    digits |= dict.fromkeys(("state B", "temp B"), ".1f")
+    cells = {heading: row[heading] for heading in HEADINGS}
+    return {h: "-" if not v and h in ("theta", "/ loop") else format(v, digits.get(h, "")) for h, v in cells.items()}
+
+
+def write(folder: Path, rows: list[dict[str, Any]], facts: Mapping[str, Any]) -> None:
+    """Write ``deployed.json`` and ``deployed.md``."""
+    tables.write_json(folder / "deployed.json", {**facts, "rows": rows})
+    page = tables.markdown_table(HEADINGS, (shown(row).values() for row in rows))
+    text = "\n".join(f"{name}: {value}  " for name, value in facts.items())
+    (folder / "deployed.md").write_text(f"# Cost of deployed optimizers\n\n{page}\n\n{NOTES}\n\n{text}\n")

@@ -1,0 +1,58 @@
+"""What a learned optimizer is given: models, parameters, losses."""
+
+import hashlib
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from learned_opt.optimizers.base import MetaOptimizer
+
+WRAPPERS = {"DistributedDataParallel": "module", "DataParallel": "module", "OptimizedModule": "_orig_mod"}
+
+
+class _NoLoss(Tensor):
+    """Stands for a loss that nobody gave; may be handed on, but not used."""
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        raise ValueError("this meta-optimizer reads the training loss: call step(loss=loss) or step(closure).")
+
+
+NO_LOSS = torch.zeros(()).as_subclass(_NoLoss)
+
+
+def unwrap(module: nn.Module) -> nn.Module:
+    """The module inside of DDP and ``torch.compile``, which prefix the names of its parameters."""
+    while (inner := WRAPPERS.get(type(module).__name__)) is not None:
+        module = getattr(module, inner)
+    return module
+
+
+def check_parameter(name: str, param: Tensor, first: Tensor) -> None:
+    """Check that a parameter can be trained, and beside the first one.
+
+    Raises:
+        ValueError: it is sharded, or of another dtype or device.
+    """
+    if hasattr(param, "to_local") or getattr(param, "_fsdp_flattened", False):
+        raise ValueError(
+            f"parameter {name} is sharded (FSDP): statistics over a tensor would be those of a shard. "
+            "Use DDP, where every rank has whole tensors."
+        )
+    if param.dtype not in (torch.float32, torch.float64):
+        raise ValueError(
+            f"parameter {name} must be float32 or float64, got {param.dtype}; "
+            "keep float32 weights and use torch.autocast."
+        )
+    if (param.dtype, param.device) != (first.dtype, first.device):
+        here, there = f"{param.dtype} on {param.device}", f"{first.dtype} on {first.device}"
+        raise ValueError(f"all parameters must have one dtype and device, got {here} ({name}) and {there}.")
+
+
+def fingerprint(meta_optimizer: MetaOptimizer) -> str:
+    """Short hash of an optimizer's class and theta."""
+    digest = hashlib.sha256(type(meta_optimizer).__name__.encode())
+    for name, value in meta_optimizer.named_parameters():
+        digest.update(name.encode() + value.detach().double().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:12]

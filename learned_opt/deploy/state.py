@@ -1,0 +1,67 @@
+"""The opt_state of a weight space, laid out by parameter as ``torch.optim`` keeps it.
+
+A meta-optimizer's state is a tree. Some of its branches are dicts over all parameters, its other leaves belong to all
+of them at once. Laid out by parameter, every leaf has the path of its keys for a name: ``{"momentum": ...}``.
+"""
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from torch import Tensor
+
+from learned_opt.tree import Tree, tree_map
+
+
+def by_parameter(state: Tree, names: Collection[str]) -> dict[str, dict[str, Any]]:
+    """Take a state apart; what belongs to all parameters is handed to each.
+
+    Args:
+        state: opt_state of a weight space.
+        names: its parameters.
+
+    Returns:
+        dict[str, dict[str, Any]]: name of the parameter -> path in the state -> leaf, or subtree of that parameter.
+    """
+    parts: dict[str, dict[str, Any]] = {name: {} for name in names}
+
+    def walk(branch: Any, path: str) -> None:
+        each = _is_over(branch, parts)
+        if isinstance(branch, Mapping) and not each:
+            for key, below in branch.items():
+                walk(below, _join(path, key))
+            return
+        for name, part in parts.items():
+            part[path] = branch[name] if each else branch
+
+    walk(state, "")
+    return parts
+
+
+def together(parts: Mapping[str, Mapping[str, Any]], like: Tree) -> Tree:
+    """The state that has these parts; the inverse of ``by_parameter``.
+
+    Args:
+        parts: name of the parameter -> path -> leaf or subtree.
+        like: a state of the same parameters, which gives the structure and the dtypes: ``load_state_dict`` makes all
+            numbers those of the parameter.
+    """
+
+    def typed(leaf: Tensor, like: Tensor) -> Tensor:
+        return leaf.to(like.dtype)
+
+    def walk(branch: Any, path: str) -> Any:
+        if _is_over(branch, parts):
+            return {name: tree_map(typed, part[path], branch[name]) for name, part in parts.items()}
+        if isinstance(branch, Mapping):
+            return {key: walk(below, _join(path, key)) for key, below in branch.items()}
+        return typed(next(iter(parts.values()))[path], branch)
+
+    return walk(like, "")
+
+
+def _is_over(branch: Any, parts: Mapping[str, Any]) -> bool:
+    return isinstance(branch, Mapping) and branch.keys() == parts.keys()
+
+
+def _join(path: str, key: str) -> str:
+    return f"{path}/{key}" if path else key

@@ -1,0 +1,77 @@
+"""The step of a pointwise learned optimizer in place, for all tensors of a model in one call, on the CPU.
+
+Every number is read from memory twice and written once; the features and what is between the layers stay in the cache.
+"""
+
+import ctypes
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from learned_opt import native
+from learned_opt.optimizers.features import MOMENTUM_DECAYS
+from learned_opt.unf import fused
+
+SOURCE = Path(__file__).with_name("momentum_step.cpp")
+
+
+def momentum_step(
+    params: Sequence[Tensor],
+    grads: Sequence[Tensor],
+    momentum: Sequence[Tensor],
+    momenta: Sequence[Tensor],
+    weights: Sequence[Tensor],
+    biases: Sequence[Tensor],
+    nominal: tuple[float, float, float],
+    joint: bool,
+    rates: Sequence[tuple[float, float]],
+) -> bool:
+    """``p <- keep p - rate alpha (m + beta f(features))``, and the momenta and m moved before.
+
+    Args:
+        params: ``(*shape,)``, written to.
+        grads: ``(*shape,)``.
+        momentum: m ``(*shape,)``, written to.
+        momenta: ``(6, *shape)``, written to.
+        weights: of the layers of f, ``(C_l, C_{l+1})``, 8 channels in, 1 out.
+        biases: ``(C_{l+1},)``.
+        nominal: alpha, beta, and the decay gamma of m.
+        joint: normalisation of the features, see ``features.tensor_features``.
+        rates: (rate, keep) of each tensor.
+
+    Returns:
+        bool: False, and nothing is changed, where there is no kernel: not on the CPU, or no compiler.
+    """
+    library = _library(params[0], weights)
+    if library is None:
+        return False
+    # the kernel sees memory, so a tensor in another order goes through a copy
+    given = [*params, *momentum, *momenta]
+    written = [tensor.contiguous() for tensor in given]
+    read = [[tensor.contiguous() for tensor in tensors] for tensors in (grads, weights, biases)]
+    count = len(params)
+    library.momentum_step(
+        ctypes.c_int64(count),
+        (ctypes.c_int64 * count)(*[tensor.numel() for tensor in params]),
+        (ctypes.c_int64 * count)(*[tensor.ndim for tensor in params]),
+        *map(fused.addresses, (written[:count], read[0], written[count : 2 * count], written[2 * count :])),
+        *((ctypes.c_double * count)(*numbers) for numbers in zip(*rates, strict=True)),
+        *map(fused.addresses, read[1:]),
+        *map(ctypes.c_double, nominal),
+        int(joint),
+        torch.get_num_threads(),
+    )
+    for tensor, copy in zip(given, written, strict=True):
+        if copy is not tensor:
+            tensor.copy_(copy)
+    return True
+
+
+def _library(like: Tensor, weights: Sequence[Tensor]) -> ctypes.CDLL | None:
+    if like.device.type != "cpu" or like.dtype not in fused.C_TYPES:
+        return None
+    widths = [weights[0].shape[0], *(weight.shape[1] for weight in weights)]
+    decays = ",".join(map(str, MOMENTUM_DECAYS))
+    return native.load(SOURCE, (*fused.defines(like.dtype, widths), ("DECAYS", decays)), (fused.SOURCE,))
