@@ -121,7 +121,9 @@ def test_every_yaml_is_reached() -> None:
 
 def test_no_top_level_key_is_dead() -> None:
     """Each key is read by name in the entry points, or is referred to by another key."""
-    code = "".join((Path(cli.__file__).parent / f"{name}.py").read_text() for name in ("build", "training", "sizing", "evaluate"))
+    code = "".join(
+        (Path(cli.__file__).parent / f"{name}.py").read_text() for name in ("build", "training", "sizing", "evaluate")
+    )
     text = "".join(path.read_text() for path in CONFIGS.rglob("*.yaml"))
     for key in OmegaConf.load(CONFIGS / "config.yaml"):
         if key not in ("defaults", "hydra"):

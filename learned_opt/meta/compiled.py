@@ -68,7 +68,7 @@ def _compile(graph: GraphModule, leaves: list[Tensor]) -> Callable[..., Any]:
     """By Inductor alone where nothing is to be differentiated: ``torch.compile`` would trace the graph once more."""
     if any(leaf.requires_grad for leaf in leaves):
         return torch.compile(graph, dynamic=False, fullgraph=True)
-    compiled = torch._inductor.standalone_compile(graph, leaves, dynamic_shapes="from_example_inputs")
+    compiled = torch._inductor.standalone_compile(graph, [*leaves], dynamic_shapes="from_example_inputs")
     return captured(compiled, leaves) if capturable(leaves) else compiled
 
 
