@@ -38,7 +38,12 @@ def run(cfg: DictConfig) -> float | None:
         console.print(screens.first_screen(problems, choices["estimator"], fit.estimators, str(memory), folder))
         if start.ckpt:
             console.print(f"going on from {start.ckpt}", highlight=False, soft_wrap=True)
-        stopped_by = fit.run()
+        try:
+            stopped_by = fit.run()
+        except cli.RunError:
+            if place.leads:
+                raise
+            sys.exit(1)  # the first rank says why
     if not place.leads:
         return None
     metadata = build.metadata(cfg, problems)

@@ -88,15 +88,14 @@ def find_start(folder: Path, ckpt: str | None) -> Start:
 
     Raises:
         UsageError: ``ckpt`` is no checkpoint.
-        RunError: every checkpoint of the run folder is damaged.
+        RunError: every checkpoint of a folder is damaged.
     """
     try:
-        file = newest(folder / "checkpoints")
+        with usage_errors():
+            file = newest(folder / "checkpoints") or (find_checkpoint(Path(ckpt)) if ckpt else None)
+            return Start(file, num_tasks(file) if file else {})
     except CheckpointError as error:
         raise RunError(str(error)) from error
-    with usage_errors():
-        file = file or (find_checkpoint(Path(ckpt)) if ckpt else None)
-        return Start(file, num_tasks(file) if file else {})
 
 
 def build_training(cfg: DictConfig, problems: dict[str, Problem], folder: Path, start: Start, place: World) -> Training:
@@ -129,11 +128,11 @@ def build_training(cfg: DictConfig, problems: dict[str, Problem], folder: Path, 
         signals, diverged = Signals(), StopWhenNothingIsFinite(cfg.callbacks.stop_after_nonfinite)
         every, keep = cfg.callbacks.checkpoint_every, cfg.callbacks.keep_checkpoints
         callbacks = [
-            Throughput(estimator.num_inner_steps),  # its clock starts after all others and stops before them
+            Checkpoints(folder / "checkpoints", every, keep, signals),
+            Throughput(estimator.num_inner_steps),  # starts after the checkpoint is written and stops before the others
             *(_validations(problems) if place.leads else []),
             diverged,
             Agreement(cfg.callbacks.compare_ranks_every),
-            Checkpoints(folder / "checkpoints", every, keep, signals),
             signals,
             *([ProgressBar()] if place.leads else []),
         ]

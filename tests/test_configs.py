@@ -17,7 +17,7 @@ from tasks.networks.mlp import MLP
 
 CONFIGS = Path(cli.config_dir())
 GROUPS = ("network", "data", "meta_optimizer", "estimator", "perturbation", "meta_loss", "truncation")
-GROUPS = (*GROUPS, "outer_optimizer", "logger", "benchmark", "augment")
+GROUPS = (*GROUPS, "outer_optimizer", "trainer", "callbacks", "logger", "benchmark", "augment")
 HYDRA_KEYS = {"_target_", "_partial_"}
 SUPPLIED = {"save_dir"}  # by build.py
 
@@ -113,7 +113,7 @@ def test_predictors_compose(predictor) -> None:
 def test_every_yaml_is_reached() -> None:
     """No file lies outside of the groups that the tests above walk."""
     files = {path.relative_to(CONFIGS).as_posix() for path in CONFIGS.rglob("*.yaml")}
-    groups = (*GROUPS, "task", "trainer", "callbacks", "experiment", "scale", "zoo", "predictor")
+    groups = (*GROUPS, "task", "experiment", "scale", "zoo", "predictor")
     reached = {f"{group}/{choice}.yaml" for group in groups for choice in cli.options(group)}
     entry_points = {"evaluate", "bench", "bench_networks", "contest", "lab", "zoo"}
     assert files == reached | {"config.yaml", *(f"{name}.yaml" for name in entry_points)}
@@ -122,7 +122,8 @@ def test_every_yaml_is_reached() -> None:
 def test_no_top_level_key_is_dead() -> None:
     """Each key is read by name in the entry points, or is referred to by another key."""
     code = "".join(
-        (Path(cli.__file__).parent / f"{name}.py").read_text() for name in ("build", "training", "sizing", "evaluate")
+        (Path(cli.__file__).parent / f"{name}.py").read_text()
+        for name in ("build", "training", "sizing", "train", "evaluate")
     )
     text = "".join(path.read_text() for path in CONFIGS.rglob("*.yaml"))
     for key in OmegaConf.load(CONFIGS / "config.yaml"):
