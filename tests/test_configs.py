@@ -67,6 +67,11 @@ def test_other_entry_points_compose(name) -> None:
     assert check_nodes(composed("+task=cnn", name=name)) > 8
 
 
+def test_bench_of_deployed_optimizers_composes() -> None:
+    cfg = composed(name="bench_deploy")
+    assert check_nodes(cfg) == len(cfg.networks) + 2 * len(cfg.learned)
+
+
 def test_bench_of_networks_composes() -> None:
     cfg = composed(name="bench_networks")
     assert check_nodes(cfg) == 2 * len(cfg.cases)
@@ -115,7 +120,7 @@ def test_every_yaml_is_reached() -> None:
     files = {path.relative_to(CONFIGS).as_posix() for path in CONFIGS.rglob("*.yaml")}
     groups = (*GROUPS, "task", "experiment", "scale", "zoo", "predictor")
     reached = {f"{group}/{choice}.yaml" for group in groups for choice in cli.options(group)}
-    entry_points = {"evaluate", "bench", "bench_networks", "contest", "lab", "zoo"}
+    entry_points = {"evaluate", "bench", "bench_networks", "bench_deploy", "contest", "lab", "zoo"}
     assert files == reached | {"config.yaml", *(f"{name}.yaml" for name in entry_points)}
 
 
