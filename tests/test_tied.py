@@ -11,7 +11,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from learned_opt import tree
 from learned_opt.meta.unroll import Unroll
 from learned_opt.symmetry import PermutationSpec
-from learned_opt.unf import UNF, PointwiseUNFLinear, TensorTied, TypeTied, UNFLinear
+from learned_opt.unf import UNF, PointwiseUNFLinear, TypeTied, UNFLinear
 from learned_opt.unf.cells import make_blocks
 from learned_opt.unf.layers import _key, escape
 from learned_opt.unf.plan import Pattern
@@ -46,9 +46,9 @@ def as_in_a_plan(target: Pattern, source: Pattern, spec: PermutationSpec) -> tup
     return target, source
 
 
-def untied(layer: TypeTied, spec: PermutationSpec) -> tuple[TensorTied, set[tuple[Pattern, Pattern]]]:
+def untied(layer: TypeTied, spec: PermutationSpec) -> tuple[UNFLinear, set[tuple[Pattern, Pattern]]]:
     """The paper's layer with the coefficients of the types, and the basis maps that have one."""
-    paper = TensorTied(spec, layer.table.shape[1], layer.table.shape[2], init="zero").double()
+    paper = UNFLinear(spec, layer.table.shape[1], layer.table.shape[2], init="zero").double()
     groups, maps = {group.signature: group for group in paper.plan.groups}, set()
     with torch.no_grad():
         for name, kind in layer.types.items():
@@ -101,7 +101,7 @@ def test_tensors_of_equal_roles_are_interchangeable() -> None:
         moved = layer({moves[name]: value for name, value in inputs.items()})
         for name, value in out.items():
             torch.testing.assert_close(moved[moves[name]], value, rtol=0, atol=1e-12)
-        untied = TensorTied(spec, 2, 3).double()
+        untied = UNFLinear(spec, 2, 3).double()
         out, moved = untied(inputs), untied({moves[name]: value for name, value in inputs.items()})
         assert max((moved[moves[name]] - value).abs().max() for name, value in out.items()) > 1e-2
 
@@ -241,7 +241,7 @@ def test_bad_values_are_named() -> None:
         UNFLinear(CHAIN, 1, 1, tie="name")
     with pytest.raises(ValueError, match=r"tie=type cannot read fixed axes as channels, but \['p'\] are folded"):
         UNFLinear(PermutationSpec({"w": ("h", "p")}, fixed={"p"}, fixed_sizes={"p": 2}, folded={"p"}), 1, 1, tie="type")
-    with pytest.raises(ValueError, match="theta of TensorTied belongs to one weight space"):
+    with pytest.raises(ValueError, match="theta of UNFLinear belongs to one weight space"):
         UNFLinear(CHAIN, 1, 1).rebind(SPECS["mlp"])
 
 

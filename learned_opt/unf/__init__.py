@@ -2,7 +2,6 @@
 
 from learned_opt.unf.layers import Pointwise as Pointwise
 from learned_opt.unf.layers import PointwiseUNFLinear as PointwiseUNFLinear
-from learned_opt.unf.layers import TensorTied as TensorTied
 from learned_opt.unf.layers import UNFLinear as UNFLinear
 from learned_opt.unf.nfn import NFNLinear as NFNLinear
 from learned_opt.unf.stack import UNF as UNF

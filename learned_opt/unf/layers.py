@@ -10,7 +10,7 @@ Legend: K sources, D targets, each counted once for every folded index; C_in / C
 from collections.abc import Mapping
 from copy import copy
 from math import sqrt
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -26,30 +26,10 @@ from learned_opt.unf.type_tied import TypeTied
 TIES = ("tensor", "type")
 
 
-def UNFLinear(
-    spec: PermutationSpec,
-    in_channels: int,
-    out_channels: int,
-    bias: bool = True,
-    init: str = "lecun",
-    tie: str = "tensor",
-) -> "TensorTied | TypeTied":
-    """The most general equivariant linear map of a weight space, with channels; arguments as in ``TensorTied``.
+class UNFLinear(Layer):
+    """The most general equivariant linear map of a weight space, with channels.
 
-    Args:
-        tie: what has coefficients of its own: each basis map of each pair of tensors (``tensor``, the paper's layer),
-            or each type of basis map (``type``), so that one theta fits every spec.
-
-    Raises:
-        ValueError: an unknown tie or init, or folded axes where types are tied.
-    """
-    if tie not in TIES:
-        raise ValueError(f"tie must be one of {', '.join(TIES)}, got {tie!r}.")
-    return (TypeTied if tie == "type" else TensorTied)(spec, in_channels, out_channels, bias, init)
-
-
-class TensorTied(Layer):
-    """``T(W)[o] = bias + sum_b lambda_b E_b(W)``: one ``(C_in, C_out)`` matrix lambda_b for each basis map E_b.
+    ``T(W)[o] = bias + sum_b lambda_b E_b(W)``: one ``(C_in, C_out)`` matrix lambda_b for each basis map E_b.
 
     Args:
         spec: permutation spec of inputs and outputs. Fixed names count as permutations of their own, as in the paper,
@@ -59,15 +39,34 @@ class TensorTied(Layer):
         bias: one bias per (output tensor, out channel), zero at the start.
         init: ``lecun`` (std sqrt(1/fan_in)), ``he`` (sqrt(2/fan_in)) or ``zero``; fan_in = in_channels x terms that
             arrive at the output tensor.
+        tie: what has coefficients of its own: each basis map of each pair of tensors (``tensor``), or each type of
+            basis map (``type``), so that one theta fits every spec; that layer is a ``TypeTied``.
+
+    Raises:
+        ValueError: an unknown tie or init, or folded axes where types are tied.
 
     Source: Zhou et al. 2024 (arXiv 2402.05232), equation 7; means instead of sums over aggregated axes, and the
     bias and init of the authors' code.
     """
 
+    def __new__(cls, *args: Any, tie: str = "tensor", **kwargs: Any) -> Any:
+        """The layer that ``tie`` asks for."""
+        if tie not in TIES:
+            raise ValueError(f"tie must be one of {', '.join(TIES)}, got {tie!r}.")
+        return TypeTied(*args, **kwargs) if tie == "type" else super().__new__(cls)
+
     def __init__(
-        self, spec: PermutationSpec, in_channels: int, out_channels: int, bias: bool = True, init: str = "lecun"
+        self,
+        spec: PermutationSpec,
+        in_channels: int,
+        out_channels: int,
+        bias: bool = True,
+        init: str = "lecun",
+        *,
+        tie: str = "tensor",
     ) -> None:
         super().__init__()
+        del tie
         self.spec, self.plan, self.num_folds = spec, make_plan(without_folded(spec)), num_folds(spec)
         self.in_channels, self.out_channels = in_channels, out_channels
         self.num_terms = self._num_terms()  # basis maps that arrive at one entry of each output tensor
