@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from itertools import product
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from torch.func import functional_call, grad_and_value, vmap
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from learned_opt import tree
+from learned_opt.deploy import pretrained
 from learned_opt.meta.unroll import Unroll
 from learned_opt.symmetry import PermutationSpec
 from learned_opt.unf import UNF, PointwiseUNFLinear, TypeTied, UNFLinear
@@ -258,3 +260,11 @@ def test_one_optimizer_steps_on_any_network() -> None:
         assert {key: value.shape for key, value in updates.items()} == {key: p.shape for key, p in params.items()}
         assert all(value.isfinite().all() for value in updates.values())
         assert max(value.abs().max() for value in updates.values()) > 1e-3
+
+
+def test_the_packaged_default_is_the_start_of_its_config() -> None:
+    optimizer, metadata = pretrained.load("unf-transfer")
+    assert all((p == 0).all() for p in optimizer.function.layers[-1].parameters())  # as its card says
+    assert metadata["meta_optimizer"]["nominal"]["period"] == pytest.approx(optimizer.nominal.log_period.exp().item())
+    folder = Path(pretrained.__file__).parent / "pretrained" / "unf-transfer"
+    assert sum(file.stat().st_size for file in folder.iterdir()) < 2**20
