@@ -162,7 +162,7 @@ def outer_panel(
             axes.plot(steps, values, color=style(i)["color"], label=f"{suffix}validation", **marker)
             drawn.append(values)
     axes.set(xlabel="outer step", ylabel=ylabel, yscale=scale(drawn))
-    finish(axes, title)
+    finish(axes, title, legend_below=len({**train, **valid}) > 1)
 
 
 def trailing_mean(values: NDArray[np.floating]) -> tuple[NDArray[np.floating], int]:
