@@ -9,10 +9,11 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from learned_opt import report
-from learned_opt.evaluation import plots
+from learned_opt.evaluation import layers, plots
 from learned_opt.evaluation.record import points, read_curves, read_record, read_table
 from learned_opt.evaluation.run_page import run_page, write_run_page
 from tests.pages import HORIZON, NUM_SEEDS, Page, comparison, write_run
@@ -81,6 +82,17 @@ def test_layers_are_shown_from_the_last_measurement(page) -> None:
     }
 
 
+def test_tensors_keep_their_order_where_one_has_no_first_value() -> None:
+    """A bias that starts at zero has no ratio of update to weight at the first step."""
+    rows = [("a", "ratio", 1, 0.5), ("b", "ratio", 0, 0.2), ("b", "ratio", 1, 0.3)]
+    first = [("a", "cosine", 0, 1.0), ("b", "cosine", 0, 1.0)]
+    measured = pd.DataFrame(first + rows, columns=["tensor", "quantity", "inner_step", "value"])
+    table = layers.layer_table(measured, "ratio")
+    assert list(table.columns) == ["a", "b"]
+    assert math.isnan(table.loc[0, "a"])
+    assert table.loc[1].tolist() == [0.5, 0.3]
+
+
 def test_the_page_needs_no_other_file_and_no_network(run, page) -> None:
     text = (run / "report.html").read_text()
     assert all(address.startswith(("data:image/svg+xml;base64,", "#")) for address in page.addresses)
@@ -110,8 +122,9 @@ def test_what_is_missing_is_said_and_the_rest_is_shown(run, tmp_path) -> None:
     (old / "theta.safetensors").unlink()
     (old / ".hydra/config.yaml").unlink()
     stopped = Page(run_page(read_record(old)))
-    for name in ("evaluation.json", "curves.csv", "theta.safetensors", ".hydra/config.yaml"):
+    for name in ("evaluation.json", "theta.safetensors", ".hydra/config.yaml"):
         assert f"{name} is not there" in stopped.text
+    assert stopped.table("task")["old"]["outer steps"] == "5"
     assert "run folder" in stopped.table("fact")
 
 

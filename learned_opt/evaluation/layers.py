@@ -52,4 +52,7 @@ def layer_panel(axes: Axes, measured: pd.DataFrame, quantity: str) -> None:
 def layer_table(measured: pd.DataFrame, quantity: str) -> pd.DataFrame:
     """Inner step x tensor, tensors in the order of the network."""
     own = measured.loc[measured["quantity"] == quantity]
-    return own.pivot(index="inner_step", columns="tensor", values="value").loc[:, list(dict.fromkeys(own["tensor"]))]
+    tensors = list(
+        dict.fromkeys(measured["tensor"])
+    )  # also those that lack this quantity, so that all panels look alike
+    return own.pivot(index="inner_step", columns="tensor", values="value").reindex(columns=tensors)

@@ -18,7 +18,7 @@ from learned_opt.evaluation.metrics import Interval
 COLOURS = ("#0b1f5c", "#7a1f6b", "#b5303c", "#1c8557", "#c87f00")  # from dark to light, for greyscale
 STYLES = ("-", "--", "-.", ":")  # one less than colours, so that 20 curves differ
 MARKERS = "osD^vPX*"
-SMOOTHING = 10  # inner steps of the trailing mean
+SMOOTHING = 10  # inner steps of the trailing mean, fewer where there are less than 100
 MAX_POINTS = 200  # of a drawn curve
 HUGE = 1e300  # stands for the loss of a run that diverged
 WIDTH = 4.8  # inches of a panel; its text is readable on a phone, which shows it at about this size
@@ -107,16 +107,16 @@ def finish(axes: Axes, title: str = "", legend_below: bool = False) -> None:
 
 def inner_panel(axes: Axes, losses: Mapping[str, Curve], task: str) -> None:
     """Training loss over inner steps: median and 10-90% band over held-out seeds."""
-    shown = []
+    shown, window = [], SMOOTHING
     for i, (name, (steps, values)) in enumerate(losses.items()):
-        window = min(SMOOTHING, len(steps))
+        window = min(SMOOTHING, -(-len(steps) // 10))
         low, median, high = band(values, window)
         some = slice(None, None, -(-len(median) // MAX_POINTS))
         x = steps[window - 1 :][some]
         axes.plot(x, median[some], linewidth=1.8, label=name, **style(i))
         axes.fill_between(x, low[some], high[some], color=style(i)["color"], alpha=0.15, linewidth=0)
         shown.append(median)
-    axes.set(xlabel="inner step", ylabel=f"training loss (trailing mean of {SMOOTHING})", yscale=scale(shown))
+    axes.set(xlabel="inner step", ylabel=f"training loss (trailing mean of {window})", yscale=scale(shown))
     finish(axes, f"{task}, held-out seeds: median and 10-90% band")
 
 

@@ -95,15 +95,17 @@ def read_record(folder: Path) -> Record:
         "diagnostics": _if_there(folder / "diagnostics.csv", lambda path: read_table(path, layers.COLUMNS)),
     }
     missing = [sentence for name, sentence in MISSING.items() if found[name] is None]
+    if found["rows"] and found["curves"] is None:
+        missing.append(OLD)
     return Record(folder, **{name: value for name, value in found.items() if value is not None}, missing=missing)
 
 
 MISSING = {  # evaluations alone have no metrics.csv, and diagnostics are optional: nobody misses them
     "rows": "evaluation.json is not there: the run was not compared with baselines, or was stopped before.",
-    "curves": "curves.csv is not there: the run is older than that file, so there are no inner learning curves.",
     "metadata": "theta.safetensors is not there, so nothing is known of versions, data and machine.",
     "config": ".hydra/config.yaml is not there, so the configuration is unknown.",
 }
+OLD = "curves.csv is not there: the run is older than that file, so there are no inner learning curves."
 
 
 def _if_there(path: Path, read: Any) -> Any:

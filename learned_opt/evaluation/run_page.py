@@ -44,7 +44,7 @@ def run_page(record: Record) -> str:
         *(_of_task(record, task) for task in record.tasks if record.rows_of(task)),
         *_meta_training(record),
         *(_layers(record, task) for task in layers.tasks(record.diagnostics)),
-        html.Section("Configuration", configuration(record)),
+        *([html.Section("Configuration", parts)] if (parts := configuration(record)) else []),
         html.Section("Reproducibility", [html.facts(("fact", "value"), card(record).items())]),
     ]
     title = f"{record.learned} on {', '.join(record.tasks) or record.folder.name}"
@@ -97,7 +97,7 @@ def _pictures(task: str, summaries: list[dict[str, Any]], curves: Mapping[str, C
 def _meta_training(record: Record) -> list[html.Section]:
     """Figures over outer steps; none where nothing was trained."""
     pictures, rows = [], []
-    for task in record.tasks:
+    for task in record.tasks or [record.learned]:  # a run that was killed tells its name in no file
         train, valid = (record.metric(f"meta_loss/{split}", task) for split in ("train", "valid"))
         if train:
             figure, axes = plots.panel()
