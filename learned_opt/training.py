@@ -14,10 +14,11 @@ from omegaconf import DictConfig, OmegaConf
 from learned_opt.build import Problem, labels, usage_errors
 from learned_opt.cli import RunError
 from learned_opt.meta.agreement import Agreement, RanksDisagree
-from learned_opt.meta.callbacks import ProgressBar, StopWhenNothingIsFinite, Throughput, Validation
+from learned_opt.meta.callbacks import StopWhenNothingIsFinite, Throughput, Validation
 from learned_opt.meta.checkpoints import CheckpointError, check_fits, find_checkpoint, newest, num_tasks
 from learned_opt.meta.estimators.base import GradientEstimator
 from learned_opt.meta.estimators.mixed import MixedEstimator
+from learned_opt.meta.progress import ProgressBar
 from learned_opt.meta.replay import Recorder
 from learned_opt.meta.saving import Checkpoints, WholeFiles
 from learned_opt.meta.signals import Signals

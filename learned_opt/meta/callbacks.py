@@ -1,4 +1,4 @@
-"""What happens around outer steps: progress, validation, an end where nothing is finite; and the W&B logger."""
+"""What happens around outer steps: validation, an end where nothing is finite; and the W&B logger."""
 
 import logging
 import netrc
@@ -10,8 +10,6 @@ from urllib.parse import urlparse
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import WandbLogger
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from learned_opt import tree
 from learned_opt.evaluation.benchmark import run_seeds
@@ -40,50 +38,6 @@ class Throughput(Callback):
         if self.compiled:
             pl_module.log("inner_steps_per_second", self.steps_per_estimate / seconds, batch_size=1)
         self.compiled = True
-
-
-class ProgressBar(Callback):
-    """A live bar on a terminal; elsewhere one plain line for every tenth of the run.
-
-    Args:
-        console: where to draw; stderr by default.
-    """
-
-    def __init__(self, console: Console | None = None) -> None:
-        self.console = console or Console(stderr=True)
-        self.bar: Progress | None = None
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Show the bar; the first step compiles."""
-        if not self.console.is_terminal:
-            self.console.print("compiling the inner step ...")
-            return
-        self.bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=None),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[figures]}"),
-            TimeRemainingColumn(compact=True),
-            console=self.console,
-        )
-        self.bar.add_task("compiling", total=trainer.max_steps, completed=trainer.global_step, figures="")
-        self.bar.start()
-
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any, **__: Any) -> None:
-        """Move the bar, or print a line."""
-        metrics = trainer.callback_metrics
-        loss, rate = metrics.get("meta_loss/train"), metrics.get("inner_steps_per_second")
-        figures = f"meta-loss {loss:.4f}" + (f"  {rate:,.0f} inner steps/s" if rate else "")
-        if self.bar:
-            self.bar.update(self.bar.task_ids[0], completed=trainer.global_step, description="meta", figures=figures)
-        elif trainer.global_step % max(1, trainer.max_steps // 10) == 0:
-            self.console.print(f"outer step {trainer.global_step}/{trainer.max_steps}  {figures}", soft_wrap=True)
-
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Take the bar down, also after an error."""
-        if self.bar:
-            self.bar.stop()
-            self.bar = None
 
 
 class Validation(Callback):
