@@ -16,6 +16,7 @@ from learned_opt.deploy.parity import verdict
 from learned_opt.deploy.weights import save_theta
 from learned_opt.evaluation import tables
 from learned_opt.evaluation.compare import compare
+from learned_opt.evaluation.curves import write_curves
 from learned_opt.evaluation.report import write_report
 from learned_opt.meta.estimators.base import GradientEstimator
 
@@ -90,6 +91,7 @@ def evaluate_and_report(
         comparisons[task] = compare(problem.heldout, name, problem.benchmark, compile, say)
     facts = {**metadata["provenance"], "theta": f"{tree.num_elements(dict(optimizer.named_parameters())):,} parameters"}
     rows = write_report(folder, metadata["tasks"], comparisons, name, facts)
+    write_curves(folder / "curves.csv", comparisons)
     summaries = {task: tables.summarise(own) for task, own in rows.items()}
     evaluation = {task: list(map(tables.as_text, own)) for task, own in summaries.items()}
     save_theta(folder, dict(optimizer.named_parameters()), {**metadata, "evaluation": evaluation})
