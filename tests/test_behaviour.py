@@ -81,7 +81,14 @@ def test_chains_without_a_figure_do_not_count_in_its_mean() -> None:
 
 def test_the_picture_has_a_row_for_each_task_and_a_line_for_each_tensor() -> None:
     table = pd.DataFrame(
-        [(o, task, k, t, q, 0.5 + k) for o in (1, 2) for task in "ab" for k in range(3) for t in "vw" for q in QUANTITIES],
+        [
+            (o, task, k, t, q, 0.5 + k)
+            for o in (1, 2)
+            for task in "ab"
+            for k in range(3)
+            for t in "vw"
+            for q in QUANTITIES
+        ],
         columns=["outer_step", "task", "inner_step", "tensor", "quantity", "value"],
     )
     with drawn(table) as figure:

@@ -43,12 +43,12 @@ def wandb_logger(
         tags: labels.
         group: runs to be shown together; None for the name of the sweep, where the run is part of one.
         sweep_dir: the folder that a sweep would have.
-        ckpt: the checkpoint that the run resumes from.
+        ckpt: the checkpoint that the run resumes from, or the run folder that holds it.
 
     Raises:
         ValueError: WANDB_MODE is no mode of W&B.
     """
-    os.environ.setdefault("WANDB_SILENT", "true")  # publish says what there is to say
+    mode = _mode()
     folder, sweep = Path(save_dir).resolve(), Path(sweep_dir).resolve()
     return WandbLogger(
         save_dir=save_dir,
@@ -59,20 +59,32 @@ def wandb_logger(
         group=group or (sweep.name if sweep in folder.parents else None),
         id=_run_id(folder, Path(ckpt).resolve() if ckpt else None),
         resume="allow",
-        mode=_mode(),
+        mode=mode,
     )
 
 
 def _mode() -> str:
-    mode = os.environ.get("WANDB_MODE") or ("online" if _key_stored() else "offline")
-    if mode not in MODES:
-        raise ValueError(f"WANDB_MODE must be one of {', '.join(MODES)}, got {mode!r}.")
-    return mode
+    """What WANDB_MODE says, else online where this machine holds a key for the server; asks no server."""
+    given = os.environ.get("WANDB_MODE")
+    if given and given not in MODES:
+        raise ValueError(f"WANDB_MODE must be one of {', '.join(MODES)}, got {given!r}.")
+    import wandb
+
+    os.environ.setdefault("WANDB_SILENT", "true")  # publish says what there is to say
+    settings = wandb.setup().settings
+    if given or os.environ.get("WANDB_API_KEY"):
+        return given or "online"
+    try:
+        known = netrc.netrc(os.environ.get("NETRC")).authenticators(urlparse(settings.base_url).hostname or "")
+    except FileNotFoundError:
+        return "offline"
+    return "online" if known else "offline"
 
 
 def _run_id(folder: Path, ckpt: Path | None) -> str:
     """The id in the run folder, else that of the checkpoint's run, else a new one; it is kept in the run folder."""
-    known = [folder / ID_FILE, *([ckpt.parents[1] / ID_FILE] if ckpt else [])]
+    folders = [folder, *([ckpt, *ckpt.parents[:2]] if ckpt else [])]  # a checkpoint lies in RUN/checkpoints
+    known = (path / ID_FILE for path in folders)
     run_id = next((path.read_text().strip() for path in known if path.is_file()), secrets.token_hex(4))
     _keep(folder / ID_FILE, run_id)
     return run_id
@@ -82,19 +94,6 @@ def _run_id(folder: Path, ckpt: Path | None) -> str:
 def _keep(path: Path, run_id: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(run_id + "\n")
-
-
-def _key_stored() -> bool:
-    """Whether this machine holds a key for the W&B server; asks no server, and wandb does not set itself up."""
-    import wandb
-
-    if os.environ.get("WANDB_API_KEY"):
-        return True
-    host = urlparse(wandb.Settings().base_url).hostname or ""
-    try:
-        return netrc.netrc(os.environ.get("NETRC")).authenticators(host) is not None
-    except FileNotFoundError:
-        return False
 
 
 def wandb_loggers(loggers: Iterable[Logger]) -> list[WandbLogger]:
