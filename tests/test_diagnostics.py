@@ -1,6 +1,7 @@
-"""Figures that a meta-training logs of itself: estimators with known truth, counts, and a run that they do not change."""
+"""Figures that a meta-training logs of itself: known truths, counts, and a run that they do not change."""
 
 import csv
+from itertools import pairwise
 from pathlib import Path
 
 import lightning
@@ -56,7 +57,7 @@ def test_cheap_figures_are_logged_at_every_step(tmp_path) -> None:
     restarts = seen.values["restarts"]
     assert restarts[0] == 0
     # 3 tasks of horizon 4 in unrolls of 2: each restarts at every second outer step
-    assert [a + b for a, b in zip(restarts[1:], restarts[2:], strict=False)] == [3] * (STEPS - 2)
+    assert [a + b for a, b in pairwise(restarts[1:])] == [3] * (STEPS - 2)
     assert all(50 < value < 100_000 for value in seen.values["peak_memory/process"])
     assert len(seen.values["meta_grad_snr"]) == STEPS - 1
     assert all(value >= 0 for value in seen.values["meta_grad_snr"])
