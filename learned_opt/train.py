@@ -36,10 +36,11 @@ def run(cfg: DictConfig) -> float | None:
     memory = sizing.size(cfg, problems, place, start.num_tasks)
     if place.leads:
         OmegaConf.save(cfg, folder / ".hydra" / "config.yaml")  # with the number that auto stands for
+    say = partial(console.print, soft_wrap=True, highlight=False)
     with ExitStack() as stack:
         with ranks.others(place, follow, cfg, HydraConfig.instance().cfg):
             fit = training.build_training(cfg, problems, folder, start, place)
-            stack.enter_context(published(fit.trainer.loggers, folder, partial(console.print, soft_wrap=True)))
+            stack.enter_context(published(fit.trainer.loggers, folder, say))
             console.print(screens.first_screen(problems, choices["estimator"], fit.estimators, str(memory), folder))
             if start.ckpt:
                 console.print(f"going on from {start.ckpt}", highlight=False, soft_wrap=True)

@@ -25,6 +25,7 @@ from learned_opt.meta.saving import Checkpoints, WholeFiles
 from learned_opt.meta.signals import Signals
 from learned_opt.meta.trainer import MetaTrainer, quiet_lightning
 from learned_opt.meta.unroll import Unroll
+from learned_opt.meta.wandb import start_runs
 from learned_opt.ranks import World, by_srun
 
 
@@ -161,7 +162,13 @@ def build_loggers(cfg: DictConfig, folder: Path) -> list[Logger]:
 
 
 def log_config(loggers: list[Logger], cfg: DictConfig, problems: dict[str, Problem]) -> None:
-    """Tell the loggers the config, that of every task where there are several, and what the run is made on."""
+    """Tell the loggers the config, that of every task where there are several, and what the run is made on.
+
+    Raises:
+        UsageError: W&B does not start.
+    """
+    with usage_errors():
+        start_runs(loggers)
     settings = _settings(problems)
     settings = settings if "mix" in cfg else next(iter(settings.values()))
     for logger in loggers:

@@ -14,7 +14,7 @@ import pytest
 from learned_opt import evaluate, train
 from learned_opt.evaluation.behaviour import QUANTITIES
 from learned_opt.meta.publish import MAX_ROWS, heldout_means, thinned
-from learned_opt.meta.wandb import wandb_logger
+from learned_opt.meta.wandb import start_runs, wandb_logger
 
 TINY = [
     "+task=mlp",
@@ -151,7 +151,7 @@ def test_theta_is_an_artifact_with_its_evaluation(sweep, first) -> None:
 
 def test_a_resumed_run_goes_on_under_its_id_and_an_evaluation_is_a_test(user, sweep, capsys) -> None:
     known = (sweep / "0" / "wandb_id.txt").read_text()
-    more = [*TINY, "logger=wandb", f"ckpt={sweep}/0/checkpoints/last.ckpt", "trainer.max_steps=4"]
+    more = [*TINY, "logger=wandb", f"ckpt={sweep}/0", "trainer.max_steps=4"]
     call(user, train.main, *more)
     resumed = next((user[0] / "runs" / "mlp").iterdir())
     assert (resumed / "wandb_id.txt").read_text() == known
@@ -191,6 +191,9 @@ def test_wandb_mode_is_honoured_and_checked(user, tmp_path, monkeypatch) -> None
     monkeypatch.setenv("WANDB_MODE", "sometimes")
     with pytest.raises(ValueError, match=r"WANDB_MODE must be one of online, offline, shared, disabled, got 'sometim"):
         wandb_logger(str(tmp_path), ckpt=None, **given)
+    monkeypatch.setenv("WANDB_MODE", "online")
+    with pytest.raises(ConnectionError, match=r"W&B does not start: No API key .*; WANDB_MODE=offline needs no acc"):
+        start_runs([wandb_logger(str(tmp_path), ckpt=None, **given)])
 
 
 def test_figures_of_a_diverged_seed_or_of_no_accuracy_are_left_out() -> None:

@@ -26,7 +26,7 @@ class Gauges(Callback):
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *_: Any, **__: Any) -> None:
         """Count the tasks that are past their horizon: the estimate that comes restarts them."""
         state: Any = pl_module.estimator_state
-        pl_module.log("restarts", float(num_restarts(state)), batch_size=1)
+        pl_module.log("restarts", float(num_restarts(state)), batch_size=1, sync_dist=True, reduce_fx="sum")
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any, **__: Any) -> None:
         """Log the memory."""
@@ -148,8 +148,8 @@ class Diagnostics(Callback):
 
 
 def read_diagnostics(path: Path) -> list[dict[str, str]]:
-    """The rows of a ``diagnostics.csv``; empty when there is none."""
+    """The rows of a ``diagnostics.csv``; empty when there is none. A line that a kill has cut is no row."""
     if not path.is_file():
         return []
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
+    lines = path.read_text().splitlines(keepends=True)
+    return list(csv.DictReader(line for line in lines if line.endswith("\n")))

@@ -101,6 +101,22 @@ def wandb_loggers(loggers: Iterable[Logger]) -> list[WandbLogger]:
     return [logger for logger in loggers if isinstance(logger, WandbLogger)]
 
 
+def start_runs(loggers: Iterable[Logger]) -> None:
+    """Start the W&B run where there is one, before anything is spent on the run.
+
+    Raises:
+        ConnectionError: there is no account, or no answer.
+    """
+    for logger in wandb_loggers(loggers):
+        from wandb.errors import Error
+
+        try:
+            _ = logger.experiment
+        except Error as error:
+            reason = str(error).strip().rstrip(".")
+            raise ConnectionError(f"W&B does not start: {reason}; WANDB_MODE=offline needs no account.") from error
+
+
 def log_behaviour(
     loggers: Iterable[Logger], behaviour: Mapping[str, Sequence[Row]], theta: Mapping[str, Tensor], outer_step: int
 ) -> None:
