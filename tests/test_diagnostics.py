@@ -94,7 +94,7 @@ def test_a_resumed_run_keeps_what_its_checkpoint_knows_of(tmp_path) -> None:
     with (tmp_path / "diagnostics.csv").open("w", newline="") as file:
         csv.writer(file).writerows([COLUMNS, *((n, "mlp", 0, "w", "effective_lr", 0.5) for n in (2, 3, 9))])
     fit(make_module("sgdm"), tmp_path, steps=3)
-    fit(module, tmp_path, diagnose(tmp_path, module), ckpt=tmp_path / "last.ckpt")
+    fit(module, tmp_path, diagnose(tmp_path, module), ckpt=tmp_path / "checkpoints" / "step_3.ckpt")
     steps = dict.fromkeys(row["outer_step"] for row in read_diagnostics(tmp_path / "diagnostics.csv"))
     assert list(steps) == ["2", "3", "4", "6"]
 
