@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,9 @@ def run(cfg: DictConfig) -> float:
     """One evaluation; returns the mean held-out loss."""
     from rich.console import Console
 
-    from learned_opt import build, screens
+    from learned_opt import build, screens, training
     from learned_opt.deploy.weights import load_metadata, load_theta
+    from learned_opt.meta.publish import published
 
     checkpoint = Path(cfg.checkpoint)
     with build.usage_errors():
@@ -32,11 +34,13 @@ def run(cfg: DictConfig) -> float:
     # nothing is trained here, so an augmentation is part of the question
     problems = {name: replace(problem, heldout=problem.unroll) for name, problem in problems.items()}
     folder = Path(os.path.relpath(HydraConfig.get().runtime.output_dir))
-    cfg.meta_optimizer = meta_optimizer
+    cfg.meta_optimizer, cfg.optimizer_name = meta_optimizer, metadata["optimizer_name"]
     origin = {"trained_by": metadata["provenance"], "trained_on": metadata["tasks"]}
-    return screens.evaluate_and_report(
-        problems, cfg.compile, {**build.metadata(cfg, problems), **origin}, folder, Console()
-    )
+    loggers = training.build_loggers(cfg, folder)
+    training.log_config(loggers, cfg, problems)
+    described, console = {**build.metadata(cfg, problems), **origin}, Console()
+    with published(loggers, folder, partial(console.print, soft_wrap=True, highlight=False)):
+        return screens.evaluate_and_report(problems, cfg.compile, described, folder, console)
 
 
 def main() -> None:

@@ -1,21 +1,14 @@
-"""What happens around outer steps: validation, an end where nothing is finite; and the W&B logger."""
+"""What happens around outer steps: throughput, validation, an end where nothing is finite."""
 
-import logging
-import netrc
-import os
 import time
 from typing import Any
-from urllib.parse import urlparse
 
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.loggers import WandbLogger
 
 from learned_opt import tree
 from learned_opt.evaluation.benchmark import run_seeds
 from learned_opt.meta.unroll import Unroll
-
-log = logging.getLogger(__name__)
 
 
 class Throughput(Callback):
@@ -101,34 +94,3 @@ class StopWhenNothingIsFinite(Callback):
         nothing = trainer.callback_metrics["meta_loss/train"].isnan()
         self.in_a_row = self.in_a_row + 1 if nothing else 0
         trainer.should_stop = trainer.should_stop or self.stopped
-
-
-def wandb_logger(save_dir: str, project: str, name: str, group: str | None, tags: list[str]) -> WandbLogger:
-    """A W&B logger, offline unless this machine is logged in or WANDB_MODE says otherwise.
-
-    Args:
-        save_dir: run folder; W&B writes below it.
-        project: W&B project.
-        name: display name of the run.
-        group: runs to be shown together, e.g. one sweep.
-        tags: labels.
-    """
-    offline = os.environ.get("WANDB_MODE", "online" if _wandb_key_stored() else "offline") == "offline"
-    if offline:
-        log.info(
-            "W&B writes offline to %s/wandb; upload it with: wandb sync %s/wandb/offline-run-*", save_dir, save_dir
-        )
-    return WandbLogger(save_dir=save_dir, project=project, name=name, group=group, tags=list(tags), offline=offline)
-
-
-def _wandb_key_stored() -> bool:
-    """Whether this machine holds a key for the W&B server; asks no server, and wandb does not set itself up."""
-    import wandb
-
-    if os.environ.get("WANDB_API_KEY"):
-        return True
-    host = urlparse(wandb.Settings().base_url).hostname or ""
-    try:
-        return netrc.netrc(os.environ.get("NETRC")).authenticators(host) is not None
-    except FileNotFoundError:
-        return False
