@@ -1,0 +1,123 @@
+"""Sweeps on a real Slurm: jobs that fail, that are killed and come back, that are cancelled."""
+
+import csv
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from learned_opt import cli, jobs
+from learned_opt.sweeps import find_jobs
+from tests.slurm.cluster import Cluster, wait_until
+from tests.test_cli import TINY
+
+pytestmark = pytest.mark.slurm
+ROOT = Path(cli.__file__).parents[1]
+MINUTES = 60
+LONG = [*TINY, "trainer.max_steps=300", "callbacks.checkpoint_every=5", "callbacks.validate_every=100"]
+
+
+def start(cluster: Cluster, folder: Path, *words: str, module: str = "learned_opt") -> subprocess.Popen:
+    environment = {**os.environ, **cluster.environment, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [sys.executable, "-m", module, *words],
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def end(process: subprocess.Popen, minutes: float = 10) -> str:
+    try:
+        return process.communicate(timeout=minutes * MINUTES)[0]
+    finally:
+        process.kill()
+
+
+def sweep(*words: str) -> list[str]:
+    return ["-m", "+task=mlp", "meta_optimizer=sgdm", *words, "hydra/launcher=slurm", "hydra.launcher.cpus_per_task=1"]
+
+
+def slurm_id(folder: Path) -> str:
+    """Id of a job of a sweep, once it has been submitted."""
+    wait_until(lambda: bool(jobs.read(folder)), 2 * MINUTES, f"record in {folder}")
+    return jobs.read(folder)["job"]
+
+
+def progress(folder: Path) -> int:
+    """The last outer step that a job has printed."""
+    logs = sorted(folder.parent.glob(f".submitit/{slurm_id(folder)}/*_0_log.err"))
+    words = logs[0].read_text().split("outer step ") if logs else [""]
+    return int(words[-1].split("/")[0]) if len(words) > 1 else 0
+
+
+def test_jobs_that_fail_leave_the_others_alone(slurm, tmp_path) -> None:
+    words = sweep(*TINY, "estimator.sigma=0.03,-1.0", "seed=0,1", "hydra.sweep.dir=s")
+    process = start(slurm, tmp_path, *words)
+    said, folder = end(process), tmp_path / "s"
+    assert process.returncode == 1, said
+    assert "2 of 4 jobs failed" in said
+    assert "job 2 (estimator.sigma=-1.0, seed=0) failed: sigma must be positive, got -1.0." in said
+    found = find_jobs(folder)
+    assert [job.state for job in found] == ["finished", "finished", "failed", "failed"]
+    states = [slurm.final_state(slurm_id(job.folder)) for job in found]
+    assert states == ["COMPLETED", "COMPLETED", "FAILED", "FAILED"]  # Slurm knows the truth
+
+    collected = end(start(slurm, tmp_path, "s", module="learned_opt.collect"))
+    again = collected.split("to run just those again:\n  python -m learned_opt ")[1].splitlines()[0].split()
+    assert sorted(again) == sorted(words)
+    began = jobs.read(folder / "0")["started"]
+    said = end(start(slurm, tmp_path, *again))
+    assert "2 jobs are under way, 2 were finished before" in said
+    assert jobs.read(folder / "0")["started"] == began
+
+
+def test_what_slurm_refuses_is_one_sentence(slurm, tmp_path) -> None:
+    process = start(slurm, tmp_path, *sweep("hydra.launcher.partition=nowhere"))
+    said = end(process)
+    assert process.returncode == 2, said
+    assert "learned_opt: Slurm refuses the jobs: sbatch: error: invalid partition specified: nowhere" in said
+
+
+def test_killed_jobs_come_back_and_end_as_if_nothing_had_been(slurm, tmp_path) -> None:
+    """One job is asked to save and requeue, is requeued by Slurm, and is pushed out by another; one is cancelled."""
+    straight = start(slurm, tmp_path, "+task=mlp", "meta_optimizer=sgdm", *LONG, "hydra.run.dir=straight")
+    process = start(slurm, tmp_path, *sweep(*LONG, "seed=0,1", "hydra.sweep.dir=s"))
+    kept, cancelled = tmp_path / "s" / "0", tmp_path / "s" / "1"
+    job = slurm_id(kept)
+    wait_until(lambda: progress(cancelled) > 0, 5 * MINUTES, "step of the job to cancel")
+    slurm.call("scancel", slurm_id(cancelled))
+
+    wait_until(lambda: progress(kept) >= 30, 5 * MINUTES, "step")
+    slurm.call("scancel", "--signal=USR2", job)  # as before the time limit
+    slurm.release(job)
+    wait_until(lambda: progress(kept) >= 90, 5 * MINUTES, "step after USR2")
+    slurm.call("scontrol", "requeue", job)
+    slurm.release(job)
+    wait_until(lambda: progress(kept) >= 150, 5 * MINUTES, "step after requeue")
+    slurm.call("sbatch", "--partition=urgent", "--nodes=2", "--exclusive", "--output=/dev/null", "--wrap=sleep 3")
+    slurm.release(job)
+
+    said = end(process)
+    assert process.returncode == 1, said
+    assert "job 1 (seed=1) failed: it was killed (cancelled)" in said
+    assert "1 of 2 jobs failed" in said
+    assert slurm.final_state(slurm_id(cancelled)) == "CANCELLED"
+    assert slurm.restarts(job) == 3
+    assert [(found.name, found.state) for found in find_jobs(tmp_path / "s")] == [("0", "finished"), ("1", "killed")]
+
+    assert end(straight)
+    straight_theta, theta = (load_file(path / "theta.safetensors") for path in (tmp_path / "straight", kept))
+    assert all(theta[name].equal(value) for name, value in straight_theta.items())
+    assert measured(kept) == measured(tmp_path / "straight")
+
+
+def measured(folder: Path) -> list[tuple[str, str]]:
+    """Step and meta-loss of every outer step."""
+    with (folder / "metrics.csv").open(newline="") as file:
+        return [(row["step"], row["meta_loss/train"]) for row in csv.DictReader(file) if row["meta_loss/train"]]
