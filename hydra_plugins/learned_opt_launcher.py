@@ -52,7 +52,7 @@ class SweepLauncher(Launcher):
             UsageError: this machine cannot launch such jobs.
         """
         if find_spec("submitit") is None or find_spec("hydra_plugins.hydra_submitit_launcher") is None:
-            raise UsageError("hydra/launcher needs submitit, which is not installed; pip install 'learned-opt[slurm]'.")
+            raise UsageError("hydra/launcher needs submitit, which is not installed; pip install -e '.[slurm]'.")
         if self.cluster == "slurm" and shutil.which("sbatch") is None:
             raise UsageError(
                 "there is no sbatch on this machine; log in to the cluster, or use hydra/launcher=workstation."
@@ -100,7 +100,10 @@ class SweepLauncher(Launcher):
     def _refuse_if_alive(self, records: Mapping[int, jobs.Record]) -> None:
         if not any(records.values()):
             return
-        queue = cluster.queue() if self.cluster == "slurm" else {}
+        try:
+            queue = cluster.queue() if self.cluster == "slurm" else {}
+        except OSError as error:
+            raise UsageError(f"whether jobs of this sweep still run is not known: {error}.") from error
         alive = [str(number) for number, record in records.items() if jobs.is_alive(record, queue)]
         if alive:
             raise UsageError(f"job {', '.join(alive)} of {self.config.hydra.sweep.dir} is still queued or running.")
@@ -206,7 +209,12 @@ def _queue_watcher() -> Any:
             return cluster.QUEUE_COMMAND if self._registered - self._finished else None
 
         def read_info(self, string: bytes | str) -> dict[str, dict[str, str]]:
-            states: Mapping[str, str] = cluster.parse_queue(string if isinstance(string, str) else string.decode())
-            return {job: {"State": states.get(job, "FORGOTTEN")} for job in self._registered}
+            states = cluster.parse_queue(string if isinstance(string, str) else string.decode())
+            return {job: {"State": _as_submitit_says(states.get(job))} for job in self._registered}
 
     return QueueWatcher(delay_s=POLL_SECONDS)
+
+
+def _as_submitit_says(state: str | None) -> str:
+    """A state for submitit, which takes one that it does not know, such as CONFIGURING, for an end."""
+    return "RUNNING" if cluster.is_alive(state) else state or "GONE FROM THE QUEUE"

@@ -4,8 +4,8 @@ import os
 import shutil
 import subprocess
 
-# of a job that has not come to its end; "PREEMPTED" and "REQUEUED" go back to the queue
-WAITING_OR_RUNNING = {"PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "SUSPENDED", "PREEMPTED", "REQUEUED"}
+# states that a job does not leave by itself; a pre-empted one goes back to the queue
+ENDED = {"BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "TIMEOUT"}
 
 
 def is_first_rank() -> bool:
@@ -21,6 +21,11 @@ def job_id() -> str | None:
 
 
 QUEUE_COMMAND = ["squeue", "--noheader", "--array", "--states=all", f"--user={os.getuid()}", "--format=%i|%T"]
+
+
+def is_alive(state: str | None) -> bool:
+    """Whether a job in this state runs or will run; None is that of a job that Slurm has forgotten."""
+    return state is not None and state not in ENDED
 
 
 def parse_queue(text: str) -> dict[str, str]:

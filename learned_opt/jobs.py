@@ -33,7 +33,7 @@ class JobRecord(Callback):
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         """A sweep begins; two in one folder are refused, before the plan of the second takes the place of the first."""
         if "optuna" in config.hydra.sweeper._target_ and find_spec("hydra_plugins.hydra_optuna_sweeper") is None:
-            fail("hydra/sweeper needs Optuna, which is not installed; pip install 'learned-opt[optuna]'.")
+            fail("hydra/sweeper needs Optuna, which is not installed; pip install -e '.[optuna]'.")
         folder, words = Path(config.hydra.sweep.dir), sorted(config.hydra.overrides.task)
         if (folder / PLAN).is_file():
             theirs = sorted(plan(folder).overrides.task)
@@ -145,7 +145,7 @@ def is_alive(record: Record, queue: Mapping[str, str]) -> bool:
     if record.get("state") not in ("running", "submitted"):
         return False
     if record["job"]:
-        return queue.get(record["job"]) in cluster.WAITING_OR_RUNNING
+        return cluster.is_alive(queue.get(record["job"]))
     return record["host"] == socket.gethostname() and _process_exists(record["pid"])
 
 

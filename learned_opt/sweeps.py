@@ -11,7 +11,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from learned_opt import cluster, jobs
 from learned_opt.cli import UsageError
 
-GONE_ON = ("finished", "running", "queued")  # states in which nothing needs to be run again
+LEFT_ALONE = ("finished", "running", "queued", "unknown")  # states in which nothing is run again
 
 
 class Job(NamedTuple):
@@ -20,8 +20,8 @@ class Job(NamedTuple):
     name: str  # of its folder
     folder: Path
     overrides: list[str]
-    state: str  # finished, running, queued, failed, killed or missing
-    why: str  # it failed or was killed
+    state: str  # finished, running, queued, failed, killed, missing or unknown
+    why: str  # it is not whole
 
 
 def find_jobs(folder: Path) -> list[Job]:
@@ -36,15 +36,17 @@ def find_jobs(folder: Path) -> list[Job]:
     planned = _planned(folder)
     if not records and not planned:
         raise UsageError(f"folder must be that of a sweep, but {folder} holds no {jobs.PLAN} and no */{jobs.FILE}.")
-    queue = _queue(records)
-    found = [_job(path, record, queue) for path, record in records.items()]
+    queue, complaint = _queue(records)
+    found = [_job(path, record, queue, complaint) for path, record in records.items()]
     known = [sorted(job.overrides) for job in found]
     absent = [words for words in planned if sorted(words) not in known]
     return sorted(found, key=_order) + [Job("-", folder, words, "missing", "it has never begun") for words in absent]
 
 
-def _job(path: Path, record: jobs.Record, queue: Mapping[str, str]) -> Job:
+def _job(path: Path, record: jobs.Record, queue: Mapping[str, str], complaint: str) -> Job:
     state, why = record["state"], record.get("error", "")
+    if complaint and record["job"] and state in ("running", "submitted"):
+        return Job(path.name, path, record["overrides"], "unknown", complaint)
     if state == "submitted" or queue.get(record["job"]) == "PENDING":
         state = "queued"
     if state in ("running", "queued") and not jobs.is_alive(record, queue):
@@ -52,11 +54,14 @@ def _job(path: Path, record: jobs.Record, queue: Mapping[str, str]) -> Job:
     return Job(path.name, path, record["overrides"], state, why)
 
 
-def _queue(records: Mapping[Path, jobs.Record]) -> dict[str, str]:
-    """Slurm's view, where some job has not said that it ended."""
-    if any(record["job"] and record["state"] in ("running", "submitted") for record in records.values()):
-        return cluster.queue()
-    return {}
+def _queue(records: Mapping[Path, jobs.Record]) -> tuple[dict[str, str], str]:
+    """Slurm's view, asked for where some job has not said that it ended; and why there is none."""
+    if not any(record["job"] and record["state"] in ("running", "submitted") for record in records.values()):
+        return {}, ""
+    try:
+        return cluster.queue(), ""
+    except OSError as error:
+        return {}, str(error)
 
 
 def _last_words(folder: Path, job: str | None, queue: Mapping[str, str]) -> str:
@@ -81,10 +86,10 @@ def _planned(folder: Path) -> list[list[str]]:
 
 def command(folder: Path, found: Sequence[Job]) -> str:
     """The command that runs again what is not whole, and nothing else; empty where all is."""
-    if all(job.state in GONE_ON for job in found):
+    if all(job.state in LEFT_ALONE for job in found):
         return ""
     if not (folder / jobs.PLAN).is_file():  # of a sweeper that decides as it goes
-        words = [[*job.overrides, f"hydra.run.dir={job.folder}"] for job in found if job.state not in GONE_ON]
+        words = [[*job.overrides, f"hydra.run.dir={job.folder}"] for job in found if job.state not in LEFT_ALONE]
         return "\n  ".join(f"python -m learned_opt {shlex.join(own)}" for own in words)
     hydra = jobs.plan(folder)
     own = [word for word in hydra.overrides.hydra if not word.startswith(("hydra.mode=", "hydra.sweep.dir="))]

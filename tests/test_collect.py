@@ -2,6 +2,7 @@
 
 import csv
 import sys
+from unittest.mock import Mock
 
 import pytest
 from omegaconf import OmegaConf
@@ -95,6 +96,11 @@ def test_killed_running_and_queued_are_told_apart(folder, monkeypatch) -> None:
     found = find_jobs(folder)
     assert [job.state for job in found] == ["running", "queued", "killed", "missing"]
     assert found[2].why == "CANCELLED; its last line: slurmstepd: error: *** STEP 5.2 CANCELLED ***"
+    monkeypatch.setattr("learned_opt.cluster.queue", Mock(side_effect=OSError("there is no squeue on this machine")))
+    assert [(job.state, job.why) for job in find_jobs(folder)[:3]] == 3 * [
+        ("unknown", "there is no squeue on this machine")
+    ]
+    monkeypatch.setattr("learned_opt.cluster.queue", lambda: queue)
     queue["5_2"] = "PENDING"  # requeued: it still says that it runs
     assert find_jobs(folder)[2].state == "queued"
 

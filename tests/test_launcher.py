@@ -87,9 +87,7 @@ def test_without_optuna_it_says_what_to_install(monkeypatch, capsys, tmp_path) -
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("learned_opt.jobs.find_spec", lambda _: None)
     error = refused(monkeypatch, capsys, "-m", "+task=mlp", "hydra/sweeper=outer")
-    assert error == (
-        "learned_opt: hydra/sweeper needs Optuna, which is not installed; pip install 'learned-opt[optuna]'.\n"
-    )
+    assert error == ("learned_opt: hydra/sweeper needs Optuna, which is not installed; pip install -e '.[optuna]'.\n")
 
 
 def test_a_misspelt_resource_is_refused(pretend_slurm) -> None:
@@ -111,9 +109,7 @@ def test_without_the_extra_it_says_what_to_install(monkeypatch, capsys, tmp_path
     find = importlib.util.find_spec
     monkeypatch.setattr("hydra_plugins.learned_opt_launcher.find_spec", lambda n: None if n == "submitit" else find(n))
     error = refused(monkeypatch, capsys, "-m", "+task=mlp", "hydra/launcher=slurm")
-    assert error == (
-        "learned_opt: hydra/launcher needs submitit, which is not installed; pip install 'learned-opt[slurm]'.\n"
-    )
+    assert error == ("learned_opt: hydra/launcher needs submitit, which is not installed; pip install -e '.[slurm]'.\n")
 
 
 def test_without_slurm_it_says_so(monkeypatch, capsys, tmp_path) -> None:
@@ -172,10 +168,10 @@ def test_the_watcher_knows_jobs_that_slurm_has_forgotten() -> None:
     from hydra_plugins.learned_opt_launcher import _queue_watcher
 
     watcher = _queue_watcher()
-    watcher._registered = {"5_0", "5_1", "5_2"}
-    watcher._info_dict = watcher.read_info("5_0|RUNNING\n5_1|CANCELLED\n9|RUNNING\n")
-    done = {job: watcher.is_done(job, mode="cache") for job in ("5_0", "5_1", "5_2")}
-    assert done == {"5_0": False, "5_1": True, "5_2": True}
+    watcher._registered = {"5_0", "5_1", "5_2", "5_3"}
+    watcher._info_dict = watcher.read_info("5_0|RUNNING\n5_1|CANCELLED\n5_3|CONFIGURING\n9|RUNNING\n")
+    done = {job: watcher.is_done(job, mode="cache") for job in sorted(watcher._registered)}
+    assert done == {"5_0": False, "5_1": True, "5_2": True, "5_3": False}
 
 
 def clear(monkeypatch) -> None:

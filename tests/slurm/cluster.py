@@ -48,7 +48,7 @@ class Cluster:
         grace: seconds that a pre-empted job gets.
     """
 
-    def __init__(self, folder: Path, grace: int = 10) -> None:
+    def __init__(self, folder: Path, grace: int = 4) -> None:
         self.folder, self.grace = folder, grace
         # the virtual node names do not resolve, so ranks must be told where they meet
         self.environment = {"SLURM_CONF": str(folder / "slurm.conf"), "MASTER_ADDR": "127.0.0.1"}
