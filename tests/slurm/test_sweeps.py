@@ -1,7 +1,6 @@
 """Sweeps on a real Slurm: jobs that fail, that are killed and come back, that are cancelled."""
 
 import csv
-import os
 import subprocess
 import sys
 from contextlib import ExitStack
@@ -22,16 +21,15 @@ LONG = [*TINY, "trainer.max_steps=1200", "callbacks.checkpoint_every=20", "callb
 
 
 @pytest.fixture
-def start(slurm, tmp_path):
+def start(slurm, tmp_path, monkeypatch):
     """Starts a module as a person would, with Slurm around; nothing is left behind."""
-    environment = {**os.environ, **slurm.environment, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    for name, value in {**slurm.environment, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}.items():
+        monkeypatch.setenv(name, value)
     with ExitStack() as stack:
 
         def begin(*words: str, module: str = "learned_opt") -> subprocess.Popen:
             command, pipe = [sys.executable, "-m", module, *words], subprocess.PIPE
-            process = subprocess.Popen(
-                command, cwd=tmp_path, env=environment, stdout=pipe, stderr=subprocess.STDOUT, text=True
-            )
+            process = subprocess.Popen(command, cwd=tmp_path, stdout=pipe, stderr=subprocess.STDOUT, text=True)
             stack.enter_context(process)
             stack.callback(process.kill)
             return process
@@ -113,7 +111,9 @@ def test_killed_jobs_come_back_and_end_as_if_nothing_had_been(slurm, start, tmp_
     assert "1 of 2 jobs failed" in said
     assert slurm.final_state(slurm_id(cancelled)) == "CANCELLED"
     assert slurm.restarts(job) == 3
-    assert [(found.name, found.state) for found in find_jobs(tmp_path / "s")] == [("0", "finished"), ("1", "killed")]
+    found = find_jobs(tmp_path / "s")
+    assert [(job.name, job.state) for job in found] == [("0", "finished"), ("1", "killed")]
+    assert found[1].why.startswith("CANCELLED; its last line: ")
 
     assert end(straight)
     straight_theta, theta = (load_file(path / "theta.safetensors") for path in (tmp_path / "straight", kept))
