@@ -66,7 +66,7 @@ def _queue(records: Mapping[Path, jobs.Record]) -> tuple[dict[str, str], str]:
 
 def _last_words(folder: Path, job: str | None, queue: Mapping[str, str]) -> str:
     """Why a job is no more, as far as anyone knows."""
-    state = queue.get(job or "", "unknown to Slurm" if job else "its process is gone")
+    state = queue.get(job or "", "no longer known to Slurm" if job else "its process is gone")
     errors = sorted(folder.glob(f".submitit/{job}/*_log.err")) if job else []
     lines = [line for path in errors for line in path.read_text(errors="replace").splitlines() if line.strip()]
     return f"{state}; its last line: {lines[-1].strip()}" if lines else state
