@@ -129,6 +129,12 @@ def test_figures_by_hand(folder) -> None:
     }
 
 
+def test_long_numbers_are_shown_with_three_digits(folder) -> None:
+    overrides = {"lr": "0.012520653814999465", "steps": "2000", "meta_optimizer": "deep_set_small"}
+    (row,) = sweep.shown(sweep.learned(sweep.collect({folder / "0": overrides})))
+    assert [row[key] for key in overrides] == ["0.0125", "2000", "deep_set_small"]
+
+
 def test_a_diverged_run_says_so(folder) -> None:
     finish(folder / "1", ["+task=mlp", "meta_optimizer=sgdm", "seed=1"], {"learned": [None, 7.0], "sgdm": [6.0, 6.0]})
     rows = sweep.collect({folder / "1": {"seed": "1"}})

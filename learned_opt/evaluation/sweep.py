@@ -71,7 +71,7 @@ def shown(rows: Iterable[Row], brief: bool = False) -> list[dict[str, str]]:
     kept = ("job", "task", "optimizer", "runs")
     return [
         {
-            **row["overrides"],
+            **{key: _short(value) for key, value in row["overrides"].items()},
             **{key: str(row[key]) for key in kept if key in row},
             **{figure.replace("_", " "): _say(row[figure], brief) for figure in FIGURES},
         }
@@ -86,6 +86,14 @@ def _say(interval: Interval | None, brief: bool) -> str:
     if not math.isfinite(mean):
         return "diverged"
     return f"{mean:.4f} ±{(high - low) / 2:.4f}" if brief else f"{mean:.4f} [{low:.4f}, {high:.4f}]"
+
+
+def _short(value: str) -> str:
+    """An override's value, with three digits where a sampler drew seventeen."""
+    try:
+        return f"{float(value):.3g}" if len(value) > 8 else value
+    except ValueError:
+        return value
 
 
 def count(states: Sequence[Mapping[str, str]]) -> str:
@@ -155,7 +163,7 @@ def plot(path: Path, rows: list[Row]) -> None:
 
 
 def _line(row: Row) -> str:
-    return ", ".join(_setting(row).values()) or row["optimizer"]
+    return ", ".join(map(_short, _setting(row).values())) or row["optimizer"]
 
 
 def _panel(panel: Axes, rows: Sequence[Row], name: str, lines: Sequence[str]) -> None:
