@@ -87,7 +87,8 @@ def entry_point(main: Callable[[], Any], *, needs_task: bool = True, hydra: bool
 def one_line_errors(function: Callable[..., Any]) -> Callable[..., Any]:
     """Turn errors of bad input into ``fail``, and Ctrl-C into a line and exit code 130.
 
-    Needed around the task function too: what leaves it as an exception, Hydra announces in lines of its own.
+    Needed around the task function too: what leaves it as an exception, Hydra announces in lines of its own. Not in a
+    job of a sweep: there the launcher takes the exception, and the other jobs go on.
     """
 
     @wraps(function)
@@ -95,6 +96,8 @@ def one_line_errors(function: Callable[..., Any]) -> Callable[..., Any]:
         from hydra.errors import HydraException
         from omegaconf.errors import OmegaConfBaseException
 
+        if _is_job_of_a_sweep():
+            return function(*args)
         try:
             return function(*args)
         except KeyboardInterrupt:
@@ -108,6 +111,13 @@ def one_line_errors(function: Callable[..., Any]) -> Callable[..., Any]:
             fail(describe(error))
 
     return wrapped
+
+
+def _is_job_of_a_sweep() -> bool:
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    return HydraConfig.initialized() and HydraConfig.get().mode is RunMode.MULTIRUN
 
 
 def fail(message: str, code: int = 2) -> NoReturn:

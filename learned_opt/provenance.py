@@ -7,7 +7,9 @@ from pathlib import Path
 
 import lightning
 import torch
+from hydra.core.hydra_config import HydraConfig
 
+from learned_opt import jobs
 from learned_opt.cli import PACKAGE
 
 
@@ -28,6 +30,9 @@ def provenance(seed: int, device: torch.device) -> dict[str, str]:
 def command_words() -> list[str]:
     """Module and arguments of this process, without the path of the machine."""
     module = getattr(sys.modules["__main__"], "__spec__", None)
+    if module and module.name.startswith("submitit."):  # a job of a sweep
+        hydra = HydraConfig.get()
+        return [jobs.module(hydra), *hydra.overrides.task]
     return [(module.name if module else Path(sys.argv[0]).name).removesuffix(".__main__"), *sys.argv[1:]]
 
 

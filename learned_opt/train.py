@@ -1,5 +1,7 @@
 """Meta-train, then evaluate on held-out seeds and report. ``python -m learned_opt +task=mlp``."""
 
+import csv
+import math
 import os
 import sys
 from contextlib import ExitStack
@@ -10,7 +12,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from learned_opt import cli, replay
+from learned_opt import cli, jobs, replay
 
 
 @hydra.main(version_base="1.3", config_path=cli.config_dir(), config_name="config")
@@ -19,8 +21,11 @@ def run(cfg: DictConfig) -> float | None:
     """One run, which goes on from the checkpoints that its folder may hold.
 
     Returns:
-        float | None: the mean held-out loss, which a sweeper can minimise; None on ranks other than the first.
+        float | None: the last validation loss, which a sweeper may minimise, as held-out seeds are not for tuning;
+        None on ranks other than the first.
     """
+    if (value := jobs.finished_value(Path(HydraConfig.get().runtime.output_dir))) is not None:
+        return value
     from rich.console import Console
 
     from learned_opt import build, ranks, screens, sizing, training
@@ -58,7 +63,17 @@ def run(cfg: DictConfig) -> float | None:
             overrides = sizing.resolved(HydraConfig.get().overrides.task, memory.automatic)
             console.print(screens.interrupted(overrides, folder), soft_wrap=True, highlight=False)
             sys.exit(128 + stopped_by)
-        return screens.evaluate_and_report(problems, cfg.compile, metadata, folder, console)
+        screens.evaluate_and_report(problems, cfg.compile, metadata, folder, console)
+        return _validation_loss(folder, build.labels(problems))
+
+
+def _validation_loss(folder: Path, labels: list[str]) -> float:
+    """Mean over the tasks of the last row of ``metrics.csv`` that has it; infinite where it is not finite."""
+    with (folder / "metrics.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    columns = [f"meta_loss/valid/{label}" if label else "meta_loss/valid" for label in labels]
+    last = [float([row[column] for row in rows if row[column]][-1]) for column in columns]
+    return sum(last) / len(last) if all(map(math.isfinite, last)) else math.inf
 
 
 def follow(cfg: DictConfig, hydra_config: DictConfig) -> None:
