@@ -6,6 +6,7 @@ import torch
 
 from learned_opt.build import symmetry_of
 from learned_opt.optimizers.hand import SGDM, Adam
+from learned_opt.optimizers.mlp import MLPOptimizer
 from learned_opt.optimizers.unf import UNFOptimizer
 from learned_opt.symmetry import PermutationSpec
 from learned_opt.unf import NFNLinear, Pointwise, PointwiseUNFLinear, UNFLinear
@@ -95,6 +96,7 @@ FAMILIES = {
 OPTIMIZERS = {
     "sgdm": SGDM,
     "adam": Adam,
+    "mlp": partial(MLPOptimizer, hidden_size=6, step_mult=0.1, exp_mult=0.1),
     "deep_set": partial(UNFOptimizer, head=Pointwise, channels=6, beta=0.1),
     "unf": partial(UNFOptimizer, channels=6, beta=0.1),
     "unf_channel": partial(UNFOptimizer, channels=6, beta=0.1, normalisation="channel"),
