@@ -5,8 +5,17 @@ from functools import partial
 import torch
 
 from learned_opt.build import symmetry_of
-from learned_opt.optimizers.hand import SGDM, Adam
+from learned_opt.optimizers.hand import SGDM, Adam, HandDesigned
 from learned_opt.optimizers.mlp import MLPOptimizer
+from learned_opt.optimizers.rules.adafactor import Adafactor
+from learned_opt.optimizers.rules.adagrad import Adagrad, RMSProp
+from learned_opt.optimizers.rules.adam import NAdam, RAdam
+from learned_opt.optimizers.rules.lion import Lion
+from learned_opt.optimizers.rules.matrix import Muon, Shampoo
+from learned_opt.optimizers.rules.schedule_free import ScheduleFreeAdamW
+from learned_opt.optimizers.rules.sgd import SGD, Momentum
+from learned_opt.optimizers.rules.trust_ratio import TrustRatio
+from learned_opt.optimizers.schedule import Cosine
 from learned_opt.optimizers.unf import UNFOptimizer
 from learned_opt.symmetry import PermutationSpec
 from learned_opt.unf import NFNLinear, Pointwise, PointwiseUNFLinear, UNFLinear
@@ -93,9 +102,24 @@ FAMILIES = {
     },
 }
 
-OPTIMIZERS = {
+HAND_DESIGNED = {
     "sgdm": SGDM,
     "adam": Adam,
+    "sgd": partial(HandDesigned, rule=SGD, lr=0.1, schedule=Cosine(50)),
+    "nesterov": partial(HandDesigned, rule=partial(Momentum, nesterov=True), lr=0.1),
+    "rmsprop": partial(HandDesigned, rule=RMSProp, lr=0.01),
+    "adagrad": partial(HandDesigned, rule=Adagrad, lr=0.01),
+    "nadamw": partial(HandDesigned, rule=NAdam, lr=0.01, weight_decay=0.1),
+    "radam": partial(HandDesigned, rule=RAdam, lr=0.01),
+    "adafactor": partial(HandDesigned, rule=Adafactor, lr=0.01),
+    "lion": partial(HandDesigned, rule=Lion, lr=0.01, weight_decay=0.1),
+    "lamb": partial(HandDesigned, rule=TrustRatio, lr=0.01),
+    "muon": partial(HandDesigned, rule=Muon, lr=0.01),
+    "schedule_free_adamw": partial(HandDesigned, rule=ScheduleFreeAdamW, lr=0.01),
+    "shampoo": partial(HandDesigned, rule=partial(Shampoo, eps=0.1), lr=0.01),
+}
+OPTIMIZERS = {
+    **HAND_DESIGNED,
     "mlp": partial(MLPOptimizer, hidden_size=6, step_mult=0.1, exp_mult=0.1),
     "deep_set": partial(UNFOptimizer, head=Pointwise, channels=6, beta=0.1),
     "unf": partial(UNFOptimizer, channels=6, beta=0.1),
@@ -109,11 +133,13 @@ OPTIMIZERS = {
 TELLS_POSITIONS_APART = {"unf_fold", "unf_encode", "nfn"}  # not equivariant to permutations of (some) fixed axes
 CHAINS_ONLY = {"nfn"}
 CHAINS = {"mlp", "mlp_deep", "cnn", "cnn_flatten"}
+NOT_DIFFERENTIABLE = {"lion": {"rule.logit_beta1", "rule.logit_beta2"}}  # a sign hides these parts of theta
 PAIRS = [
     (family, optimizer)
     for optimizer in OPTIMIZERS
     for family in FAMILIES
-    if optimizer not in CHAINS_ONLY or family in CHAINS
+    if (optimizer not in CHAINS_ONLY or family in CHAINS)
+    and (optimizer not in HAND_DESIGNED or family in ("cnn", "quadratic"))
 ]
 
 

@@ -14,6 +14,7 @@ from learned_opt.unf import Pointwise, UNFLinear
 from tests.cases import (
     CHAINS_ONLY,
     FAMILIES,
+    NOT_DIFFERENTIABLE,
     OPTIMIZERS,
     PAIRS,
     SPECS,
@@ -76,12 +77,13 @@ def test_vmap_over_theta_equals_loop(name) -> None:
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_every_meta_parameter_gets_a_gradient(name) -> None:
     optimizer = make(name)
-    params, state = warm_state(optimizer)
+    params, state = warm_state(optimizer, steps=6)  # RAdam starts to use its second moment
     updates, _ = optimizer(tensors(9), state, params, torch.tensor(1.0))
     sum((update**2).sum() for update in updates.values()).backward()
+    hidden = NOT_DIFFERENTIABLE.get(name, set())
     for key, parameter in optimizer.named_parameters():
-        assert parameter.grad is not None, key
-        assert parameter.grad.abs().max() > 0, key
+        found = parameter.grad is not None and parameter.grad.abs().max() > 0
+        assert found == (key not in hidden), key
 
 
 @pytest.mark.parametrize(
@@ -130,32 +132,6 @@ def test_beta_zero_is_sgdm_bit_for_bit(head) -> None:
         states = state_left, state_right
         assert all(torch.equal(left[k], right[k]) for k in params)
         params = tree.add(params, left)
-
-
-@pytest.mark.parametrize(
-    ("ours", "reference"),
-    [
-        # our momentum is an average, torch's a sum: lr differs by 1 / (1 - gamma)
-        (lambda: SGDM(SPEC, lr=0.5, gamma=0.9), lambda p: torch.optim.SGD(p, lr=0.05, momentum=0.9)),
-        (lambda: Adam(SPEC, lr=0.01), lambda p: torch.optim.Adam(p, lr=0.01)),
-    ],
-    ids=["sgdm", "adam"],
-)
-def test_hand_designed_optimizers_equal_torch_optim(ours, reference) -> None:
-    """The tolerance is theta's: hyper-parameters are stored as float32 logs and logits."""
-    optimizer = ours().double()
-    params = tensors(0)
-    mirror = {k: v.clone().requires_grad_() for k, v in params.items()}
-    peer, state = reference(mirror.values()), optimizer.init_state(params)
-    for seed in range(1, 21):
-        grads = tensors(seed)
-        updates, state = optimizer(grads, state, params, torch.tensor(1.0))
-        params = tree.add(params, updates)
-        for key, value in mirror.items():
-            value.grad = grads[key].clone()
-        peer.step()
-    for key, value in mirror.items():
-        torch.testing.assert_close(params[key], value.detach(), rtol=1e-5, atol=1e-5)
 
 
 def test_momenta_and_time_features() -> None:
