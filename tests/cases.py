@@ -5,7 +5,11 @@ from functools import partial
 import torch
 
 from learned_opt.build import symmetry_of
+from learned_opt.optimizers.adafactor_features import AdafactorFeatures
+from learned_opt.optimizers.celo2 import Celo2
+from learned_opt.optimizers.controller import AdamController
 from learned_opt.optimizers.hand import SGDM, Adam, HandDesigned
+from learned_opt.optimizers.lstm import LSTMOptimizer
 from learned_opt.optimizers.mlp import MLPOptimizer
 from learned_opt.optimizers.rules.adafactor import Adafactor
 from learned_opt.optimizers.rules.adagrad import Adagrad, RMSProp
@@ -121,6 +125,10 @@ HAND_DESIGNED = {
 OPTIMIZERS = {
     **HAND_DESIGNED,
     "mlp": partial(MLPOptimizer, hidden_size=6, step_mult=0.1, exp_mult=0.1),
+    "adafactor_mlp": partial(MLPOptimizer, features=AdafactorFeatures, hidden_size=6, step_mult=0.1, exp_mult=0.1),
+    "lstm": partial(LSTMOptimizer, hidden_size=3),
+    "adam_controller": partial(AdamController, hidden_size=4, output_scale=0.1),
+    "celo2": partial(Celo2, lr=0.01),
     "deep_set": partial(UNFOptimizer, head=Pointwise, channels=6, beta=0.1),
     "unf": partial(UNFOptimizer, channels=6, beta=0.1),
     "unf_channel": partial(UNFOptimizer, channels=6, beta=0.1, normalisation="channel"),
@@ -131,15 +139,19 @@ OPTIMIZERS = {
     "nfn": partial(UNFOptimizer, head=NFNLinear, channels=6, beta=0.1),
 }
 TELLS_POSITIONS_APART = {"unf_fold", "unf_encode", "nfn"}  # not equivariant to permutations of (some) fixed axes
+POINTWISE = {*HAND_DESIGNED, "mlp", "adafactor_mlp", "lstm", "adam_controller", "celo2"}  # see no network, only tensors
 CHAINS_ONLY = {"nfn"}
 CHAINS = {"mlp", "mlp_deep", "cnn", "cnn_flatten"}
-NOT_DIFFERENTIABLE = {"lion": {"rule.logit_beta1", "rule.logit_beta2"}}  # a sign hides these parts of theta
+NOT_DIFFERENTIABLE = {  # a sign, or a read-out that is zero at the start, hides these parts of theta
+    "lion": {"rule.logit_beta1", "rule.logit_beta2"},
+    "adam_controller": {"cell.weight", "cell.bias"},
+}
 PAIRS = [
     (family, optimizer)
     for optimizer in OPTIMIZERS
     for family in FAMILIES
     if (optimizer not in CHAINS_ONLY or family in CHAINS)
-    and (optimizer not in HAND_DESIGNED or family in ("cnn", "quadratic"))
+    and (optimizer not in POINTWISE or family in ("cnn", "quadratic"))
 ]
 
 

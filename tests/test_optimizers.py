@@ -7,7 +7,6 @@ from torch.func import functional_call, grad_and_value, vmap
 from learned_opt import tree
 from learned_opt.optimizers import features
 from learned_opt.optimizers.hand import SGDM, Adam
-from learned_opt.optimizers.mlp import MLPOptimizer
 from learned_opt.optimizers.unf import UNFOptimizer
 from learned_opt.symmetry import PermutationSpec
 from learned_opt.unf import Pointwise, UNFLinear
@@ -17,6 +16,7 @@ from tests.cases import (
     NOT_DIFFERENTIABLE,
     OPTIMIZERS,
     PAIRS,
+    POINTWISE,
     SPECS,
     TELLS_POSITIONS_APART,
     spec_of,
@@ -160,7 +160,7 @@ def test_normalisations() -> None:
 
 def test_rebind() -> None:
     other = SPECS["square"]
-    for pointwise in (SGDM(SPEC), Adam(SPEC), MLPOptimizer(SPEC), UNFOptimizer(SPEC, head=Pointwise)):
+    for pointwise in (make(name) for name in (*POINTWISE, "deep_set")):
         moved = pointwise.rebind(other)
         assert (moved.spec, pointwise.spec) == (other, SPEC)
         pairs = zip(moved.named_parameters(), pointwise.named_parameters(), strict=True)
