@@ -44,6 +44,8 @@ class Celo2(MetaOptimizer):
     multiplied by 0), embeddings and read-outs move as other matrices do.
     """
 
+    separable = True
+
     def __init__(
         self,
         spec: PermutationSpec,
@@ -69,28 +71,28 @@ class Celo2(MetaOptimizer):
         self.vector_mult, self.orthogonal, self.schedule = vector_mult, orthogonal, schedule
 
     def init_state(self, params: Tree) -> Tree:
-        """Fresh accumulators of matrices, the rule's state of everything else, and step."""
-        matrices, vectors = _split(params)
+        """Fresh accumulators, the rule's state of tensors that are no matrix, and step."""
         return {
             "step": torch.zeros((), dtype=torch.int64, device=next(iter(params.values())).device),
-            "matrices": self.features.init_state(matrices),
-            "vectors": {name: self.vectors.init_state(param) for name, param in vectors.items()},
+            "features": self.features.init_state(params),
+            "vectors": {n: {} if _is_matrix(p) else self.vectors.init_state(p) for n, p in params.items()},
         }
 
     def forward(self, grads: Tree, state: Tree, params: Tree, loss: Tensor) -> tuple[Tree, Tree]:
         """One inner step, see ``MetaOptimizer.forward``."""
         del loss
         step, lr = state["step"] + 1, self.log_lr.exp() * self.schedule(state["step"].to(self.log_lr.dtype))
-        matrices, vectors = _split(params)
         clipped = {name: grad.clamp(-1000, 1000) for name, grad in grads.items()}
-        inputs, accumulators = self.features(clipped, state["matrices"], matrices)
-        outputs = self.function(inputs) if inputs else {}
-        updates = {name: -lr * self._direction(output.squeeze(-1)) for name, output in outputs.items()}
-        after, now = {}, Now(step, self.vector_mult * lr)
-        for name, param in vectors.items():
-            updates[name], after[name] = self.vectors(clipped[name], state["vectors"][name], param, now)
-        updates = {name: updates[name] for name in params}
-        return updates, {"step": step, "matrices": accumulators, "vectors": after}
+        inputs, accumulators = self.features(clipped, state["features"], params)
+        matrices = {name: inputs[name] for name, param in params.items() if _is_matrix(param)}
+        outputs = self.function(matrices) if matrices else {}
+        updates, after, now = {}, dict(state["vectors"]), Now(step, self.vector_mult * lr)
+        for name, param in params.items():
+            if name in outputs:
+                updates[name] = -lr * self._direction(outputs[name].squeeze(-1))
+            else:
+                updates[name], after[name] = self.vectors(clipped[name], after[name], param, now)
+        return updates, {"step": step, "features": accumulators, "vectors": after}
 
     def _direction(self, output: Tensor) -> Tensor:
         if self.orthogonal:
@@ -102,7 +104,5 @@ class Celo2(MetaOptimizer):
         return self._on(spec)
 
 
-def _split(params: Tree) -> tuple[Tree, Tree]:
-    """Tensors of two axes or more, and the others."""
-    matrices = {name: param for name, param in params.items() if param.ndim > 1}
-    return matrices, {name: param for name, param in params.items() if param.ndim < 2}
+def _is_matrix(param: Tensor) -> bool:
+    return param.ndim > 1

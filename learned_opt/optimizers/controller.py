@@ -43,6 +43,8 @@ class AdamController(MetaOptimizer):
     Source: code of ``NNAdam`` of Metz et al. 2020 (arXiv 2009.11243); the first state of the LSTM is zero, not learned.
     """
 
+    separable = True
+
     def __init__(
         self,
         spec: PermutationSpec,
@@ -68,19 +70,19 @@ class AdamController(MetaOptimizer):
 
     def init_state(self, params: Tree) -> Tree:
         """Zero moments, knobs where theta has them, an LSTM at rest."""
-        some = next(iter(params.values()))
         return {
-            "step": torch.zeros((), dtype=torch.int64, device=some.device),
+            "step": torch.zeros((), dtype=torch.int64, device=next(iter(params.values())).device),
             "first": {name: torch.zeros_like(param) for name, param in params.items()},
             "second": {name: torch.zeros_like(param) for name, param in params.items()},
-            "moved": some.new_zeros(len(params), len(KNOBS)),
-            "lstm": some.new_zeros(2, len(params), self.hidden_size),
+            "moved": {name: param.new_zeros(len(KNOBS)) for name, param in params.items()},
+            "lstm": {name: param.new_zeros(2, self.hidden_size) for name, param in params.items()},
         }
 
     def forward(self, grads: Tree, state: Tree, params: Tree, loss: Tensor) -> tuple[Tree, Tree]:
         """One inner step, see ``MetaOptimizer.forward``."""
         del loss
-        knobs = self._clip(self.knobs + state["moved"])
+        moved, rests = (torch.stack([state[part][name] for name in params]) for part in ("moved", "lstm"))
+        knobs = self._clip(self.knobs + moved)  # (T, 4)
         updates, first, second, features = {}, {}, {}, []
         for (name, param), knob in zip(params.items(), knobs.unbind(0), strict=True):
             lr, left1, left2, eps = (10 * knob).exp().unbind(-1)  # left: what 1 - beta is
@@ -89,10 +91,11 @@ class AdamController(MetaOptimizer):
             second[name] = ema(state["second"][name], grad * grad, 1 - left2)
             updates[name] = -lr * (1 + eps) * first[name] / (eps + torch.sqrt(second[name] + 1e-10))
             features.append(statistics(param, grad, first[name], second[name], knob))
-        hidden = self.cell(torch.stack(features), state["lstm"])
-        knobs = self._clip(knobs + self.output_scale * (matmul(hidden[0], self.weight) + self.bias))
-        moved = {"moved": knobs - self.knobs, "lstm": hidden, "first": first, "second": second}
-        return updates, {"step": state["step"] + 1, **moved}
+        hidden = self.cell(torch.stack(features), rests.movedim(1, 0))  # (2, T, H)
+        moved = self._clip(knobs + self.output_scale * (matmul(hidden[0], self.weight) + self.bias)) - self.knobs
+        after = {"moved": dict(zip(params, moved.unbind(0), strict=True))}
+        after["lstm"] = dict(zip(params, hidden.unbind(1), strict=True))
+        return updates, {"step": state["step"] + 1, "first": first, "second": second, **after}
 
     def _clip(self, knobs: Tensor) -> Tensor:
         lowest, highest = (torch.tensor(values, dtype=knobs.dtype, device=knobs.device) for values in (LOWEST, HIGHEST))

@@ -56,6 +56,8 @@ class LSTMOptimizer(MetaOptimizer):
     gradients depend on theta; ``bptt`` here does not.
     """
 
+    separable = True
+
     def __init__(
         self,
         spec: PermutationSpec,

@@ -35,6 +35,8 @@ class MLPOptimizer(MetaOptimizer):
     truncated normal.
     """
 
+    separable = True
+
     def __init__(
         self,
         spec: PermutationSpec,
