@@ -126,7 +126,7 @@ OPTIMIZERS = {
     **HAND_DESIGNED,
     "mlp": partial(MLPOptimizer, hidden_size=6, step_mult=0.1, exp_mult=0.1),
     "adafactor_mlp": partial(MLPOptimizer, features=AdafactorFeatures, hidden_size=6, step_mult=0.1, exp_mult=0.1),
-    "lstm": partial(LSTMOptimizer, hidden_size=3),
+    "lstm": partial(LSTMOptimizer, hidden_size=3, step_mult=0.1),
     "adam_controller": partial(AdamController, hidden_size=4, output_scale=0.1),
     "celo2": partial(Celo2, lr=0.01),
     "deep_set": partial(UNFOptimizer, head=Pointwise, channels=6, beta=0.1),

@@ -141,7 +141,7 @@ def test_every_weight_has_an_lstm_of_its_own() -> None:
             for layer, cell in enumerate(optimizer.cells):
                 states[layer] = cell(hidden, states[layer])
                 hidden = states[layer][0]
-            expected = 0.1 * (hidden @ optimizer.weight + optimizer.bias)
+            expected = 0.01 * (hidden @ optimizer.weight + optimizer.bias)
             torch.testing.assert_close(updates[t]["layers.1.weight"][index], expected.squeeze())
 
 

@@ -63,7 +63,7 @@ class LSTMOptimizer(MetaOptimizer):
         spec: PermutationSpec,
         hidden_size: int = 20,
         num_layers: int = 2,
-        step_mult: float = 0.1,
+        step_mult: float = 0.01,
         log_range: float = 10.0,
     ) -> None:
         super().__init__(spec)
