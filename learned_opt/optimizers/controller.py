@@ -20,6 +20,7 @@ from learned_opt.unf.mixing import matmul
 KNOBS = ("lr", "beta1", "beta2", "eps")  # kept as a tenth of log lr, log(1 - beta1), log(1 - beta2), log eps
 LOWEST, HIGHEST = (-1.84, -1.0, -1.0, -2.53), (0.69, 0.0, 0.0, 0.92)  # lr 1e-8 to 1e3, eps 1e-11 to 1e4
 NUM_FEATURES = 19
+FAINT = 1e-5  # means below this have no sign: that of a read-out's bias gradient is zero but for rounding
 
 
 class AdamController(MetaOptimizer):
@@ -40,7 +41,8 @@ class AdamController(MetaOptimizer):
     Raises:
         ValueError: a value is out of its range.
 
-    Source: code of ``NNAdam`` of Metz et al. 2020 (arXiv 2009.11243); the first state of the LSTM is zero, not learned.
+    Source: code of ``NNAdam`` of Metz et al. 2020 (arXiv 2009.11243); the first state of the LSTM is zero, not learned,
+    and signs of means fade towards 0.
     """
 
     separable = True
@@ -115,7 +117,7 @@ def statistics(param: Tensor, grad: Tensor, first: Tensor, second: Tensor, knobs
     values = []
     for tensor in (first, second, param, grad):
         mean = tensor.mean()
-        values += [_log_size(mean), torch.sign(mean), _log_size((tensor - mean).square().mean())]
+        values += [_log_size(mean), mean / (mean.abs() + FAINT), _log_size((tensor - mean).square().mean())]
     values.append(_log_size(grad.abs().mean()))
     shape = [grad.new_tensor(1.0 if grad.ndim == rank else -1.0) for rank in (0, 1)]
     return torch.cat([torch.stack([*values, *shape]), 0.2 * knobs.clamp(-5, 5)])
