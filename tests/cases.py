@@ -5,8 +5,22 @@ from functools import partial
 import torch
 
 from learned_opt.build import symmetry_of
-from learned_opt.optimizers.hand import SGDM, Adam
+from learned_opt.optimizers.adafactor_features import AdafactorFeatures
+from learned_opt.optimizers.celo2 import Celo2
+from learned_opt.optimizers.controller import AdamController
+from learned_opt.optimizers.hand import SGDM, Adam, HandDesigned
+from learned_opt.optimizers.lstm import LSTMOptimizer
+from learned_opt.optimizers.mlp import MLPOptimizer
 from learned_opt.optimizers.nominal import Relative
+from learned_opt.optimizers.rules.adafactor import Adafactor
+from learned_opt.optimizers.rules.adagrad import Adagrad, RMSProp
+from learned_opt.optimizers.rules.adam import NAdam, RAdam
+from learned_opt.optimizers.rules.lion import Lion
+from learned_opt.optimizers.rules.matrix import Muon, Shampoo
+from learned_opt.optimizers.rules.schedule_free import ScheduleFreeAdamW
+from learned_opt.optimizers.rules.sgd import SGD, Momentum
+from learned_opt.optimizers.rules.trust_ratio import TrustRatio
+from learned_opt.optimizers.schedule import Cosine
 from learned_opt.optimizers.unf import UNFOptimizer
 from learned_opt.symmetry import PermutationSpec
 from learned_opt.unf import NFNLinear, Pointwise, PointwiseUNFLinear, UNFLinear
@@ -93,9 +107,29 @@ FAMILIES = {
     },
 }
 
-OPTIMIZERS = {
+HAND_DESIGNED = {
     "sgdm": SGDM,
     "adam": Adam,
+    "sgd": partial(HandDesigned, rule=SGD, lr=0.1, schedule=Cosine(50)),
+    "nesterov": partial(HandDesigned, rule=partial(Momentum, nesterov=True), lr=0.1),
+    "rmsprop": partial(HandDesigned, rule=RMSProp, lr=0.01),
+    "adagrad": partial(HandDesigned, rule=Adagrad, lr=0.01),
+    "nadamw": partial(HandDesigned, rule=NAdam, lr=0.01, weight_decay=0.1),
+    "radam": partial(HandDesigned, rule=RAdam, lr=0.01),
+    "adafactor": partial(HandDesigned, rule=Adafactor, lr=0.01),
+    "lion": partial(HandDesigned, rule=Lion, lr=0.01, weight_decay=0.1),
+    "lamb": partial(HandDesigned, rule=TrustRatio, lr=0.01),
+    "muon": partial(HandDesigned, rule=Muon, lr=0.01),
+    "schedule_free_adamw": partial(HandDesigned, rule=ScheduleFreeAdamW, lr=0.01),
+    "shampoo": partial(HandDesigned, rule=partial(Shampoo, eps=0.1), lr=0.01),
+}
+OPTIMIZERS = {
+    **HAND_DESIGNED,
+    "mlp": partial(MLPOptimizer, hidden_size=6, step_mult=0.1, exp_mult=0.1),
+    "adafactor_mlp": partial(MLPOptimizer, features=AdafactorFeatures, hidden_size=6, step_mult=0.1, exp_mult=0.1),
+    "lstm": partial(LSTMOptimizer, hidden_size=3, step_mult=0.1),
+    "adam_controller": partial(AdamController, hidden_size=4, output_scale=0.1),
+    "celo2": partial(Celo2, lr=0.01),
     "deep_set": partial(UNFOptimizer, head=Pointwise, channels=6, beta=0.1),
     "unf": partial(UNFOptimizer, channels=6, beta=0.1),
     "unf_channel": partial(UNFOptimizer, channels=6, beta=0.1, normalisation="channel"),
@@ -109,13 +143,19 @@ OPTIMIZERS = {
     "nfn": partial(UNFOptimizer, head=NFNLinear, channels=6, beta=0.1),
 }
 TELLS_POSITIONS_APART = {"unf_fold", "unf_encode", "nfn"}  # not equivariant to permutations of (some) fixed axes
+POINTWISE = {*HAND_DESIGNED, "mlp", "adafactor_mlp", "lstm", "adam_controller", "celo2"}  # see no network, only tensors
 CHAINS_ONLY = {"nfn"}
 CHAINS = {"mlp", "mlp_deep", "cnn", "cnn_flatten"}
+NOT_DIFFERENTIABLE = {  # a sign, or a read-out that is zero at the start, hides these parts of theta
+    "lion": {"rule.logit_beta1", "rule.logit_beta2"},
+    "adam_controller": {"cell.weight", "cell.bias"},
+}
 PAIRS = [
     (family, optimizer)
     for optimizer in OPTIMIZERS
     for family in FAMILIES
-    if optimizer not in CHAINS_ONLY or family in CHAINS
+    if (optimizer not in CHAINS_ONLY or family in CHAINS)
+    and (optimizer not in POINTWISE or family in ("cnn", "quadratic"))
 ]
 
 

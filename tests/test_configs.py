@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import get_object, instantiate
@@ -60,6 +61,13 @@ def test_every_choice_of_every_group_composes(group, choice) -> None:
     cfg = composed("+task=mlp", f"{group}={choice}")
     assert check_nodes(cfg) > 8
     assert HydraConfig.get().runtime.choices[group] == choice
+
+
+@pytest.mark.parametrize("schedule", cli.options("schedule"))
+def test_schedules_compose(schedule) -> None:
+    cfg = composed("+task=mlp", "meta_optimizer=adam", f"schedule@meta_optimizer.schedule={schedule}")
+    assert check_nodes(cfg) > 8
+    assert instantiate(cfg.meta_optimizer.schedule)(torch.tensor(3.0)) <= 1
 
 
 @pytest.mark.parametrize("name", ["evaluate", "bench", "lab", "contest"])
@@ -118,7 +126,7 @@ def test_predictors_compose(predictor) -> None:
 def test_every_yaml_is_reached() -> None:
     """No file lies outside of the groups that the tests above walk."""
     files = {path.relative_to(CONFIGS).as_posix() for path in CONFIGS.rglob("*.yaml")}
-    groups = (*GROUPS, "task", "experiment", "scale", "zoo", "predictor")
+    groups = (*GROUPS, "schedule", "task", "experiment", "scale", "zoo", "predictor")
     groups = (*groups, "hydra/launcher", "hydra/sweeper")  # of tests/test_launcher.py
     reached = {f"{group}/{choice}.yaml" for group in groups for choice in cli.options(group)}
     entry_points = {"evaluate", "bench", "bench_networks", "bench_deploy", "contest", "lab", "zoo"}

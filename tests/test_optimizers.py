@@ -13,8 +13,10 @@ from learned_opt.unf import Pointwise, UNFLinear
 from tests.cases import (
     CHAINS_ONLY,
     FAMILIES,
+    NOT_DIFFERENTIABLE,
     OPTIMIZERS,
     PAIRS,
+    POINTWISE,
     SPECS,
     TELLS_POSITIONS_APART,
     spec_of,
@@ -75,38 +77,35 @@ def test_vmap_over_theta_equals_loop(name) -> None:
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_every_meta_parameter_gets_a_gradient(name) -> None:
     optimizer = make(name)
-    params, state = warm_state(optimizer)
+    params, state = warm_state(optimizer, steps=6)  # RAdam starts to use its second moment
     updates, _ = optimizer(tensors(9), state, params, torch.tensor(1.0))
     sum((update**2).sum() for update in updates.values()).backward()
+    hidden = NOT_DIFFERENTIABLE.get(name, set())
     for key, parameter in optimizer.named_parameters():
-        assert parameter.grad is not None, key
-        assert parameter.grad.abs().max() > 0, key
+        found = parameter.grad is not None and parameter.grad.abs().max() > 0
+        assert found == (key not in hidden), key
 
 
 @pytest.mark.parametrize(
     ("name", "spec_name"),
     [(n, s) for n in OPTIMIZERS for s in ("mlp", "cnn", "rank3") if n not in CHAINS_ONLY or s in ("mlp", "cnn")],
 )
-def test_one_step_commutes_with_permutation(name, spec_name) -> None:
+def test_steps_commute_with_permutation(name, spec_name) -> None:
+    """Four steps, so that what the state remembers must be permuted as well."""
     spec = SPECS[spec_name]
-    optimizer = make(name, spec)
-    params, state = warm_state(optimizer)
-    grads, loss = tensors(9, spec), torch.tensor(1.0)
+    optimizer, params = make(name, spec), tensors(0, spec)
     element = spec.draw(params, torch.Generator().manual_seed(1), with_fixed=name not in TELLS_POSITIONS_APART)
-
-    def permute_state(state: dict) -> dict:
-        def permuted(leaves: dict) -> dict:
-            return spec.apply(leaves, element)
-
-        moved = {k: permuted(v) if isinstance(v, dict) and k != "momenta" else v for k, v in state.items()}
-        return moved | ({"momenta": vmap(permuted)(state["momenta"])} if "momenta" in state else {})
-
-    updates, after = optimizer(grads, state, params, loss)
-    moved, moved_after = optimizer(spec.apply(grads, element), permute_state(state), spec.apply(params, element), loss)
-    for key, value in spec.apply(updates, element).items():
-        torch.testing.assert_close(moved[key], value, rtol=0, atol=1e-10)
-    for left, right in zip(tree.leaves(moved_after), tree.leaves(permute_state(after)), strict=True):
-        torch.testing.assert_close(left, right, rtol=0, atol=1e-12)
+    moved = spec.apply(params, element)
+    states = optimizer.init_state(params), optimizer.init_state(moved)
+    for seed in range(1, 5):
+        grads, loss = tensors(seed, spec), torch.tensor(1.0)
+        updates, state = optimizer(grads, states[0], params, loss)
+        moved_updates, moved_state = optimizer(spec.apply(grads, element), states[1], moved, loss)
+        states = state, moved_state
+        params, moved = tree.add(params, updates), tree.add(moved, moved_updates)
+        for key, value in spec.apply(updates, element).items():
+            torch.testing.assert_close(moved_updates[key], value, rtol=0, atol=1e-10)
+        assert all(update.abs().max() > 1e-6 for update in updates.values())
 
 
 def test_a_permuted_gradient_alone_changes_the_step() -> None:
@@ -135,32 +134,6 @@ def test_beta_zero_is_sgdm_bit_for_bit(head) -> None:
         params = tree.add(params, left)
 
 
-@pytest.mark.parametrize(
-    ("ours", "reference"),
-    [
-        # our momentum is an average, torch's a sum: lr differs by 1 / (1 - gamma)
-        (lambda: SGDM(SPEC, lr=0.5, gamma=0.9), lambda p: torch.optim.SGD(p, lr=0.05, momentum=0.9)),
-        (lambda: Adam(SPEC, lr=0.01), lambda p: torch.optim.Adam(p, lr=0.01)),
-    ],
-    ids=["sgdm", "adam"],
-)
-def test_hand_designed_optimizers_equal_torch_optim(ours, reference) -> None:
-    """The tolerance is theta's: hyper-parameters are stored as float32 logs and logits."""
-    optimizer = ours().double()
-    params = tensors(0)
-    mirror = {k: v.clone().requires_grad_() for k, v in params.items()}
-    peer, state = reference(mirror.values()), optimizer.init_state(params)
-    for seed in range(1, 21):
-        grads = tensors(seed)
-        updates, state = optimizer(grads, state, params, torch.tensor(1.0))
-        params = tree.add(params, updates)
-        for key, value in mirror.items():
-            value.grad = grads[key].clone()
-        peer.step()
-    for key, value in mirror.items():
-        torch.testing.assert_close(params[key], value.detach(), rtol=1e-5, atol=1e-5)
-
-
 def test_momenta_and_time_features() -> None:
     params = {"w": torch.zeros(2, dtype=torch.float64)}
     momenta = features.init_momenta(params)
@@ -187,7 +160,7 @@ def test_normalisations() -> None:
 
 def test_rebind() -> None:
     other = SPECS["square"]
-    for pointwise in (SGDM(SPEC), Adam(SPEC), UNFOptimizer(SPEC, head=Pointwise)):
+    for pointwise in (make(name) for name in (*POINTWISE, "deep_set")):
         moved = pointwise.rebind(other)
         assert (moved.spec, pointwise.spec) == (other, SPEC)
         pairs = zip(moved.named_parameters(), pointwise.named_parameters(), strict=True)

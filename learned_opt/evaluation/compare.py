@@ -2,12 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 from learned_opt import tree
 from learned_opt.evaluation.benchmark import run_seeds, time_steps
 from learned_opt.evaluation.tables import Entry
-from learned_opt.evaluation.tuning import log_grid, theta_at, tune
+from learned_opt.evaluation.tuning import Tuned, log_grid, theta_at, tune
 from learned_opt.meta.unroll import Unroll
 from learned_opt.optimizers.base import MetaOptimizer
 from learned_opt.tree import Tree
@@ -38,6 +39,7 @@ class Benchmark:
         highest_lr: upper end.
         num_lrs: tries of each baseline.
         num_tuning_seeds: runs of each try.
+        archive: folder of tuning runs, which are not run again; None to keep none.
 
     Raises:
         ValueError: a count is not positive.
@@ -51,12 +53,21 @@ class Benchmark:
     highest_lr: float
     num_lrs: int
     num_tuning_seeds: int
+    archive: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("horizon", "num_seeds", "num_chains", "num_tuning_seeds"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
         log_grid(self.lowest_lr, self.highest_lr, self.num_lrs)
+
+
+def tune_for(benchmark: Benchmark, unroll: Unroll, constructor: Callable[..., MetaOptimizer]) -> Tuned:
+    """Spend the tuning budget of a benchmark on one baseline."""
+    grid = log_grid(benchmark.lowest_lr, benchmark.highest_lr, benchmark.num_lrs)
+    archive = Path(benchmark.archive) if benchmark.archive else None
+    seeds, horizon, chains = benchmark.num_tuning_seeds, benchmark.horizon, benchmark.num_chains
+    return tune(unroll, constructor, grid, seeds, horizon, chains, archive)
 
 
 def compare(
@@ -76,11 +87,13 @@ def compare(
     """
     chains, theta = benchmark.num_chains, {k: p.detach() for k, p in unroll.optimizer.named_parameters()}
     contenders: dict[str, tuple[Unroll, Tree, float | None]] = {name: (unroll, theta, None)}
-    grid, warnings = log_grid(benchmark.lowest_lr, benchmark.highest_lr, benchmark.num_lrs), []
+    warnings = []
     for baseline, constructor in benchmark.baselines.items():
-        say(f"tuning {baseline}: {len(grid)} learning rates x {benchmark.num_tuning_seeds} seeds")
+        say(f"tuning {baseline}: {benchmark.num_lrs} learning rates x {benchmark.num_tuning_seeds} seeds")
         own = Unroll(unroll.family, constructor(unroll.optimizer.spec), compile, unroll.device)
-        tuned = tune(own, constructor, grid, benchmark.num_tuning_seeds, benchmark.horizon, chains)
+        tuned = tune_for(benchmark, own, constructor)
+        if tuned.num_reused:
+            say(f"{tuned.num_reused} of these runs lie in {benchmark.archive}")
         for criterion, label in (("mean_loss", baseline), ("final_loss", f"{baseline}-final")):
             lr = tuned.best(criterion)
             if label == baseline or lr != tuned.best("mean_loss"):

@@ -7,9 +7,9 @@ from typing import Any
 from learned_opt import tree
 from learned_opt.evaluation import tables
 from learned_opt.evaluation.benchmark import Runs, run_seeds, time_steps
-from learned_opt.evaluation.compare import Benchmark
+from learned_opt.evaluation.compare import Benchmark, tune_for
 from learned_opt.evaluation.metrics import Interval, bootstrap_mean, paired_difference
-from learned_opt.evaluation.tuning import log_grid, theta_at, tune
+from learned_opt.evaluation.tuning import theta_at
 from learned_opt.meta.unroll import Unroll
 from learned_opt.symmetry.spec import PermutationSpec
 from tasks.base import TaskFamily
@@ -58,11 +58,10 @@ def contest(
 
 def _tuned(family: TaskFamily, spec: PermutationSpec, benchmark: Benchmark, compile: bool, device: str) -> Any:
     """Optimizer, learning rate, inner loop and theta of the lowest final training loss."""
-    grid = log_grid(benchmark.lowest_lr, benchmark.highest_lr, benchmark.num_lrs)
     found = []
     for label, constructor in benchmark.baselines.items():
         unroll = Unroll(family, constructor(spec), compile, device)
-        tuned = tune(unroll, constructor, grid, benchmark.num_tuning_seeds, benchmark.horizon, benchmark.num_chains)
+        tuned = tune_for(benchmark, unroll, constructor)
         lr = tuned.best("final_loss")
         theta = tree.to(theta_at(constructor, unroll.optimizer, lr), unroll.device)
         found.append((float(tuned.scores["final_loss"].min()), label, lr, unroll, theta))

@@ -1,12 +1,15 @@
 """Learning rates of baselines, tuned on seeds of their own."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 from torch import Tensor
 
 from learned_opt import tree
+from learned_opt.evaluation.archive import SCORES, Archive, fingerprint
 from learned_opt.evaluation.benchmark import run_seeds
 from learned_opt.meta.unroll import Unroll
 from learned_opt.optimizers.base import MetaOptimizer
@@ -19,10 +22,12 @@ class Tuned(NamedTuple):
     Args:
         learning_rates: the grid.
         scores: criterion -> mean over the tuning seeds for each learning rate, infinite where a run diverged.
+        num_reused: runs that an archive held.
     """
 
     learning_rates: list[float]
     scores: dict[str, Tensor]
+    num_reused: int
 
     def best(self, criterion: str) -> float:
         """The learning rate of the lowest score."""
@@ -43,7 +48,7 @@ def log_grid(lowest: float, highest: float, count: int) -> list[float]:
         raise ValueError(f"learning rates must satisfy 0 < lowest < highest, got {lowest} and {highest}.")
     if count < 2:
         raise ValueError(f"count of learning rates must be at least 2, got {count}.")
-    return np.geomspace(lowest, highest, count).tolist()
+    return [float(f"{lr:.12g}") for lr in np.geomspace(lowest, highest, count)]  # the same on every machine
 
 
 def tune(
@@ -53,8 +58,9 @@ def tune(
     num_seeds: int,
     horizon: int,
     num_chains: int,
+    archive: Path | None = None,
 ) -> Tuned:
-    """Run every learning rate on the same tuning seeds.
+    """Run every learning rate on the same tuning seeds; runs that the archive has are not run again.
 
     Args:
         unroll: the inner loop of the optimizer to tune.
@@ -62,14 +68,24 @@ def tune(
         learning_rates: the grid; its length is the number of tries.
         num_seeds: runs per learning rate.
         horizon: inner steps.
-        num_chains: runs that go side by side.
+        num_chains: runs that go side by side; each such block is archived when it is done.
+        archive: folder of tuning runs; None to keep none.
+
+    Raises:
+        ValueError: the archive cannot name the optimizer.
     """
-    thetas = [theta_at(constructor, unroll.optimizer, lr) for lr in learning_rates]
-    many = tree.stack([theta for theta in thetas for _ in range(num_seeds)])
-    seeds = list(range(num_seeds)) * len(learning_rates)
-    runs = run_seeds(unroll, tree.to(many, unroll.device), "tune", seeds, horizon, num_chains)
-    scores = {name: getattr(runs, name).unflatten(0, (-1, num_seeds)).mean(1) for name in ("mean_loss", "final_loss")}
-    return Tuned(learning_rates, scores)
+    facts = fingerprint(unroll, constructor, horizon) if archive else {}
+    kept = Archive(archive, facts)
+    missing = kept.missing([(lr, seed) for lr in learning_rates for seed in range(num_seeds)])
+    for start in range(0, len(missing), num_chains):
+        block = missing[start : start + num_chains]
+        many = tree.stack([theta_at(constructor, unroll.optimizer, lr) for lr, _ in block])
+        seeds = [seed for _, seed in block]
+        runs = run_seeds(unroll, tree.to(many, unroll.device), "tune", seeds, horizon, num_chains)
+        rows = {"lr": [lr for lr, _ in block], "seed": seeds}
+        kept.add(pd.DataFrame(rows | {name: getattr(runs, name).numpy() for name in SCORES}))
+    num_reused = len(learning_rates) * num_seeds - len(missing)
+    return Tuned(learning_rates, kept.scores(learning_rates, num_seeds), num_reused)
 
 
 def theta_at(constructor: Callable[..., MetaOptimizer], like: MetaOptimizer, lr: float) -> Tree:

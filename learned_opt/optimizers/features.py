@@ -4,8 +4,10 @@ Source: Metz et al. 2020 (arXiv 2009.11243) and Zhou et al. 2024 (arXiv 2402.052
 leaves open follow the authors' code: momenta are exponential moving averages, time features are tanh ramps.
 """
 
+from abc import ABC, abstractmethod
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from learned_opt.tree import Tree, tree_map
 
@@ -55,14 +57,63 @@ def tensor_features(params: Tree, grads: Tree, momenta: Tree, normalisation: str
             channels = channels.clamp(-1, 1)
             channels = channels * torch.rsqrt(1e-5 + channels.square().mean())
         elif param.ndim:
-            axes = tuple(range(1, channels.ndim))
-            channels = channels * torch.rsqrt(1e-12 + channels.square().mean(axes, keepdim=True))
+            channels = normalise(channels, epsilon=1e-12)
         return (torch.cat([channels, torch.stack(more)]) if more else channels).movedim(0, -1)
 
     return tree_map(features, params, grads, momenta, *others)
+
+
+def normalise(channels: Tensor, epsilon: float) -> Tensor:
+    """Divide every channel of ``(C, *shape)`` by ``sqrt(epsilon + its mean square)``."""
+    mean_square = channels.flatten(1).square().mean(1) if channels.ndim > 1 else channels.square()
+    return channels * torch.rsqrt(epsilon + mean_square).reshape(-1, *[1] * (channels.ndim - 1))
 
 
 def time_features(step: Tensor, dtype: torch.dtype) -> Tensor:
     """``tanh(step / tau - 1)`` for 11 time scales tau: ``(11,)``."""
     scales = torch.tensor(TIME_SCALES, dtype=dtype, device=step.device)
     return torch.tanh(step.to(dtype) / scales - 1)
+
+
+class Features(nn.Module, ABC):
+    """What a learned optimizer reads of every weight, and the accumulators behind it; may have meta-parameters.
+
+    Args:
+        num_channels: channels C of the features.
+    """
+
+    def __init__(self, num_channels: int) -> None:
+        super().__init__()
+        self.num_channels = num_channels
+
+    @abstractmethod
+    def init_state(self, params: Tree) -> Tree:
+        """Accumulators for fresh parameters."""
+
+    @abstractmethod
+    def forward(self, grads: Tree, state: Tree, params: Tree) -> tuple[Tree, Tree]:
+        """Features ``(*shape, C)`` of every parameter ``(*shape,)``, and the next accumulators."""
+
+
+class MomentumFeatures(Features):
+    """Gradient, parameter and six momenta, each divided by its root mean square over the tensor.
+
+    Source: code of ``MLPLOpt`` of Metz et al. 2019 (arXiv 1810.10180), epsilon included.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(NUM_TENSOR_FEATURES)
+
+    def init_state(self, params: Tree) -> Tree:
+        """Zero momenta."""
+        return {"momenta": init_momenta(params)}
+
+    def forward(self, grads: Tree, state: Tree, params: Tree) -> tuple[Tree, Tree]:
+        """See ``Features.forward``."""
+        momenta = update_momenta(state["momenta"], grads)
+
+        def features(param: Tensor, grad: Tensor, momentum: Tensor) -> Tensor:
+            channels = torch.cat([torch.stack([grad, param]), momentum])
+            return normalise(channels, epsilon=1e-5).movedim(0, -1)
+
+        return tree_map(features, params, grads, momenta), {"momenta": momenta}

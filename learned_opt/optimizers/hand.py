@@ -1,112 +1,84 @@
 """Hand-designed optimizers in the meta-optimizer contract: their hyper-parameters are theta.
 
-The same two classes serve as baselines (theta set by a tuner, one learning rate per chain) and as the smallest
-learned optimizers (theta meta-trained).
+They serve as baselines (theta set by a tuner, one learning rate per chain) and as the smallest learned optimizers
+(theta meta-trained).
 """
 
-from math import log
+from collections.abc import Callable
+from functools import partial
 from typing import Self
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from learned_opt.optimizers.base import MetaOptimizer
-from learned_opt.optimizers.features import ema
+from learned_opt.optimizers.rules.adam import Adam as AdamRule
+from learned_opt.optimizers.rules.base import Now, Rule, log_parameter
+from learned_opt.optimizers.rules.sgd import Momentum
+from learned_opt.optimizers.schedule import Schedule, constant
 from learned_opt.symmetry.spec import PermutationSpec
-from learned_opt.tree import Tree, tree_map
+from learned_opt.tree import Tree
 
 
-class SGDM(MetaOptimizer):
-    """SGD with momentum: ``m <- gamma m + (1 - gamma) g``, ``update = -lr m``; theta = (log lr, logit gamma).
+class HandDesigned(MetaOptimizer):
+    """An update rule for every tensor, a learning rate on a schedule, and decoupled weight decay.
 
-    Args:
-        spec: permutation spec of the inner parameters; the update does not depend on it.
-        lr: learning rate. The momentum is an average, so it is 1 / (1 - gamma) times ``torch.optim.SGD``'s.
-        gamma: decay of the momentum.
-    """
-
-    separable = True
-
-    def __init__(self, spec: PermutationSpec, lr: float = 0.1, gamma: float = 0.9) -> None:
-        super().__init__(spec)
-        _check_rates(lr=lr, gamma=gamma)
-        self.log_lr = nn.Parameter(torch.tensor(log(lr)))
-        self.logit_gamma = nn.Parameter(_logit(gamma))
-
-    def init_state(self, params: Tree) -> Tree:
-        """Zero momentum and step."""
-        return {"step": _zero_step(params), "momentum": tree_map(torch.zeros_like, params)}
-
-    def forward(self, grads: Tree, state: Tree, params: Tree, loss: Tensor) -> tuple[Tree, Tree]:
-        """One inner step, see ``MetaOptimizer.forward``."""
-        del params, loss
-        gamma, lr = self.logit_gamma.sigmoid(), self.log_lr.exp()
-        momentum = tree_map(lambda m, g: ema(m, g, gamma), state["momentum"], grads)
-        return tree_map(lambda m: -lr * m, momentum), {"step": state["step"] + 1, "momentum": momentum}
-
-    def rebind(self, spec: PermutationSpec) -> Self:
-        """Fits every spec."""
-        return self._on(spec)
-
-
-class Adam(MetaOptimizer):
-    """Adam with bias correction; theta = (log lr, logit beta1, logit beta2, log eps).
+    theta = (log lr, log weight_decay, what the rule has). The schedule is not learned.
 
     Args:
         spec: permutation spec of the inner parameters; the update does not depend on it.
+        rule: constructor of the rule.
         lr: learning rate.
-        beta1: decay of the first moment.
-        beta2: decay of the second moment.
-        eps: added to the root of the second moment.
+        weight_decay: adds ``-lr weight_decay p`` to every update; 0 for none, and then it is not part of theta.
+        schedule: step -> factor of the learning rate.
 
-    Source: Kingma & Ba 2015 (arXiv 1412.6980), algorithm 1.
+    Raises:
+        ValueError: ``lr`` is not positive, or ``weight_decay`` is negative.
     """
 
     separable = True
 
     def __init__(
-        self, spec: PermutationSpec, lr: float = 1e-3, beta1: float = 0.9, beta2: float = 0.999, eps: float = 1e-8
+        self,
+        spec: PermutationSpec,
+        rule: Callable[[], Rule],
+        lr: float,
+        weight_decay: float = 0.0,
+        schedule: Schedule = constant,
     ) -> None:
         super().__init__(spec)
-        _check_rates(lr=lr, beta1=beta1, beta2=beta2)
-        if eps <= 0:
-            raise ValueError(f"eps must be positive, got {eps}.")
-        self.log_lr = nn.Parameter(torch.tensor(log(lr)))
-        self.logit_beta1, self.logit_beta2 = nn.Parameter(_logit(beta1)), nn.Parameter(_logit(beta2))
-        self.log_eps = nn.Parameter(torch.tensor(log(eps)))
+        self.log_lr = log_parameter("lr", lr)
+        self.log_weight_decay = log_parameter("weight_decay", weight_decay) if weight_decay else None
+        self.rule, self.schedule = rule(), schedule
 
     def init_state(self, params: Tree) -> Tree:
-        """Zero moments and step."""
-        zeros = tree_map(torch.zeros_like, params)
-        return {"step": _zero_step(params), "first": zeros, "second": tree_map(torch.clone, zeros)}
+        """The rule's state of every tensor, and step."""
+        step = torch.zeros((), dtype=torch.int64, device=next(iter(params.values())).device)
+        return {"step": step, "rule": {name: self.rule.init_state(param) for name, param in params.items()}}
 
     def forward(self, grads: Tree, state: Tree, params: Tree, loss: Tensor) -> tuple[Tree, Tree]:
         """One inner step, see ``MetaOptimizer.forward``."""
-        del params, loss
-        beta1, beta2 = self.logit_beta1.sigmoid(), self.logit_beta2.sigmoid()
-        lr, eps, step = self.log_lr.exp(), self.log_eps.exp(), state["step"] + 1
-        first = tree_map(lambda m, g: ema(m, g, beta1), state["first"], grads)
-        second = tree_map(lambda v, g: ema(v, g * g, beta2), state["second"], grads)
-        correction1, correction2 = 1 - beta1**step, 1 - beta2**step
-        updates = tree_map(lambda m, v: -lr * (m / correction1) / ((v / correction2).sqrt() + eps), first, second)
-        return updates, {"step": step, "first": first, "second": second}
+        del loss
+        now = Now(state["step"] + 1, self.log_lr.exp() * self.schedule(state["step"].to(self.log_lr.dtype)))
+        updates, states = {}, {}
+        for name, param in params.items():
+            updates[name], states[name] = self.rule(grads[name], state["rule"][name], param, now)
+            if self.log_weight_decay is not None:
+                updates[name] = updates[name] - now.lr * self.log_weight_decay.exp() * param
+        return updates, {"step": now.step, "rule": states}
 
     def rebind(self, spec: PermutationSpec) -> Self:
         """Fits every spec."""
         return self._on(spec)
 
 
-def _zero_step(params: Tree) -> Tensor:
-    return torch.zeros((), dtype=torch.int64, device=next(iter(params.values())).device)
+def SGDM(spec: PermutationSpec, lr: float = 0.1, gamma: float = 0.9) -> HandDesigned:
+    """SGD with momentum, see ``rules.sgd.Momentum``."""
+    return HandDesigned(spec, partial(Momentum, gamma), lr)
 
 
-def _logit(probability: float) -> Tensor:
-    return torch.tensor(log(probability / (1 - probability)))
-
-
-def _check_rates(*, lr: float, **decays: float) -> None:
-    if lr <= 0:
-        raise ValueError(f"lr must be positive, got {lr}.")
-    for name, decay in decays.items():
-        if not 0 < decay < 1:
-            raise ValueError(f"{name} must lie between 0 and 1, got {decay}.")
+def Adam(
+    spec: PermutationSpec, lr: float = 1e-3, beta1: float = 0.9, beta2: float = 0.999, eps: float = 1e-8
+) -> HandDesigned:
+    """Adam, see ``rules.adam.Adam``."""
+    return HandDesigned(spec, partial(AdamRule, beta1, beta2, eps), lr)

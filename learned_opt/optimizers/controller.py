@@ -1,0 +1,127 @@
+"""An LSTM for every tensor that turns the knobs of Adam.
+
+Legend: T tensors, H hidden units.
+"""
+
+from math import log
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+from learned_opt.optimizers.base import MetaOptimizer
+from learned_opt.optimizers.features import ema
+from learned_opt.optimizers.lstm import LSTMCell
+from learned_opt.optimizers.rules.base import log_parameter
+from learned_opt.symmetry.spec import PermutationSpec
+from learned_opt.tree import Tree
+from learned_opt.unf.mixing import matmul
+
+KNOBS = ("lr", "beta1", "beta2", "eps")  # kept as a tenth of log lr, log(1 - beta1), log(1 - beta2), log eps
+LOWEST, HIGHEST = (-1.84, -1.0, -1.0, -2.53), (0.69, 0.0, 0.0, 0.92)  # lr 1e-8 to 1e3, eps 1e-11 to 1e4
+NUM_FEATURES = 19
+FAINT = 1e-5  # means below this have no sign: that of a read-out's bias gradient is zero but for rounding
+
+
+class AdamController(MetaOptimizer):
+    """Adam whose learning rate, betas and eps move at every step, for each tensor by an LSTM that sees its statistics.
+
+    ``update = -lr (1 + eps) m / (eps + sqrt(v + 1e-10))``: with a large eps it is SGD with momentum at rate lr. At the
+    start the LSTM moves nothing.
+
+    Args:
+        spec: permutation spec of the inner parameters; the update does not depend on it.
+        hidden_size: H.
+        output_scale: how far one step moves the knobs.
+        lr: learning rate at the start, learned, as are the other three.
+        beta1: decay of the first moment.
+        beta2: decay of the second moment.
+        eps: added to the root of the second moment.
+
+    Raises:
+        ValueError: a value is out of its range.
+
+    Source: code of ``NNAdam`` of Metz et al. 2020 (arXiv 2009.11243); the first state of the LSTM is zero, not learned,
+    and signs of means fade towards 0.
+    """
+
+    separable = True
+
+    def __init__(
+        self,
+        spec: PermutationSpec,
+        hidden_size: int = 32,
+        output_scale: float = 0.01,
+        lr: float = 1e-2,
+        beta1: float = 0.9,
+        beta2: float = 0.999,
+        eps: float = 1e-8,
+    ) -> None:
+        super().__init__(spec)
+        if hidden_size < 1:
+            raise ValueError(f"hidden_size must be at least 1, got {hidden_size}.")
+        for name, value in (("output_scale", output_scale), ("lr", lr), ("eps", eps)):
+            log_parameter(name, value)
+        for name, value in (("beta1", beta1), ("beta2", beta2)):
+            if not 0 < value < 1:
+                raise ValueError(f"{name} must lie between 0 and 1, got {value}.")
+        self.knobs = nn.Parameter(torch.tensor([log(lr), log(1 - beta1), log(1 - beta2), log(eps)]) / 10)
+        self.cell = LSTMCell(NUM_FEATURES, hidden_size)
+        self.weight, self.bias = nn.Parameter(torch.zeros(hidden_size, 4)), nn.Parameter(torch.zeros(4))
+        self.hidden_size, self.output_scale = hidden_size, output_scale
+
+    def init_state(self, params: Tree) -> Tree:
+        """Zero moments, knobs where theta has them, an LSTM at rest."""
+        return {
+            "step": torch.zeros((), dtype=torch.int64, device=next(iter(params.values())).device),
+            "first": {name: torch.zeros_like(param) for name, param in params.items()},
+            "second": {name: torch.zeros_like(param) for name, param in params.items()},
+            "moved": {name: param.new_zeros(len(KNOBS)) for name, param in params.items()},
+            "lstm": {name: param.new_zeros(2, self.hidden_size) for name, param in params.items()},
+        }
+
+    def forward(self, grads: Tree, state: Tree, params: Tree, loss: Tensor) -> tuple[Tree, Tree]:
+        """One inner step, see ``MetaOptimizer.forward``."""
+        del loss
+        moved, rests = (torch.stack([state[part][name] for name in params]) for part in ("moved", "lstm"))
+        knobs = self._clip(self.knobs + moved)  # (T, 4)
+        updates, first, second, features = {}, {}, {}, []
+        for (name, param), knob in zip(params.items(), knobs.unbind(0), strict=True):
+            lr, left1, left2, eps = (10 * knob).exp().unbind(-1)  # left: what 1 - beta is
+            grad = grads[name].clamp(-1000, 1000)
+            first[name] = ema(state["first"][name], grad, 1 - left1)
+            second[name] = ema(state["second"][name], grad * grad, 1 - left2)
+            updates[name] = -lr * (1 + eps) * first[name] / (eps + torch.sqrt(second[name] + 1e-10))
+            features.append(statistics(param, grad, first[name], second[name], knob))
+        hidden = self.cell(torch.stack(features), rests.movedim(1, 0))  # (2, T, H)
+        moved = self._clip(knobs + self.output_scale * (matmul(hidden[0], self.weight) + self.bias)) - self.knobs
+        after = {"moved": dict(zip(params, moved.unbind(0), strict=True))}
+        after["lstm"] = dict(zip(params, hidden.unbind(1), strict=True))
+        return updates, {"step": state["step"] + 1, "first": first, "second": second, **after}
+
+    def _clip(self, knobs: Tensor) -> Tensor:
+        lowest, highest = (torch.tensor(values, dtype=knobs.dtype, device=knobs.device) for values in (LOWEST, HIGHEST))
+        return torch.minimum(torch.maximum(knobs, lowest), highest)
+
+    def rebind(self, spec: PermutationSpec) -> Self:
+        """Fits every spec."""
+        return self._on(spec)
+
+
+def statistics(param: Tensor, grad: Tensor, first: Tensor, second: Tensor, knobs: Tensor) -> Tensor:
+    """What the LSTM sees of a tensor: ``(19,)``.
+
+    Logarithms of the sizes of means and variances of moments, parameter and gradient, the signs of the means, the
+    mean size of the gradient, whether it is a scalar or a vector, and the knobs.
+    """
+    values = []
+    for tensor in (first, second, param, grad):
+        mean = tensor.mean()
+        values += [_log_size(mean), mean / (mean.abs() + FAINT), _log_size((tensor - mean).square().mean())]
+    values.append(_log_size(grad.abs().mean()))
+    shape = [grad.new_tensor(1.0 if grad.ndim == rank else -1.0) for rank in (0, 1)]
+    return torch.cat([torch.stack([*values, *shape]), 0.2 * knobs.clamp(-5, 5)])
+
+
+def _log_size(value: Tensor) -> Tensor:
+    return 0.5 * torch.log(value.abs() + 1e-8).clamp(-5, 5)

@@ -1,0 +1,1 @@
+"""Update rules of hand-designed optimizers: what they do to one parameter."""

@@ -1,0 +1,111 @@
+"""Rules that see a parameter as a matrix."""
+
+from collections.abc import Callable
+from math import sqrt
+
+import torch
+from torch import Tensor
+
+from learned_opt.optimizers.features import ema
+from learned_opt.optimizers.rules.adam import Adam
+from learned_opt.optimizers.rules.base import Now, Rule, RuleState, logit_parameter
+
+NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # of x, x^3, x^5: five rounds bring singular values near 1
+
+
+class Muon(Rule):
+    """The momentum with its singular values set to about 1, for tensors of two axes or more; theta = logit gamma.
+
+    A step has the root mean square of a step of Adam at the same learning rate (0.2), so that both share one. Further
+    axes of a tensor are taken as one with the second; vectors move by another rule.
+
+    Args:
+        gamma: decay of the momentum (Nesterov's).
+        vectors: constructor of the rule for tensors of fewer axes.
+
+    Source: Jordan et al. 2024 (kellerjordan.github.io/posts/muon); scale of Liu et al. 2025 (arXiv 2502.16982), as in
+    ``torch.optim.Muon(adjust_lr_fn="match_rms_adamw")``, but in the precision of the gradient rather than bfloat16.
+    """
+
+    def __init__(self, gamma: float = 0.95, vectors: Callable[[], Rule] = Adam) -> None:
+        super().__init__()
+        self.logit_gamma, self.vectors = logit_parameter("gamma", gamma), vectors()
+
+    def init_state(self, param: Tensor) -> RuleState:
+        """Zero momentum."""
+        return {"momentum": torch.zeros_like(param)} if param.ndim > 1 else self.vectors.init_state(param)
+
+    def forward(self, grad: Tensor, state: RuleState, param: Tensor, now: Now) -> tuple[Tensor, RuleState]:
+        """See ``Rule.forward``."""
+        if param.ndim < 2:
+            return self.vectors(grad, state, param, now)
+        gamma = self.logit_gamma.sigmoid()
+        momentum = ema(state["momentum"], grad, gamma)
+        direction = orthogonalise(ema(momentum, grad, gamma).flatten(1))
+        scale = 0.2 * sqrt(max(direction.shape))
+        return -now.lr * scale * direction.reshape(grad.shape), {"momentum": momentum}
+
+
+def orthogonalise(matrix: Tensor, rounds: int = 5, eps: float = 1e-7) -> Tensor:
+    """A matrix with the singular vectors of ``matrix`` and singular values near 1, by Newton-Schulz rounds.
+
+    Args:
+        matrix: ``(rows, columns)``.
+        rounds: each one product of the Gram matrix; five bring all but tiny singular values into 0.7 to 1.2.
+        eps: least Frobenius norm that is divided by.
+    """
+    transposed = matrix.shape[0] > matrix.shape[1]
+    result = matrix.mT if transposed else matrix
+    result = result / result.square().sum().clamp_min(eps**2).sqrt()
+    linear, cubic, quintic = NEWTON_SCHULZ
+    for _ in range(rounds):
+        gram = result @ result.mT
+        result = linear * result + (cubic * gram + quintic * gram @ gram) @ result
+    return result.mT if transposed else result
+
+
+class Shampoo(Rule):
+    """``update = -lr L^{-1/4} g R^{-1/4}``, L and R the sums of ``g g^T`` and ``g^T g``, eps times identity at first.
+
+    A tensor of k axes has one sum for each and exponent -1 / 2k. The roots are taken at every step, since chains side
+    by side may stand at different steps. The meta-gradient takes them as constants: eigenvectors of equal eigenvalues
+    have no derivative.
+
+    Args:
+        eps: of the start.
+        largest: longest axis that has a sum; longer ones stay as they are.
+
+    Source: Gupta et al. 2018 (arXiv 1802.09568), algorithm 2.
+    """
+
+    def __init__(self, eps: float = 1e-6, largest: int = 1024) -> None:
+        super().__init__()
+        if eps <= 0:
+            raise ValueError(f"eps must be positive, got {eps}.")
+        self.eps, self.largest = eps, largest
+
+    def init_state(self, param: Tensor) -> RuleState:
+        """Small identities, ``(length, length)`` for each axis."""
+        sizes = {f"axis{axis}": size for axis, size in enumerate(param.shape) if size <= self.largest}
+        return {
+            axis: self.eps * torch.eye(size, dtype=param.dtype, device=param.device) for axis, size in sizes.items()
+        }
+
+    def forward(self, grad: Tensor, state: RuleState, param: Tensor, now: Now) -> tuple[Tensor, RuleState]:
+        """See ``Rule.forward``."""
+        sums, direction = {}, grad
+        for axis, size in enumerate(param.shape):
+            name = f"axis{axis}"
+            if name in state:
+                unfolded, moved = grad.movedim(axis, 0).reshape(size, -1), direction.movedim(axis, 0)
+                sums[name] = state[name] + unfolded @ unfolded.mT
+                inverse = inverse_root(sums[name].detach(), 2 * param.ndim)
+                direction = (inverse @ moved.reshape(size, -1)).reshape(moved.shape).movedim(0, axis)
+        return -now.lr * direction, sums
+
+
+def inverse_root(matrix: Tensor, order: int) -> Tensor:
+    """``matrix^{-1/order}`` of a symmetric positive matrix ``(n, n)``."""
+    values, vectors = torch.linalg.eigh(matrix)
+    least = torch.finfo(matrix.dtype).eps * values.amax()  # rounding may leave small ones negative
+    return (vectors * torch.maximum(values, least) ** (-1 / order)) @ vectors.mT
