@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -108,7 +109,7 @@ class Cell(NamedTuple):
     @property
     def runs(self) -> Runs:
         """The training losses, as evaluation has them."""
-        return Runs(torch.tensor(self.table["losses"].tolist(), dtype=torch.float64).T, {}, {})
+        return Runs(torch.from_numpy(np.stack(self.table["losses"].tolist(), 1)), {}, {})
 
 
 def identity(setting: Setting, contender: Contender, criterion: str) -> dict[str, Any]:

@@ -68,8 +68,8 @@ def table(folders: Sequence[Path]) -> str:
     every = every.drop_duplicates(COLUMNS[:4])
     optimizers = list(dict.fromkeys(every["optimizer"]))
     rows = []
-    own: Any
-    for (setting, horizon), own in every.groupby(["setting", "horizon"], sort=False):
+    groups: Any = every.groupby(["setting", "horizon"], sort=False)
+    for (setting, horizon), own in groups:
         losses = {str(name): of.sort_values("seed")["final_loss"].tolist() for name, of in own.groupby("optimizer")}
         best = min(losses, key=lambda name: sum(losses[name]) / len(losses[name]))
         cells = [_cell(losses[name], losses[best], name == best) if name in losses else "-" for name in optimizers]
@@ -77,8 +77,9 @@ def table(folders: Sequence[Path]) -> str:
     return f"{markdown_table(('setting', 'seeds', *optimizers), rows)}\n\n{NOTES}"
 
 
-def _check_agreement(every: Any) -> None:
-    for (setting, horizon, optimizer, seed), own in every.groupby(COLUMNS[:4], sort=False):
+def _check_agreement(every: pd.DataFrame) -> None:
+    groups: Any = every.groupby(COLUMNS[:4], sort=False)
+    for (setting, horizon, optimizer, seed), own in groups:
         if own["final_loss"].nunique() > 1:
             where = f"{optimizer} on {setting}, {horizon} steps, seed {seed}"
             raise ValueError(f"{' and '.join(own['folder'].unique())} disagree on {where}; leave one of them out.")
