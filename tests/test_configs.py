@@ -113,7 +113,7 @@ def test_predictors_compose(predictor) -> None:
 def test_every_yaml_is_reached() -> None:
     """No file lies outside of the groups that the tests above walk."""
     files = {path.relative_to(CONFIGS).as_posix() for path in CONFIGS.rglob("*.yaml")}
-    groups = (*GROUPS, "task", "trainer", "callbacks", "experiment", "scale", "zoo", "predictor")
+    groups = (*GROUPS, "task", "trainer", "callbacks", "experiment", "scale", "zoo", "predictor", "card")
     reached = {f"{group}/{choice}.yaml" for group in groups for choice in cli.options(group)}
     entry_points = {"evaluate", "bench", "bench_networks", "contest", "lab", "zoo"}
     assert files == reached | {"config.yaml", *(f"{name}.yaml" for name in entry_points)}

@@ -64,6 +64,8 @@ def table(folders: Sequence[Path]) -> str:
     if not folders:
         raise ValueError("name at least one run folder: python -m learned_opt.evaluate table FOLDER...")
     every = pd.concat([read(folder).assign(folder=str(folder)) for folder in folders])
+    if every.empty:
+        raise ValueError(f"{', '.join(map(str, folders))} hold no results of a task, only of its card.")
     _check_agreement(every)
     every = every.drop_duplicates(COLUMNS[:4])
     optimizers = list(dict.fromkeys(every["optimizer"]))
