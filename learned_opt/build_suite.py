@@ -52,6 +52,7 @@ def _setting(config: SettingConfig, loaded: dict[str, Any]) -> Setting:
         family,
         spec,
         instantiate(own.benchmark),
+        _baselines(own),
         made_of,
         own.compile,
         device,
@@ -61,15 +62,13 @@ def _setting(config: SettingConfig, loaded: dict[str, Any]) -> Setting:
     )
 
 
-def build_contenders(cfg: DictConfig) -> list[Contender]:
-    """The learned optimizers, then the baselines.
+def build_learned(cfg: DictConfig) -> list[Contender]:
+    """The learned optimizers; one that is called as a baseline is, is told apart by ``-learned``.
 
     Raises:
-        ValueError: a checkpoint is missing, damaged or of another architecture, two have the same name, or a baseline
-            is unknown.
+        ValueError: a checkpoint is missing, damaged or of another architecture, or two have the same name.
     """
-    baselines = _baselines(cfg)
-    taken = [baseline.name for baseline in baselines]
+    taken = [baseline.name for baseline in _baselines(next(iter(tasks_of(cfg).values())))]
     learned = []
     for name, path, metadata in _checkpoints(cfg.checkpoints):
         label = f"{name}-learned" if name in taken else name
@@ -77,7 +76,7 @@ def build_contenders(cfg: DictConfig) -> list[Contender]:
             raise ValueError(f"two checkpoints are called {name}; name them: checkpoints={{NAME: FILE, NAME: FILE}}.")
         identity = {"config": metadata["meta_optimizer"], "theta": hashlib.sha256(path.read_bytes()).hexdigest()[:16]}
         learned.append(Contender(label, _Trained(path, metadata), identity, metadata))
-    return [*learned, *baselines]
+    return learned
 
 
 def _checkpoints(given: Any) -> list[tuple[str, Path, dict[str, Any]]]:
@@ -105,13 +104,12 @@ class _Trained:
 
 
 def _baselines(cfg: DictConfig) -> list[Contender]:
-    """Those of the benchmark; ``baselines`` may name fewer.
+    """Those of the benchmark of one task; ``baselines`` may name fewer.
 
     Raises:
         ValueError: one is unknown.
     """
-    first = next(iter(tasks_of(cfg).values()))
-    every = first.benchmark.baselines
+    every = cfg.benchmark.baselines
     names = list(every) if cfg.baselines is None else list(cfg.baselines)
     for name in names:
         if name not in every:

@@ -61,18 +61,17 @@ def _suite(cfg: DictConfig, folder: Path, console: Any) -> None:
     with build.usage_errors():
         device = torch.device(build.resolve_device(cfg.device))
         facts = provenance(cfg.seed, device)
-        contenders = build_suite.build_contenders(cfg)
+        learned = build_suite.build_learned(cfg)
         results = suite.run_suite(
             build_suite.build_settings(cfg),
-            contenders,
+            learned,
             Path(cfg.cells),
             cfg.reference,
             cfg.tuned_for,
             facts,
             lambda line: console.print(line, highlight=False),
         )
-    learned = [contender.name for contender in contenders if not contender.tuned]
-    shown = suite_report.write(folder, results, cfg.reference, learned, facts)
+    shown = suite_report.write(folder, results, cfg.reference, [contender.name for contender in learned], facts)
     for title, (headings, rows) in shown.items():
         console.print(title, style="bold")
         console.print(tables.plain_table(headings, rows))

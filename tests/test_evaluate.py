@@ -74,10 +74,9 @@ def test_a_suite_with_a_card_and_the_table_of_it(tmp_path, monkeypatch, capsys) 
 def test_a_list_of_checkpoints_is_named_by_kind(tmp_path) -> None:
     files = [trained(tmp_path / "one"), trained(tmp_path / "two", optimizer="adam")]
     cfg = composed("+task=mlp", f"checkpoints=[{','.join(map(str, files))}]", "baselines=[adam]", name="evaluate")
-    one, two, baseline = build_suite.build_contenders(cfg)
-    assert (one.name, two.name, baseline.name) == ("sgdm", "adam-learned", "adam")  # a tuned one stands beside it
+    one, two = build_suite.build_learned(cfg)
+    assert (one.name, two.name) == ("sgdm", "adam-learned")  # a tuned one stands beside it
     assert not one.tuned
-    assert baseline.tuned
     assert one.identity["theta"] != two.identity["theta"]
 
 

@@ -19,23 +19,22 @@ from tests.cases import FAMILIES, spec_of
 TIMES = ["ms_per_step", "seconds_to_target", "time_speedup"]
 TRAINED = {"tasks": {"other": {"task": "other"}}, "draws": {"validation": "valid"}}
 
+BASELINES = [Contender("sgdm", SGDM, {"kind": "sgdm"}), Contender("adam", Adam, {"kind": "adam"})]
+
 
 def setting(family=None, horizon: int = 12, **rest) -> Setting:
     family = family or Quadratic(dim=3, noise=0.1)
     benchmark = Benchmark(horizon, 4, 4, {}, 1e-2, 1.0, 3, 1)
-    return Setting(rest.pop("task", family.name), family, spec_of(family), benchmark, compile=False, **rest)
+    return Setting(rest.pop("task", family.name), family, spec_of(family), benchmark, BASELINES, compile=False, **rest)
 
 
 def learned(name: str = "mine", lr: float = 0.5) -> Contender:
     return Contender(name, partial(SGDM, lr=lr), {"lr": lr}, TRAINED)
 
 
-BASELINES = [Contender("sgdm", SGDM, {"kind": "sgdm"}), Contender("adam", Adam, {"kind": "adam"})]
-
-
-def run(folder, settings, contenders=None, said=None):
+def run(folder, settings, optimizers=None, said=None):
     say = (lambda line: None) if said is None else said
-    return run_suite(settings, contenders or [learned(), *BASELINES], folder, "adam", "final_loss", {"git": "1"}, say)
+    return run_suite(settings, optimizers or [learned()], folder, "adam", "final_loss", {"git": "1"}, say)
 
 
 def test_all_optimizers_start_from_the_same_seeds(tmp_path) -> None:
@@ -95,8 +94,8 @@ def test_a_damaged_cell_is_named(tmp_path) -> None:
 
 
 def test_divergence_is_a_result(tmp_path) -> None:
-    contenders = [learned(), learned("wild", lr=1e30), *BASELINES]
-    results = run(tmp_path, [setting(horizon=30), setting(horizon=30, axis="longer", point="x2")], contenders)
+    optimizers = [learned(), learned("wild", lr=1e30)]
+    results = run(tmp_path, [setting(horizon=30), setting(horizon=30, axis="longer", point="x2")], optimizers)
     shown = suite_report.write(tmp_path, results, "adam", ["mine", "wild"], {"seed": "0"})
     rows = {row["optimizer"]: row for row in shown["quadratic, horizon 30"][1]}
     assert rows["wild"]["diverged"] == "4/4"
@@ -124,13 +123,13 @@ def test_what_fits_no_task_is_left_out_with_its_reason(tmp_path) -> None:
         raise ValueError("theta belongs to one weight space.")
 
     narrow = Contender("narrow", refuse, {}, TRAINED)
-    results = run(tmp_path, [setting()], [learned(), narrow, *BASELINES])
+    results = run(tmp_path, [setting()], [learned(), narrow])
     assert [(row["optimizer"], row["reason"]) for row in results.left_out] == [
         ("narrow", "theta belongs to one weight space.")
     ]
     assert "narrow" not in set(results.frame["optimizer"])
     with pytest.raises(ValueError, match="no checkpoint fits task quadratic: theta belongs to one"):
-        run(tmp_path, [setting()], [narrow, *BASELINES])
+        run(tmp_path, [setting()], [narrow])
 
 
 @pytest.mark.parametrize(
@@ -138,13 +137,13 @@ def test_what_fits_no_task_is_left_out_with_its_reason(tmp_path) -> None:
     [
         ({"reference": "lion"}, "reference must be one of the baselines sgdm, adam, got 'lion'"),
         ({"criterion": "accuracy"}, "tuned_for must be one of final_loss, mean_loss, got 'accuracy'"),
-        ({"contenders": [learned("adam"), *BASELINES]}, "a name of its own, got adam twice"),
+        ({"learned": [learned("adam")]}, "a name of its own, got adam twice"),
     ],
 )
 def test_bad_questions_are_refused(tmp_path, change, message) -> None:
-    given = {"contenders": [learned(), *BASELINES], "reference": "adam", "criterion": "final_loss"} | change
+    given = {"learned": [learned()], "reference": "adam", "criterion": "final_loss"} | change
     with pytest.raises(ValueError, match=message):
-        run_suite([], folder=tmp_path, provenance={}, **given)
+        run_suite([setting()], folder=tmp_path, provenance={}, **given)
 
 
 def cell(*curves: list[float], lr: float | None = None) -> Cell:

@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -34,46 +34,6 @@ CRITERIA = ("final_loss", "mean_loss")
 
 
 @dataclass(frozen=True)
-class Setting:
-    """A task, how long it is trained, and how.
-
-    Args:
-        task: its name in tables.
-        family: the inner problems.
-        spec: permutation spec of its weights.
-        benchmark: horizon, seeds and tuning budget.
-        config: what the task was made of, without what its description says; tells equal tasks from others.
-        compile: compile the inner steps.
-        device: where to train.
-        precision: of ``Unroll``.
-        axis: axis of the generalisation card that it is a point of; empty for a task itself.
-        point: which point.
-    """
-
-    task: str
-    family: TaskFamily
-    spec: PermutationSpec
-    benchmark: Benchmark
-    config: Mapping[str, Any] = field(default_factory=dict)
-    compile: bool = True
-    device: str = "cpu"
-    precision: str = "float32"
-    axis: str = ""
-    point: str = ""
-
-    @property
-    def identity(self) -> dict[str, Any]:
-        """Everything but the optimizer that numbers depend on, without the horizon."""
-        return {
-            "task": {"config": self.config, "facts": self.family.describe()},
-            "num_chains": self.benchmark.num_chains,
-            "compile": self.compile,
-            "device": self.device,
-            "precision": self.precision,
-        }
-
-
-@dataclass(frozen=True)
 class Contender:
     """An optimizer to compare.
 
@@ -93,6 +53,48 @@ class Contender:
     def tuned(self) -> bool:
         """Whether it is a baseline."""
         return self.trained is None
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A task, how long it is trained, and how.
+
+    Args:
+        task: its name in tables.
+        family: the inner problems.
+        spec: permutation spec of its weights.
+        benchmark: horizon, seeds and tuning budget.
+        baselines: the tuned optimizers; schedules may depend on the horizon.
+        config: what the task was made of, without what its description says; tells equal tasks from others.
+        compile: compile the inner steps.
+        device: where to train.
+        precision: of ``Unroll``.
+        axis: axis of the generalisation card that it is a point of; empty for a task itself.
+        point: which point.
+    """
+
+    task: str
+    family: TaskFamily
+    spec: PermutationSpec
+    benchmark: Benchmark
+    baselines: Sequence[Contender] = ()
+    config: Mapping[str, Any] = field(default_factory=dict)
+    compile: bool = True
+    device: str = "cpu"
+    precision: str = "float32"
+    axis: str = ""
+    point: str = ""
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Everything but the optimizer that numbers depend on, without the horizon."""
+        return {
+            "task": {"config": self.config, "facts": self.family.describe()},
+            "num_chains": self.benchmark.num_chains,
+            "compile": self.compile,
+            "device": self.device,
+            "precision": self.precision,
+        }
 
 
 class Cell(NamedTuple):

@@ -53,7 +53,7 @@ class Results:
 
 def run_suite(
     settings: Iterable[Setting],
-    contenders: Sequence[Contender],
+    learned: Sequence[Contender],
     folder: Path,
     reference: str,
     criterion: str,
@@ -63,8 +63,8 @@ def run_suite(
     """Run, or read, every cell.
 
     Args:
-        settings: tasks at horizons and points of the card; built one after another.
-        contenders: the optimizers; a learned one that does not fit a task is left out there, with the reason.
+        settings: tasks at horizons and points of the card, with their baselines; built one after another.
+        learned: the learned optimizers; one that does not fit a task is left out there, with the reason.
         folder: of the cells. Cells are found by what their numbers depend on, so that a killed evaluation goes on.
         reference: the tuned baseline that speed-ups are counted against.
         criterion: what baselines are tuned for, ``final_loss`` or ``mean_loss``.
@@ -75,9 +75,10 @@ def run_suite(
         ValueError: the reference is no tuned baseline, a name occurs twice, the criterion is unknown, or no learned
             optimizer fits a task.
     """
-    _check(contenders, reference, criterion)
     results = Results()
     for setting in settings:
+        contenders = [*learned, *setting.baselines]
+        _check(contenders, reference, criterion)
         label = " ".join(
             filter(None, (setting.task, setting.axis, setting.point, f"horizon {setting.benchmark.horizon}"))
         )
