@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from learned_opt.evaluation.cells import Cell
-from learned_opt.evaluation.plots import COLOURS, STYLES, plt
+from learned_opt.evaluation.plots import COLOURS, STYLES
 
 RATIOS = np.geomspace(1, 32, 200)  # times as slow as the best one
 
@@ -19,18 +20,18 @@ def plot_profiles(path: Path, profiles: Sequence[tuple[str, Mapping[str, np.ndar
         path: PNG to write.
         profiles: (what the cost is, optimizer -> shares).
     """
-    figure, axes = plt.subplots(1, len(profiles), figsize=(5.5 * len(profiles), 4.2), squeeze=False)
+    figure = Figure(figsize=(5.5 * len(profiles), 4.2), layout="constrained")
+    axes = figure.subplots(1, len(profiles), squeeze=False)
     for panel, (cost, shares) in zip(axes[0], profiles, strict=True):
         for i, (name, values) in enumerate(shares.items()):
-            style = STYLES[(i // len(COLOURS) + i) % len(STYLES)]
-            panel.step(RATIOS, values, where="post", color=COLOURS[i % len(COLOURS)], linestyle=style, label=name)
+            panel.step(RATIOS, values, where="post", label=name, **_line(i))
         ticks = [1, 2, 4, 8, 16, 32]
         panel.set(xscale="log", ylim=(-0.02, 1.02), xlabel=f"{cost} over the best one's", ylabel="share of runs")
         panel.set_xticks(ticks, [str(tick) for tick in ticks])
         panel.minorticks_off()
         panel.grid(alpha=0.3, linewidth=0.5)
     axes[0][0].legend(frameon=False, fontsize=9)
-    _save(figure, path)
+    figure.savefig(path, dpi=150)
 
 
 def plot_wins(path: Path, wins: Mapping[str, Mapping[str, float]]) -> None:
@@ -38,7 +39,8 @@ def plot_wins(path: Path, wins: Mapping[str, Mapping[str, float]]) -> None:
     names = list(wins)
     table = np.array([[wins[row].get(col, np.nan) for col in names] for row in names]) * 100
     size = 2.2 + 0.62 * len(names)
-    figure, axes = plt.subplots(figsize=(size + 0.8, size))
+    figure = Figure(figsize=(size + 0.8, size), layout="constrained")
+    axes = figure.subplots()
     axes.imshow(table, cmap="RdBu", vmin=0, vmax=100)
     for (i, j), value in np.ndenumerate(table):
         if np.isfinite(value):
@@ -47,7 +49,7 @@ def plot_wins(path: Path, wins: Mapping[str, Mapping[str, float]]) -> None:
     axes.set_xticks(range(len(names)), names, rotation=45, ha="right")
     axes.set_yticks(range(len(names)), names)
     axes.set_title("row ends below column, % of paired runs", fontsize=10)
-    _save(figure, path)
+    figure.savefig(path, dpi=150)
 
 
 def plot_training(path: Path, curves: Mapping[tuple[str, int], Mapping[str, Cell]]) -> None:
@@ -57,28 +59,27 @@ def plot_training(path: Path, curves: Mapping[tuple[str, int], Mapping[str, Cell
     """
     columns = min(2, len(curves))
     shape = (-(-len(curves) // columns), columns)
-    figure, axes = plt.subplots(*shape, figsize=(6 * columns, 4.2 * shape[0]), squeeze=False)
+    figure = Figure(figsize=(6 * columns, 4.2 * shape[0]), layout="constrained")
+    axes = figure.subplots(*shape, squeeze=False)
     for panel in axes.flat[len(curves) :]:
         panel.axis("off")
     for panel, ((task, horizon), cells) in zip(axes.flat, curves.items(), strict=False):
         for i, (name, cell) in enumerate(cells.items()):
             smooth = cell.runs.trailing_loss.numpy()
             steps = np.arange(horizon - len(smooth) + 1, horizon + 1)
-            colour, style = COLOURS[i % len(COLOURS)], STYLES[(i // len(COLOURS) + i) % len(STYLES)]
             low, median, high = np.quantile(smooth, [0.1, 0.5, 0.9], axis=1, method="lower")
             gone = sum(cell.table["diverged"].tolist())
             label = f"{name} ({gone} of {smooth.shape[1]} diverged)" if gone else name
-            panel.plot(steps, np.where(np.isfinite(median), median, np.nan), color=colour, linestyle=style, label=label)
+            panel.plot(steps, np.where(np.isfinite(median), median, np.nan), label=label, **_line(i))
             band = np.isfinite(high)
-            panel.fill_between(steps[band], low[band], high[band], color=colour, alpha=0.15, linewidth=0)
+            panel.fill_between(steps[band], low[band], high[band], color=_line(i)["color"], alpha=0.15, linewidth=0)
         panel.set(yscale="log", xlabel="inner step", ylabel="training loss (trailing mean of 10)")
         panel.set_title(f"{task}, horizon {horizon}: median and 10-90% of held-out seeds", fontsize=10)
         panel.grid(alpha=0.3, which="both", linewidth=0.5)
         panel.legend(frameon=False, fontsize=8)
-    _save(figure, path)
-
-
-def _save(figure: Figure, path: Path) -> None:
-    figure.tight_layout()
     figure.savefig(path, dpi=150)
-    plt.close(figure)
+
+
+def _line(index: int) -> dict[str, Any]:
+    """Colours and styles go round apart from each other, so that many curves differ."""
+    return {"color": COLOURS[index % len(COLOURS)], "linestyle": STYLES[index % (len(COLOURS) - 1)]}
