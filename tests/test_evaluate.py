@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-import torch
 
 from learned_opt import build_suite, evaluate
 from learned_opt.deploy.weights import save_theta
+from learned_opt.optimizers.hand import SGDM, Adam
+from learned_opt.symmetry import PermutationSpec
 from tasks.networks.mlp import MLP
 from tests.test_cli import refused
 from tests.test_configs import composed
@@ -21,19 +22,17 @@ TINY += ["benchmark.num_lrs=2", "benchmark.num_tuning_seeds=1", "hydra.run.dir=r
 def trained(folder: Path, optimizer: str = "sgdm") -> Path:
     """A checkpoint as a meta-training leaves it."""
     folder.mkdir()
-    target = f"learned_opt.optimizers.hand.{'SGDM' if optimizer == 'sgdm' else 'Adam'}"
-    axes, fixed = MLP((1, 8, 8), 10, (32,)).permutation_axes()
-    spec = {"axes": axes, "fixed": sorted(fixed)}
+    kind = {"sgdm": SGDM, "adam": Adam}[optimizer]
+    spec = PermutationSpec(*MLP((1, 8, 8), 10, (32,)).permutation_axes())
     metadata = {
         "optimizer_name": optimizer,
-        "meta_optimizer": {"_target_": target, "_partial_": True},
-        "specs": {"mlp": spec},
+        "meta_optimizer": {"_target_": f"learned_opt.optimizers.hand.{kind.__name__}", "_partial_": True},
+        "specs": {"mlp": spec.as_dict()},
         "tasks": {"mlp": {"task": "mlp", "data": "digits", "fingerprint": "of another split"}},
         "draws": {"validation": "valid"},
         "provenance": {},
     }
-    decays = ("logit_gamma",) if optimizer == "sgdm" else ("logit_beta1", "logit_beta2", "log_eps")
-    return save_theta(folder, {"log_lr": torch.tensor(0.0)} | {name: torch.tensor(2.2) for name in decays}, metadata)
+    return save_theta(folder, dict(kind(spec, lr=1.0).named_parameters()), metadata)
 
 
 def command(monkeypatch, *words: str) -> None:
