@@ -118,6 +118,19 @@ def test_divergence_is_a_result(tmp_path) -> None:
         assert (tmp_path / f"{name}.png").stat().st_size > 10_000
 
 
+def test_seeds_on_which_the_reference_diverges_are_spoken_of(tmp_path) -> None:
+    wild = [Contender("adam", lambda spec, lr=1.0: SGDM(spec, lr=1e30 * lr), {"kind": "wild"})]
+    family = Quadratic(dim=3)
+    benchmark = Benchmark(30, 4, 4, {}, 1e-2, 1.0, 3, 1)
+    results = run(tmp_path, [Setting("bowl", family, spec_of(family), benchmark, wild, compile=False)])
+    assert results.warnings[0].startswith("adam diverged on 4 of 4 seeds of bowl horizon 30: these have no target")
+    assert results.frame["speedup"].isna().all()
+    (summary,) = [row for row in scores.summarise(results.frame, "adam") if row["optimizer"] == "mine"]
+    assert (summary["speedup"], summary["ahead"]) == (None, True)
+    suite_report.write(tmp_path, results, "adam", ["mine"], {})
+    assert "adam diverged on 4 of 4 seeds" in (tmp_path / "report.md").read_text()
+
+
 def test_what_fits_no_task_is_left_out_with_its_reason(tmp_path) -> None:
     def refuse(spec):
         raise ValueError("theta belongs to one weight space.")

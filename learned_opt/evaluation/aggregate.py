@@ -67,8 +67,10 @@ def profile(
     best = table.min(0)
     solved = np.isfinite(table)
     relative = np.where(solved, table / np.where(np.isfinite(best), best, 1.0), np.inf)
+    count = max(1, table.shape[1])  # of no problems none is solved
     return {
-        name: np.array([(row <= ratio).mean() for ratio in ratios]) for name, row in zip(costs, relative, strict=True)
+        name: np.array([(row <= ratio).sum() / count for ratio in ratios])
+        for name, row in zip(costs, relative, strict=True)
     }
 
 

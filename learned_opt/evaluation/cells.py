@@ -86,6 +86,15 @@ class Setting:
     point: str = ""
 
     @property
+    def where(self) -> dict[str, Any]:
+        """Its columns in tables."""
+        return {"task": self.task, "horizon": self.benchmark.horizon, "axis": self.axis, "point": self.point}
+
+    def __str__(self) -> str:
+        """Its name in sentences."""
+        return " ".join(filter(None, (self.task, self.axis, self.point, f"horizon {self.benchmark.horizon}")))
+
+    @property
     def identity(self) -> dict[str, Any]:
         """Everything but the optimizer that numbers depend on, without the horizon."""
         return {
@@ -183,9 +192,8 @@ def _table(runs: Runs, starts: list[str]) -> pd.DataFrame:
 
 def path_of(folder: Path, setting: Setting, contender: Contender, criterion: str) -> Path:
     """The file of a cell; another identity is another file."""
-    where = "-".join(filter(None, (setting.task, setting.axis, setting.point, str(setting.benchmark.horizon))))
     key = digest(identity(setting, contender, criterion))
-    return folder / f"{where}-{contender.name}-{key}.parquet".replace("/", "_").replace(" ", "_")
+    return folder / f"{setting} {contender.name} {key}.parquet".replace("/", "_").replace(" ", "-")
 
 
 def write(path: Path, table: pd.DataFrame, facts: dict[str, Any]) -> None:

@@ -79,9 +79,6 @@ def run_suite(
     for setting in settings:
         contenders = [*learned, *setting.baselines]
         _check(contenders, reference, criterion)
-        label = " ".join(
-            filter(None, (setting.task, setting.axis, setting.point, f"horizon {setting.benchmark.horizon}"))
-        )
         wanted = [c for c in contenders if not setting.axis or not c.tuned or c.name == reference]
         unrolls = _bind(setting, wanted, results)
         found: dict[str, Cell] = {}
@@ -90,7 +87,7 @@ def run_suite(
             if path.exists():
                 results.reused += 1
             else:
-                say(f"{label}: {contender.name}")
+                say(f"{setting}: {contender.name}")
                 table, facts = cells.run_cell(setting, contender, unrolls[contender.name], criterion)
                 who = cells.identity(setting, contender, criterion)
                 cells.write(path, table, {**facts, "identity": who, "provenance": dict(provenance)})
@@ -124,9 +121,7 @@ def _bind(setting: Setting, contenders: Sequence[Contender], results: Results) -
         try:
             optimizer = contender.constructor(setting.spec)
         except ValueError as error:
-            where = {"task": setting.task, "horizon": setting.benchmark.horizon}
-            point = {"axis": setting.axis, "point": setting.point}
-            results.left_out.append({**where, **point, "optimizer": contender.name, "reason": str(error)})
+            results.left_out.append({**setting.where, "optimizer": contender.name, "reason": str(error)})
             continue
         unrolls[contender.name] = Unroll(
             setting.family, optimizer.to(setting.device), setting.compile, setting.device, setting.precision
@@ -141,7 +136,7 @@ def _times(
 ) -> dict[str, float]:
     """Milliseconds per inner step, of all optimizers in turn; measured once for a task, whatever the horizon."""
     who = {contender.name: dict(contender.identity) for contender in contenders if contender.name in unrolls}
-    path = folder / f"{setting.task}-times-{cells.digest([setting.identity, who, machine])}.json".replace(" ", "_")
+    path = folder / f"{setting.task} times {cells.digest([setting.identity, who, machine])}.json".replace(" ", "-")
     if not path.exists():
         thetas = {
             name: (unroll, tree.to({k: p.detach() for k, p in unroll.optimizer.named_parameters()}, unroll.device))
@@ -162,16 +157,18 @@ def _collect(
     times: Mapping[str, float],
     provenance: Mapping[str, str],
 ) -> None:
-    where = {"task": setting.task, "horizon": setting.benchmark.horizon, "axis": setting.axis, "point": setting.point}
-    results.frames.append(scores.rows(where, found, reference, times))
+    results.frames.append(scores.rows(setting.where, found, reference, times))
+    rival = found[reference].table["diverged"].tolist()
+    if any(rival):
+        seeds = f"{reference} diverged on {sum(rival)} of {len(rival)} seeds of {setting}"
+        results.warn(f"{seeds}: these have no target and count in no speed-up")
     for name, cell in found.items():
         tuning = cell.facts["tuning"] or {}
         seconds = {key: cell.facts[key] for key in ("tuning_seconds", "run_seconds")}
-        results.budgets.append({**where, "optimizer": name, **tuning, **seconds})
-        place = " ".join(filter(None, (setting.task, setting.axis, setting.point)))
+        results.budgets.append({**setting.where, "optimizer": name, **tuning, **seconds})
         if tuning.get("at_edge"):
-            rate = f"the best learning rate of {name} on {place}, horizon {setting.benchmark.horizon}"
-            results.warn(f"{rate}, is at the edge of the grid ({tuning['learning_rate']:.3g}): widen it")
+            rate = f"the best learning rate of {name} on {setting} is at the edge of the grid"
+            results.warn(f"{rate} ({tuning['learning_rate']:.3g}): widen it")
         made_by = cell.facts["provenance"].get("git")
         if made_by != provenance.get("git"):
             results.warn(f"some cells are of another revision ({made_by}) than this run's ({provenance.get('git')})")
@@ -187,7 +184,10 @@ def _describe(results: Results, setting: Setting, learned: Sequence[Contender]) 
     for contender in learned:
         trained = contender.trained or {}
         origin = guards.origin(contender.name, trained, setting.task, facts, setting.config)
-        results.origins.append({"optimizer": contender.name, "task": setting.task, **origin._asdict()})
+        command = trained.get("provenance", {}).get("command", "unknown")
+        results.origins.append(
+            {"optimizer": contender.name, "task": setting.task, **origin._asdict(), "command": command}
+        )
         if origin.kind != guards.UNSEEN:
             results.warn(origin.sentence)
         results.warn(guards.seeds_sentence(contender.name, trained, HELDOUT))

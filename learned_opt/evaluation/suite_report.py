@@ -162,7 +162,10 @@ def _page(
         "What was tuned": [
             markdown_table(("optimizer", "where", "tuned", "chosen", "tuning", "runs"), _budget(results))
         ],
-        "What meta-training saw": [f"- {row['task']}: {row['kind']}. {row['sentence']}" for row in results.origins],
+        "What meta-training saw": [
+            f"- {row['task']}: {row['kind']}. {row['sentence']} Trained by `{row['command']}`."
+            for row in results.origins
+        ],
         "Facts": [markdown_table(("fact", "value"), facts.items())],
     }
     for title, lines in sections.items():
