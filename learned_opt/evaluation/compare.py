@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from learned_opt import tree
-from learned_opt.evaluation.benchmark import HELDOUT, run_seeds, time_steps
+from learned_opt.evaluation.benchmark import run_seeds, time_steps
 from learned_opt.evaluation.tables import Entry
 from learned_opt.evaluation.tuning import log_grid, theta_at, tune
 from learned_opt.meta.unroll import Unroll
@@ -93,6 +93,6 @@ def compare(
     entries = {}
     for label, (own, at, lr) in contenders.items():
         many = tree.expand(at, benchmark.num_seeds)
-        runs = run_seeds(own, many, HELDOUT, range(benchmark.num_seeds), benchmark.horizon, chains)
+        runs = run_seeds(own, many, "heldout", range(benchmark.num_seeds), benchmark.horizon, chains)
         entries[label] = Entry(runs, times[label], lr)
     return Comparison(entries, warnings)
