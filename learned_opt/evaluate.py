@@ -24,10 +24,14 @@ def run(cfg: DictConfig) -> float | None:
     """One evaluation; that of a single checkpoint returns the mean held-out loss."""
     from rich.console import Console
 
-    folder = Path(os.path.relpath(HydraConfig.get().runtime.output_dir))
+    folder, console = Path(os.path.relpath(HydraConfig.get().runtime.output_dir)), Console()
     if (cfg.checkpoint is None) == (not cfg.checkpoints):
         raise cli.UsageError("give checkpoint=FILE, or checkpoints={NAME: FILE, NAME: FILE} for a suite.")
-    return _suite(cfg, folder, Console()) if cfg.checkpoint is None else _page(cfg, folder, Console())
+    if cfg.checkpoint is not None:
+        return _page(cfg, folder, console)
+    from learned_opt import suite
+
+    return suite.evaluate_suite(cfg, folder, console)
 
 
 def _page(cfg: DictConfig, folder: Path, console: Any) -> float:
@@ -49,38 +53,6 @@ def _page(cfg: DictConfig, folder: Path, console: Any) -> float:
     return screens.evaluate_and_report(
         problems, cfg.compile, {**build.metadata(cfg, problems), **origin}, folder, console
     )
-
-
-def _suite(cfg: DictConfig, folder: Path, console: Any) -> None:
-    import torch
-
-    from learned_opt import build, build_suite
-    from learned_opt.evaluation import suite, suite_report, tables
-    from learned_opt.provenance import provenance
-
-    with build.usage_errors():
-        device = torch.device(build.resolve_device(cfg.device))
-        facts = provenance(cfg.seed, device)
-        learned = build_suite.build_learned(cfg)
-        results = suite.run_suite(
-            build_suite.build_settings(cfg),
-            learned,
-            Path(cfg.cells),
-            cfg.reference,
-            cfg.tuned_for,
-            facts,
-            lambda line: console.print(line, highlight=False),
-        )
-    shown = suite_report.write(folder, results, cfg.reference, [contender.name for contender in learned], facts)
-    for title, (headings, rows) in shown.items():
-        console.print(title, style="bold")
-        console.print(tables.plain_table(headings, rows))
-    for sentence in results.warnings:
-        console.print(f"note: {sentence}", highlight=False)
-    console.print(
-        f"{results.reused} of {len(results.budgets)} cells were there already, in {cfg.cells}", highlight=False
-    )
-    console.print(f"written to {folder}: report.md, summary.json, results.parquet, profiles.png, wins.png, curves.png")
 
 
 def main() -> None:
