@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from learned_opt import tree
 from learned_opt.cli import UsageError
+from learned_opt.evaluation.benchmark import VALID
 from learned_opt.evaluation.compare import Benchmark
 from learned_opt.memory import keep_freed_memory
 from learned_opt.meta.unroll import Unroll
@@ -74,7 +75,7 @@ def build_problems(cfg: DictConfig, meta_optimizer: DictConfig, optimizer_name: 
     """
     keep_freed_memory()
     problems: dict[str, Problem] = {}
-    for entry, own in _task_configs(cfg).items():
+    for entry, own in tasks_of(cfg).items():
         with usage_errors():
             device = resolve_device(own.device)
             family: TaskFamily = instantiate(own.task)
@@ -94,7 +95,8 @@ def build_problems(cfg: DictConfig, meta_optimizer: DictConfig, optimizer_name: 
     return problems
 
 
-def _task_configs(cfg: DictConfig) -> dict[str | None, DictConfig]:
+def tasks_of(cfg: DictConfig) -> dict[str | None, DictConfig]:
+    """The config of every task of a composed run, by its entry in the mix; None for a single task."""
     if "mix" not in cfg:  # a replay has no Hydra
         return task_configs(cfg, [], [])
     composed = HydraConfig.get()
@@ -160,8 +162,17 @@ def metadata(cfg: DictConfig, problems: dict[str, Problem]) -> dict[str, Any]:
         "meta_optimizer": OmegaConf.to_container(cfg.meta_optimizer, resolve=True),
         "specs": {name: problem.optimizer.spec.as_dict() for name, problem in problems.items()},
         "tasks": {name: problem.unroll.family.describe() for name, problem in problems.items()},
+        "task_configs": {name: task_identity(problem.cfg) for name, problem in problems.items()},
+        "draws": {"meta-training": f"roots of seed {cfg.seed}", "validation": VALID},
         "provenance": provenance(cfg.seed, any_problem.unroll.device) | {"num_tasks": _num_tasks(problems)},
     }
+
+
+def task_identity(cfg: DictConfig) -> dict[str, Any]:
+    """What a task is made of, without its name and data: those are in its description, with a fingerprint."""
+    task = OmegaConf.to_container(cfg.task, resolve=True)
+    assert isinstance(task, dict)
+    return {str(key): value for key, value in task.items() if key not in ("name", "data")}
 
 
 def _num_tasks(problems: dict[str, Problem]) -> str:

@@ -1,6 +1,12 @@
-"""Evaluate a trained theta. ``python -m learned_opt.evaluate +task=mlp checkpoint=runs/.../theta.safetensors``."""
+"""Evaluate trained thetas. ``python -m learned_opt.evaluate +task=mlp checkpoint=runs/.../theta.safetensors``.
+
+With ``checkpoints={NAME: FILE}`` in place of ``checkpoint`` it is the suite: optimizers x tasks x horizons x seeds,
+with a generalisation card where one is asked for. ``python -m learned_opt.evaluate table FOLDER...`` prints the table
+of finished evaluations.
+"""
 
 import os
+import sys
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,10 +21,21 @@ from learned_opt import cli
 
 @hydra.main(version_base="1.3", config_path=cli.config_dir(), config_name="evaluate")
 @cli.one_line_errors
-def run(cfg: DictConfig) -> float:
-    """One evaluation; returns the mean held-out loss."""
+def run(cfg: DictConfig) -> float | None:
+    """One evaluation; that of a single checkpoint returns the mean held-out loss."""
     from rich.console import Console
 
+    folder, console = Path(os.path.relpath(HydraConfig.get().runtime.output_dir)), Console()
+    if (cfg.checkpoint is None) == (not cfg.checkpoints):
+        raise cli.UsageError("give checkpoint=FILE, or checkpoints={NAME: FILE, NAME: FILE} for a suite.")
+    if cfg.checkpoint is not None:
+        return _page(cfg, folder, console)
+    from learned_opt import suite
+
+    return suite.evaluate_suite(cfg, folder, console)
+
+
+def _page(cfg: DictConfig, folder: Path, console: Any) -> float:
     from learned_opt import build, screens, training
     from learned_opt.deploy.weights import load_metadata, load_theta
     from learned_opt.meta.publish import published
@@ -33,19 +50,30 @@ def run(cfg: DictConfig) -> float:
             load_theta(checkpoint, problem.optimizer)
     # nothing is trained here, so an augmentation is part of the question
     problems = {name: replace(problem, heldout=problem.unroll) for name, problem in problems.items()}
-    folder = Path(os.path.relpath(HydraConfig.get().runtime.output_dir))
     cfg.meta_optimizer, cfg.optimizer_name = meta_optimizer, metadata["optimizer_name"]
     origin = {"trained_by": metadata["provenance"], "trained_on": metadata["tasks"]}
     loggers = training.build_loggers(cfg, folder)
     training.log_config(loggers, cfg, problems)
-    described, console = {**build.metadata(cfg, problems), **origin}, Console()
+    described = {**build.metadata(cfg, problems), **origin}
     with published(loggers, folder, partial(console.print, soft_wrap=True, highlight=False)):
         return screens.evaluate_and_report(problems, cfg.compile, described, folder, console)
 
 
 def main() -> None:
-    """Entry point of ``python -m learned_opt.evaluate``."""
-    cli.entry_point(run)
+    """Entry point of ``python -m learned_opt.evaluate``; ``table`` as the first word needs no config."""
+    if sys.argv[1:2] == ["table"]:
+        cli.entry_point(_table, needs_task=False)
+    else:
+        cli.entry_point(run)
+
+
+def _table() -> None:
+    from learned_opt.evaluation import results_table
+
+    try:
+        print(results_table.table([Path(word) for word in sys.argv[2:]]))
+    except ValueError as error:
+        raise cli.UsageError(str(error)) from error
 
 
 if __name__ == "__main__":

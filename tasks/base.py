@@ -55,6 +55,10 @@ class TaskFamily(ABC):
     def to(self, device: torch.device | str) -> Self:
         """Move the data to a device, in place."""
 
+    def rows(self, split: str) -> Tensor | None:
+        """Examples of ``train`` (with those kept for ``valid``) or ``test``, ``(n, d)``; None if endless."""
+        return None
+
     @abstractmethod
     def describe(self) -> dict[str, Any]:
         """What identifies the task in reports: network, data, fingerprint, batch size."""

@@ -12,6 +12,7 @@ from tasks.data.text import TokenText
 from tasks.networks.base import Network
 from tasks.networks.task import NetworkTask
 
+STRETCH = 64  # tokens of a row; shorter ones recur in any text
 NUM_TEST_WINDOWS = 256  # evenly spaced over the held-out text
 
 
@@ -55,6 +56,12 @@ class NextToken(NetworkTask):
     def batch(self, generator: torch.Generator, task: TaskParams, split: str = "train") -> Batch:
         """Where the windows start, ``(batch_size,)``; none reaches into the other split."""
         return {"start": self.draw_rows(generator, split, self.length)}
+
+    def rows(self, split: str) -> Tensor:
+        """Stretches of tokens: every one of the training text, those side by side of the held-out text."""
+        texts = {"train": self.train[0], "test": self.test[0]}
+        size = min(STRETCH, *map(len, texts.values()))
+        return texts[split].unfold(0, size, 1 if split == "train" else size)
 
     def loss(self, params: Params, batch: Batch, task: TaskParams) -> Tensor:
         """Mean cross-entropy over windows and positions, in nats per token."""

@@ -73,6 +73,10 @@ class Reparametrised(TaskFamily):
         """The family's figures at the scaled parameters."""
         return self.family.evaluate(_scaled(params, task), task["inner"])
 
+    def rows(self, split: str) -> Tensor | None:
+        """The family's."""
+        return self.family.rows(split)
+
     def permutation_axes(self) -> PermutationAxes | None:
         """The family's."""
         return self.family.permutation_axes()

@@ -126,7 +126,7 @@ def test_predictors_compose(predictor) -> None:
 def test_every_yaml_is_reached() -> None:
     """No file lies outside of the groups that the tests above walk."""
     files = {path.relative_to(CONFIGS).as_posix() for path in CONFIGS.rglob("*.yaml")}
-    groups = (*GROUPS, "schedule", "task", "experiment", "scale", "zoo", "predictor")
+    groups = (*GROUPS, "schedule", "task", "experiment", "scale", "zoo", "predictor", "card")
     groups = (*groups, "hydra/launcher", "hydra/sweeper")  # of tests/test_launcher.py
     reached = {f"{group}/{choice}.yaml" for group in groups for choice in cli.options(group)}
     entry_points = {"evaluate", "bench", "bench_networks", "bench_deploy", "contest", "lab", "zoo"}

@@ -18,6 +18,8 @@ from learned_opt.tree import Tree
 
 FINAL_WINDOW = 10  # inner steps whose mean training loss counts as the final loss
 SEGMENT = 50  # inner steps whose batches are drawn at once
+# purposes of the keys that draws are made from, beside "tune"; those of different purposes share no randomness
+VALID, HELDOUT = "valid", "heldout"
 
 
 @dataclass(frozen=True)
@@ -40,16 +42,24 @@ class Runs:
         return self.losses.mean(0)
 
     @property
+    def trailing_loss(self) -> Tensor:
+        """Training loss, trailing mean over the window, ``(T - window + 1, M)``."""
+        return self.losses.unfold(0, min(FINAL_WINDOW, len(self.losses)), 1).mean(-1)
+
+    @property
     def final_loss(self) -> Tensor:
         """Mean training loss over the last steps, ``(M,)``."""
-        return self.losses[-FINAL_WINDOW:].mean(0)
+        return self.trailing_loss[-1]
 
-    def steps_to(self, target: float) -> list[int | None]:
-        """First step at which the trailing mean over the window is at most ``target``; None where never."""
-        window = min(FINAL_WINDOW, len(self.losses))
-        smooth = self.losses.unfold(0, window, 1).mean(-1)
-        hits = smooth <= target
-        first = hits.int().argmax(0) + window
+    @property
+    def min_loss(self) -> Tensor:
+        """Lowest trailing mean, ``(M,)``."""
+        return self.trailing_loss.amin(0)
+
+    def steps_to(self, target: float | Tensor) -> list[int | None]:
+        """First step at which the trailing mean is at most ``target``, a number or ``(M,)``; None where never."""
+        hits = self.trailing_loss <= target
+        first = hits.int().argmax(0) + min(FINAL_WINDOW, len(self.losses))
         return [int(step) if hit else None for step, hit in zip(first, hits.any(0), strict=True)]
 
 

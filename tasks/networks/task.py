@@ -81,6 +81,11 @@ class NetworkTask(TaskFamily):
             **self.data,
         }
 
+    def rows(self, split: str) -> Tensor:
+        """All tensors of an example, side by side."""
+        tensors = {"train": self.train, "test": self.test}[split]
+        return torch.cat([tensor.flatten(1) if tensor.ndim > 1 else tensor[:, None] for tensor in tensors], 1)
+
     def permutation_axes(self) -> PermutationAxes | None:
         """The network's."""
         return self.network.permutation_axes()
