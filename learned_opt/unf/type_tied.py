@@ -3,6 +3,7 @@
 Legend: K sources, D targets of a block; C_in / C_out channels; E entries of all cells of a block, side by side.
 """
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from copy import copy
 from typing import Self
@@ -68,11 +69,14 @@ class TypeTied(Layer):
     def forward(self, inputs: Mapping[str, Tensor], shared: Tensor | None = None) -> dict[str, Tensor]:
         """Apply the map; shapes as in ``UNFLinear``."""
         read = Reducer(inputs)
-        terms = {name: [] if self.bias is None else [self.bias[kind]] for name, kind in self.types.items()}
+        parts: dict[Pattern, list[Tensor]] = defaultdict(list)
         for block, weight in zip(self.blocks, self._weights(), strict=True):
             for cells in [block.cells] if block.small else [(cell,) for cell in block.cells]:
                 for pattern, part in _apply(cells, read, weight, shared):
-                    terms[pattern.parameter].append(spread(part, pattern, inputs[pattern.parameter]))
+                    parts[pattern].append(part)
+        terms = {name: [] if self.bias is None else [self.bias[kind]] for name, kind in self.types.items()}
+        for pattern, own in parts.items():  # what is written alike is added before it is spread out
+            terms[pattern.parameter].append(spread(total(own), pattern, inputs[pattern.parameter]))
         return {name: total(own) for name, own in terms.items()}
 
     def _weights(self) -> Iterator[Tensor]:
