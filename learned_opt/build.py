@@ -1,5 +1,6 @@
 """From a composed config to objects; the only place that instantiates."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ from learned_opt.symmetry.infer import infer_from_function
 from learned_opt.symmetry.spec import PermutationSpec
 from learned_opt.tree import Tree
 from tasks.base import TaskFamily
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -141,6 +144,8 @@ def symmetry_of(family: TaskFamily) -> tuple[Tree, PermutationSpec]:
         report = check_function(loss, params, spec, source, num_draws=1, tolerance=1e-4)  # float32 losses
     if not report.passed:
         raise ValueError(f"the permutation spec of task {family.name!r} is wrong: {report.findings[0]}.")
+    for name, names in spec.axes.items():
+        log.debug("task %s: %s %s has axes %s", family.name, name, tuple(params[name].shape), ", ".join(names))
     return params, spec
 
 

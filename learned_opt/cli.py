@@ -15,7 +15,8 @@ from typing import Any, NoReturn
 PACKAGE = Path(__file__).resolve().parent
 PROGRAM = "learned_opt"
 # these answer questions about the program and need no task
-QUERIES = ("--help", "-h", "--hydra-help", "--version", "-v", "--info", "-i", "-sc", "--shell-completion")
+QUERIES = ("--help", "-h", "--hydra-help", "--version", "--info", "-i", "-sc", "--shell-completion")
+VERBOSE = "hydra.verbose=[learned_opt,tasks,__main__]"  # what -v stands for: debug lines of this program alone
 OWN_CONFIGS = ("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp", "--experimental-rerun")
 
 
@@ -57,11 +58,18 @@ def check_task_given(arguments: list[str]) -> None:
         raise UsageError(f"no task given; add +task=NAME, where NAME is one of: {choices}.")
 
 
-def entry_point(main: Callable[[], Any], *, needs_task: bool = True) -> None:
-    """Run a Hydra main function; bad input becomes one line on stderr and exit code 2.
+def entry_point(main: Callable[[], Any], *, needs_task: bool = True, hydra: bool = True) -> None:
+    """Run a main function; bad input becomes one line on stderr and exit code 2.
 
     Set HYDRA_FULL_ERROR=1 to see the traceback instead.
+
+    Args:
+        main: reads ``sys.argv``.
+        needs_task: whether a command line without one is an error.
+        hydra: whether Hydra reads the arguments; ``-v`` is then short for the override that shows debug lines.
     """
+    if hydra:
+        sys.argv[1:] = [VERBOSE if word == "-v" else word for word in sys.argv[1:]]
     if os.environ.get("HYDRA_FULL_ERROR") == "1":
         main()
         return

@@ -8,6 +8,7 @@ of finished evaluations.
 import os
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +36,9 @@ def run(cfg: DictConfig) -> float | None:
 
 
 def _page(cfg: DictConfig, folder: Path, console: Any) -> float:
-    from learned_opt import build, screens
+    from learned_opt import build, screens, training
     from learned_opt.deploy.weights import load_metadata, load_theta
+    from learned_opt.meta.publish import published
 
     checkpoint = Path(cfg.checkpoint)
     with build.usage_errors():
@@ -48,11 +50,13 @@ def _page(cfg: DictConfig, folder: Path, console: Any) -> float:
             load_theta(checkpoint, problem.optimizer)
     # nothing is trained here, so an augmentation is part of the question
     problems = {name: replace(problem, heldout=problem.unroll) for name, problem in problems.items()}
-    cfg.meta_optimizer = meta_optimizer
+    cfg.meta_optimizer, cfg.optimizer_name = meta_optimizer, metadata["optimizer_name"]
     origin = {"trained_by": metadata["provenance"], "trained_on": metadata["tasks"]}
-    return screens.evaluate_and_report(
-        problems, cfg.compile, {**build.metadata(cfg, problems), **origin}, folder, console
-    )
+    loggers = training.build_loggers(cfg, folder)
+    training.log_config(loggers, cfg, problems)
+    described = {**build.metadata(cfg, problems), **origin}
+    with published(loggers, folder, partial(console.print, soft_wrap=True, highlight=False)):
+        return screens.evaluate_and_report(problems, cfg.compile, described, folder, console)
 
 
 def main() -> None:

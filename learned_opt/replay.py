@@ -37,4 +37,4 @@ def run() -> None:
 
 def main() -> None:
     """Entry point of ``python -m learned_opt replay=FILE``."""
-    cli.entry_point(run, needs_task=False)
+    cli.entry_point(run, needs_task=False, hydra=False)

@@ -16,7 +16,10 @@ from learned_opt.deploy.parity import verdict
 from learned_opt.deploy.weights import save_theta
 from learned_opt.evaluation import tables
 from learned_opt.evaluation.compare import compare
+from learned_opt.evaluation.curves import write_curves
 from learned_opt.evaluation.report import write_report
+from learned_opt.evaluation.run_page import write_run_page
+from learned_opt.evaluation.terminal import FittingTable
 from learned_opt.meta.estimators.base import GradientEstimator
 
 
@@ -90,17 +93,21 @@ def evaluate_and_report(
         comparisons[task] = compare(problem.heldout, name, problem.benchmark, compile, say)
     facts = {**metadata["provenance"], "theta": f"{tree.num_elements(dict(optimizer.named_parameters())):,} parameters"}
     rows = write_report(folder, metadata["tasks"], comparisons, name, facts)
+    write_curves(folder / "curves.csv", comparisons)
     summaries = {task: tables.summarise(own) for task, own in rows.items()}
     evaluation = {task: list(map(tables.as_text, own)) for task, own in summaries.items()}
-    save_theta(folder, dict(optimizer.named_parameters()), {**metadata, "evaluation": evaluation})
+    warnings = {task: own.warnings for task, own in comparisons.items()}
+    facts = {**metadata, "evaluation": evaluation, "warnings": warnings}
+    save_theta(folder, dict(optimizer.named_parameters()), facts)
+    write_run_page(folder)
     for task, own in summaries.items():
         title = f"{task}: {problems[task].benchmark.num_seeds} held-out seeds, mean ± half of the 95% interval"
-        console.print(tables.terminal_table(own, title))
+        console.print(FittingTable(tables.HEADINGS, [tables.cells(summary, brief=True) for summary in own], title))
         if heldout := tables.heldout_table(rows[task]):
-            console.print(tables.plain_table(heldout[0], heldout))
+            console.print(FittingTable(list(heldout[0]), [tuple(row.values()) for row in heldout]))
         for sentence in [*tables.verdicts(rows[task], name), *comparisons[task].warnings]:
             console.print(sentence, highlight=False)
-    console.print(f"written to {folder}: report.md, curves.png, evaluation.json, theta.safetensors", highlight=False)
+    console.print(f"written to {folder}: report.html, report.md, evaluation.json, theta.safetensors", highlight=False)
     console.print(verdict(optimizer), highlight=False)
     return sum(own[0]["mean_loss"].mean for own in summaries.values()) / len(summaries)
 

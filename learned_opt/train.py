@@ -2,6 +2,8 @@
 
 import os
 import sys
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import hydra
@@ -23,6 +25,7 @@ def run(cfg: DictConfig) -> float | None:
 
     from learned_opt import build, ranks, screens, sizing, training
     from learned_opt.deploy.weights import save_theta
+    from learned_opt.meta.publish import published
 
     place = ranks.world(cfg)
     ranks.use_own_gpu(place)
@@ -33,21 +36,29 @@ def run(cfg: DictConfig) -> float | None:
     memory = sizing.size(cfg, problems, place, start.num_tasks)
     if place.leads:
         OmegaConf.save(cfg, folder / ".hydra" / "config.yaml")  # with the number that auto stands for
-    with ranks.others(place, follow, cfg, HydraConfig.instance().cfg):
-        fit = training.build_training(cfg, problems, folder, start, place)
-        console.print(screens.first_screen(problems, choices["estimator"], fit.estimators, str(memory), folder))
-        if start.ckpt:
-            console.print(f"going on from {start.ckpt}", highlight=False, soft_wrap=True)
-        stopped_by = fit.run()
-    if not place.leads:
-        return None
-    metadata = build.metadata(cfg, problems)
-    save_theta(folder, fit.module.theta, metadata)
-    if stopped_by:
-        overrides = sizing.resolved(HydraConfig.get().overrides.task, memory.automatic)
-        console.print(screens.interrupted(overrides, folder), soft_wrap=True, highlight=False)
-        sys.exit(128 + stopped_by)
-    return screens.evaluate_and_report(problems, cfg.compile, metadata, folder, console)
+    say = partial(console.print, soft_wrap=True, highlight=False)
+    with ExitStack() as stack:
+        with ranks.others(place, follow, cfg, HydraConfig.instance().cfg):
+            fit = training.build_training(cfg, problems, folder, start, place)
+            stack.enter_context(published(fit.trainer.loggers, folder, say))
+            console.print(screens.first_screen(problems, choices["estimator"], fit.estimators, str(memory), folder))
+            if start.ckpt:
+                say(f"going on from {start.ckpt}")
+            try:
+                stopped_by = fit.run()
+            except cli.RunError:
+                if place.leads:
+                    raise
+                sys.exit(1)  # the first rank says why
+        if not place.leads:
+            return None
+        metadata = build.metadata(cfg, problems)
+        save_theta(folder, fit.module.theta, metadata)
+        if stopped_by:
+            overrides = sizing.resolved(HydraConfig.get().overrides.task, memory.automatic)
+            console.print(screens.interrupted(overrides, folder), soft_wrap=True, highlight=False)
+            sys.exit(128 + stopped_by)
+        return screens.evaluate_and_report(problems, cfg.compile, metadata, folder, console)
 
 
 def follow(cfg: DictConfig, hydra_config: DictConfig) -> None:

@@ -9,20 +9,24 @@ import lightning
 from hydra.utils import instantiate
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
 
-from learned_opt.build import Problem, labels, usage_errors
+from learned_opt.build import Problem, labels, metadata, usage_errors
 from learned_opt.cli import RunError
 from learned_opt.meta.agreement import Agreement, RanksDisagree
-from learned_opt.meta.callbacks import ProgressBar, StopWhenNothingIsFinite, Throughput, Validation
+from learned_opt.meta.callbacks import StopWhenNothingIsFinite, Throughput, Validation
 from learned_opt.meta.checkpoints import CheckpointError, check_fits, find_checkpoint, newest, num_tasks
+from learned_opt.meta.diagnostics import Diagnostics, Gauges, SignalToNoise
 from learned_opt.meta.estimators.base import GradientEstimator
 from learned_opt.meta.estimators.mixed import MixedEstimator
+from learned_opt.meta.progress import ProgressBar
 from learned_opt.meta.replay import Recorder
 from learned_opt.meta.saving import Checkpoints, WholeFiles
 from learned_opt.meta.signals import Signals
 from learned_opt.meta.trainer import MetaTrainer, quiet_lightning
 from learned_opt.meta.unroll import Unroll
+from learned_opt.meta.wandb import start_runs
 from learned_opt.ranks import World, by_srun
 
 
@@ -88,15 +92,14 @@ def find_start(folder: Path, ckpt: str | None) -> Start:
 
     Raises:
         UsageError: ``ckpt`` is no checkpoint.
-        RunError: every checkpoint of the run folder is damaged.
+        RunError: every checkpoint of a folder is damaged.
     """
     try:
-        file = newest(folder / "checkpoints")
+        with usage_errors():
+            file = newest(folder / "checkpoints") or (find_checkpoint(Path(ckpt)) if ckpt else None)
+            return Start(file, num_tasks(file) if file else {})
     except CheckpointError as error:
         raise RunError(str(error)) from error
-    with usage_errors():
-        file = file or (find_checkpoint(Path(ckpt)) if ckpt else None)
-        return Start(file, num_tasks(file) if file else {})
 
 
 def build_training(cfg: DictConfig, problems: dict[str, Problem], folder: Path, start: Start, place: World) -> Training:
@@ -118,7 +121,7 @@ def build_training(cfg: DictConfig, problems: dict[str, Problem], folder: Path, 
         estimators = {name: build_estimator(p.cfg, p.cfg.estimator, p.unroll) for name, p in problems.items()}
         estimator = _mixed(estimators, problems)
         outer = instantiate(cfg.outer_optimizer)
-        settings: dict[str, Any] = {n: OmegaConf.to_container(p.cfg, resolve=True) for n, p in problems.items()}
+        settings = _settings(problems)
         recorders = {
             key: Recorder(folder / "replay" / key, own, settings[name], cfg.callbacks.max_replays)
             for key, (name, own) in zip(labels(problems), estimators.items(), strict=True)
@@ -129,15 +132,17 @@ def build_training(cfg: DictConfig, problems: dict[str, Problem], folder: Path, 
         signals, diverged = Signals(), StopWhenNothingIsFinite(cfg.callbacks.stop_after_nonfinite)
         every, keep = cfg.callbacks.checkpoint_every, cfg.callbacks.keep_checkpoints
         callbacks = [
-            Throughput(estimator.num_inner_steps),  # its clock starts after all others and stops before them
-            *(_validations(problems) if place.leads else []),
+            Checkpoints(folder / "checkpoints", every, keep, signals),
+            Throughput(estimator.num_inner_steps),  # starts after the checkpoint is written and stops before the others
+            Gauges(),
+            SignalToNoise(cfg.callbacks.signal_decay),
+            *([*_validations(problems), _diagnostics(cfg, problems, folder)] if place.leads else []),
             diverged,
             Agreement(cfg.callbacks.compare_ranks_every),
-            Checkpoints(folder / "checkpoints", every, keep, signals),
             signals,
             *([ProgressBar()] if place.leads else []),
         ]
-        loggers = [instantiate(node, save_dir=str(folder)) for node in cfg.logger.values()]
+        loggers = build_loggers(cfg, folder)
         trainer = instantiate(
             cfg.trainer,
             accelerator=device.type.replace("cuda", "gpu"),
@@ -145,11 +150,39 @@ def build_training(cfg: DictConfig, problems: dict[str, Problem], folder: Path, 
             logger=loggers,
             plugins=[WholeFiles(), SLURMEnvironment(auto_requeue=False) if by_srun() else LightningEnvironment()],
         )
-        for logger in loggers:
-            logger.log_hyperparams(settings if "mix" in cfg else next(iter(settings.values())))
         if start.ckpt:
             check_fits(start.ckpt, optimizer, estimator)
+    log_config(loggers, cfg, problems)
     return Training(module, trainer, estimators, signals, diverged, start.ckpt)
+
+
+def build_loggers(cfg: DictConfig, folder: Path) -> list[Logger]:
+    """The loggers of a config."""
+    return [instantiate(node, save_dir=str(folder)) for node in cfg.logger.values()]
+
+
+def log_config(loggers: list[Logger], cfg: DictConfig, problems: dict[str, Problem]) -> None:
+    """Tell the loggers the config, that of every task where there are several, and what the run is made on.
+
+    Raises:
+        UsageError: W&B does not start.
+    """
+    with usage_errors():
+        start_runs(loggers)
+    settings = _settings(problems)
+    settings = settings if "mix" in cfg else next(iter(settings.values()))
+    for logger in loggers:
+        logger.log_hyperparams(settings | {"provenance": metadata(cfg, problems)["provenance"]})
+
+
+def _settings(problems: dict[str, Problem]) -> dict[str, Any]:
+    return {name: OmegaConf.to_container(problem.cfg, resolve=True) for name, problem in problems.items()}
+
+
+def _diagnostics(cfg: DictConfig, problems: dict[str, Problem], folder: Path) -> Diagnostics:
+    own = cfg.callbacks
+    unrolls = {task: (problem.heldout, problem.cfg.horizon) for task, problem in problems.items()}
+    return Diagnostics(folder, unrolls, own.diagnose_every, own.diagnose_chains, own.diagnose_points)
 
 
 def _validations(problems: dict[str, Problem]) -> list[Validation]:

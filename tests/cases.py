@@ -6,6 +6,7 @@ import torch
 
 from learned_opt.build import symmetry_of
 from learned_opt.optimizers.hand import SGDM, Adam
+from learned_opt.optimizers.nominal import Relative
 from learned_opt.optimizers.unf import UNFOptimizer
 from learned_opt.symmetry import PermutationSpec
 from learned_opt.unf import NFNLinear, Pointwise, PointwiseUNFLinear, UNFLinear
@@ -102,6 +103,9 @@ OPTIMIZERS = {
     "unf_fold": partial(UNFOptimizer, channels=4, beta=0.1, fixed_axes="fold"),
     "unf_encode": partial(UNFOptimizer, channels=6, beta=0.1, fixed_axes="encode"),
     "unf_shared": partial(UNFOptimizer, head=PointwiseUNFLinear, channels=6, beta=0.1),
+    "unf_tied": partial(
+        UNFOptimizer, head=partial(PointwiseUNFLinear, tie="type"), channels=6, beta=0.1, nominal=Relative
+    ),
     "nfn": partial(UNFOptimizer, head=NFNLinear, channels=6, beta=0.1),
 }
 TELLS_POSITIONS_APART = {"unf_fold", "unf_encode", "nfn"}  # not equivariant to permutations of (some) fixed axes

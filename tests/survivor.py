@@ -1,7 +1,7 @@
 """Kills a training at random moments, starts it again each time, and lets it end at last.
 
-``python -m tests.survivor FOLDER --ranks=2 --kills=20 trainer.max_steps=84`` imports once and forks every start, so that
-a kill costs a second and not ten. It prints one JSON line.
+``python -m tests.survivor FOLDER --ranks=2 --kills=20 trainer.max_steps=84`` imports once and forks every start, so
+that a kill costs a second and not ten. It prints one JSON line.
 """
 
 import argparse

@@ -81,6 +81,15 @@ def test_a_run_writes_what_the_readme_says(finished) -> None:
     assert "python -m learned_opt +task=mlp" in described["provenance"]["command"]
 
 
+def test_a_run_leaves_a_page_of_itself(finished) -> None:
+    page = (run_folder(finished) / "report.html").read_text()
+    assert "<title>unf on mlp</title>" in page
+    assert "What is missing" not in page
+    again = shell(finished, "learned_opt.report", str(run_folder(finished)), "--out=again.html")
+    assert again.stdout == "written to again.html\n", again.stderr
+    assert (finished / "again.html").read_text() == page
+
+
 def test_theta_can_be_evaluated_and_training_resumed(finished) -> None:
     run = run_folder(finished)
     again = shell(finished, "learned_opt.evaluate", "+task=mlp", f"checkpoint={run}/theta.safetensors", *TINY)

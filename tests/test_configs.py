@@ -17,7 +17,7 @@ from tasks.networks.mlp import MLP
 
 CONFIGS = Path(cli.config_dir())
 GROUPS = ("network", "data", "meta_optimizer", "estimator", "perturbation", "meta_loss", "truncation")
-GROUPS = (*GROUPS, "outer_optimizer", "logger", "benchmark", "augment")
+GROUPS = (*GROUPS, "outer_optimizer", "trainer", "callbacks", "logger", "benchmark", "augment")
 HYDRA_KEYS = {"_target_", "_partial_"}
 SUPPLIED = {"save_dir"}  # by build.py
 
@@ -67,6 +67,11 @@ def test_other_entry_points_compose(name) -> None:
     assert check_nodes(composed("+task=cnn", name=name)) > 8
 
 
+def test_bench_of_deployed_optimizers_composes() -> None:
+    cfg = composed(name="bench_deploy")
+    assert check_nodes(cfg) == len(cfg.networks) + 2 * len(cfg.learned)
+
+
 def test_bench_of_networks_composes() -> None:
     cfg = composed(name="bench_networks")
     assert check_nodes(cfg) == 2 * len(cfg.cases)
@@ -113,16 +118,17 @@ def test_predictors_compose(predictor) -> None:
 def test_every_yaml_is_reached() -> None:
     """No file lies outside of the groups that the tests above walk."""
     files = {path.relative_to(CONFIGS).as_posix() for path in CONFIGS.rglob("*.yaml")}
-    groups = (*GROUPS, "task", "trainer", "callbacks", "experiment", "scale", "zoo", "predictor", "card")
+    groups = (*GROUPS, "task", "experiment", "scale", "zoo", "predictor", "card")
     reached = {f"{group}/{choice}.yaml" for group in groups for choice in cli.options(group)}
-    entry_points = {"evaluate", "bench", "bench_networks", "contest", "lab", "zoo"}
+    entry_points = {"evaluate", "bench", "bench_networks", "bench_deploy", "contest", "lab", "zoo"}
     assert files == reached | {"config.yaml", *(f"{name}.yaml" for name in entry_points)}
 
 
 def test_no_top_level_key_is_dead() -> None:
     """Each key is read by name in the entry points, or is referred to by another key."""
     code = "".join(
-        (Path(cli.__file__).parent / f"{name}.py").read_text() for name in ("build", "training", "sizing", "evaluate")
+        (Path(cli.__file__).parent / f"{name}.py").read_text()
+        for name in ("build", "training", "sizing", "train", "evaluate")
     )
     text = "".join(path.read_text() for path in CONFIGS.rglob("*.yaml"))
     for key in OmegaConf.load(CONFIGS / "config.yaml"):

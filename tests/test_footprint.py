@@ -18,6 +18,7 @@ from learned_opt.meta.estimators.pes import PES
 from learned_opt.meta.footprint import Footprint, LiveBytes, footprint
 from learned_opt.meta.truncation import Constant
 from learned_opt.meta.unroll import Unroll
+from learned_opt.ranks import World
 from learned_opt.rng import generator
 from tests.cases import FAMILIES, OPTIMIZERS, spec_of
 from tests.test_configs import composed
@@ -143,10 +144,10 @@ def test_the_number_of_tasks_is_the_largest_power_of_two_that_fits() -> None:
 TINY = ("+task=mlp", "compile=false", "horizon=4", "estimator.unroll_length=2")
 
 
-def sized(monkeypatch, available: int, *overrides: str):
+def sized(monkeypatch, available: int, *overrides: str, **settings):
     monkeypatch.setattr(sizing, "available_bytes", lambda device: available)
     cfg = composed(*TINY, *overrides)
-    return cfg, sizing.size(cfg, build.build_problems(cfg, cfg.meta_optimizer, "unf"))
+    return cfg, sizing.size(cfg, build.build_problems(cfg, cfg.meta_optimizer, "unf"), **settings)
 
 
 def test_auto_fills_the_stated_share_and_is_recorded(monkeypatch) -> None:
@@ -217,3 +218,16 @@ def test_this_machine_has_some_memory(monkeypatch) -> None:
     monkeypatch.setattr(memory, "_available_ram", lambda: 2**60)
     monkeypatch.setattr(memory, "cgroup_rooms", lambda root, membership: [7, 5])
     assert available_bytes("cpu") == 5
+
+
+def test_ranks_share_the_tasks_and_the_memory_of_the_machine(monkeypatch) -> None:
+    _, alone = sized(monkeypatch, 2**27, "estimator.num_tasks=auto")
+    _, shared = sized(monkeypatch, 2**28, "estimator.num_tasks=auto", place=World(2, 2))
+    assert shared.automatic == 2 * alone.automatic
+    assert (shared.peak, shared.available) == (alone.peak, alone.available)
+    assert "on each of 2 ranks" in str(shared)
+
+
+def test_auto_of_a_resumed_run_is_the_number_that_its_chains_have(monkeypatch) -> None:
+    cfg, found = sized(monkeypatch, 2**26, "estimator.num_tasks=auto", resumed={"": 3})
+    assert cfg.estimator.num_tasks == found.automatic == 3

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from learned_opt.evaluation import tables
 from learned_opt.optimizers.features import MOMENTUM_DECAYS, ema, time_features
 from learned_opt.optimizers.unf import UNFOptimizer
 from learned_opt.symmetry.spec import PermutationSpec
+from learned_opt.unf.layers import Pointwise
 
 NO_SPEC = PermutationSpec({"any": ("entry",)})  # pointwise optimizers move to any weight space
 REFERENCE = "AdamW foreach"
@@ -27,7 +28,7 @@ HEADINGS = ("network", "optimizer", "theta", "ms", "/ AdamW", "/ loop", "state B
 NOTES = """\
 ms: processor time of a step on one thread, median of interleaved rounds, random gradients. loop: the same learned
 optimizer as plain PyTorch, tensor by tensor; exact: LearnedOptimizer as it is, fused: with fused=True. Bytes of each
-parameter: state that is kept, and the most that other tensors made in a step held at once (no buffers in operations)."""
+parameter: state that is kept, and the most that other tensors made in a step held at once (no buffers in kernels)."""
 
 
 class PlainLoop(torch.optim.Optimizer):
@@ -43,9 +44,10 @@ class PlainLoop(torch.optim.Optimizer):
         self.meta_optimizer = meta_optimizer.requires_grad_(False)
 
     @torch.no_grad()
-    def step(self) -> None:
+    def step(self, closure: Any = None) -> Any:
         """One step, equal to that of ``LearnedOptimizer`` to rounding."""
         meta = self.meta_optimizer
+        layers = [cast(Pointwise, layer) for layer in meta.function.layers]
         for param in (param for group in self.param_groups for param in group["params"]):
             state = self.state[param]
             if not state:
@@ -56,8 +58,8 @@ class PlainLoop(torch.optim.Optimizer):
             channels = channels * torch.rsqrt(1e-5 + channels.square().mean())
             times = time_features(state["step"], param.dtype).expand(*param.shape, -1)
             hidden = torch.cat([channels, times], -1)
-            for i, layer in enumerate(meta.function.layers):
-                hidden = (hidden.relu() if i else hidden) @ layer.weight + layer.bias
+            for i, layer in enumerate(layers):
+                hidden = (hidden.relu() if i else hidden) @ layer.weight + layer.affine()[1]
             state["momentum"] = ema(state["momentum"], param.grad, meta.logit_gamma.sigmoid())
             param.sub_(meta.log_alpha.exp() * (state["momentum"] + meta.log_beta.exp() * hidden.squeeze(-1)))
             state["step"] = state["step"] + 1

@@ -1,15 +1,15 @@
 """The files that a comparison leaves in its run folder."""
 
-import csv
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+import numpy as np
+import pandas as pd
 
 from learned_opt.evaluation import plots, tables
 from learned_opt.evaluation.compare import Comparison
+from learned_opt.evaluation.record import points, read_table
 
 NOTES = """\
 Mean loss: mean training loss over the horizon, the meta-loss. Final loss: the same over the last 10 inner steps.
@@ -40,8 +40,10 @@ def write_report(
     rows = {task: tables.evaluation_rows(task, own.entries) for task, own in comparisons.items()}
     tables.write_json(folder / "evaluation.json", [row for own in rows.values() for row in own])
     column = "meta_loss/train/{}" if len(tasks) > 1 else "meta_loss/train"
-    outer = {task: meta_losses(folder / "metrics.csv", column.format(task)) for task in tasks}
-    plots.plot_curves(folder / "curves.png", {t: _finite(own) for t, own in comparisons.items()}, outer)
+    metrics = folder / "metrics.csv"
+    logged = read_table(metrics, ["step"]) if metrics.is_file() else pd.DataFrame()
+    outer = {task: points(logged, column.format(task)) for task in tasks}
+    plots.plot_curves(folder / "curves.png", {task: _curves(own) for task, own in comparisons.items()}, outer)
     sections = [_section(task, rows[task], own.warnings, learned) for task, own in comparisons.items()]
     described = [
         tables.markdown_table((f"fact of {t}", "value"), ((k, str(v)) for k, v in d.items())) for t, d in tasks.items()
@@ -67,16 +69,6 @@ def _section(task: str, rows: list[dict[str, Any]], warnings: list[str], learned
     return "\n\n".join(parts)
 
 
-def _finite(comparison: Comparison) -> dict[str, Tensor]:
-    losses = {name: entry.runs.losses for name, entry in comparison.entries.items()}
-    return {name: values for name, values in losses.items() if values.isfinite().all()}
-
-
-def meta_losses(path: Path, column: str) -> list[tuple[int, float]]:
-    """(outer step, meta-loss) points of a column of ``metrics.csv``; empty when there is none."""
-    if not path.is_file():
-        return []
-    with path.open(newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row.get(column)]
-    points = [(int(row["step"]), float(row[column])) for row in rows]
-    return [(step, value) for step, value in points if math.isfinite(value)]
+def _curves(comparison: Comparison) -> dict[str, plots.Curve]:
+    losses = {name: entry.runs.losses.numpy() for name, entry in comparison.entries.items()}
+    return {name: plots.Curve(np.arange(1, len(own) + 1), own) for name, own in losses.items()}

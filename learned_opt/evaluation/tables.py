@@ -146,17 +146,6 @@ def plain_table(headings: Iterable[str], rows: Iterable[dict[str, Any]]) -> Tabl
     return table
 
 
-def terminal_table(summaries: list[dict[str, Any]], title: str) -> Table:
-    """A rich table; folds its cells where the terminal is narrow."""
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1), pad_edge=False)
-    for heading in HEADINGS:
-        name = heading == "optimizer"
-        table.add_column(heading, overflow="fold", no_wrap=name, justify="left" if name else "right")
-    for summary in summaries:
-        table.add_row(*cells(summary, brief=True))
-    return table
-
-
 def markdown_table(headings: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     """A GitHub table."""
     lines = [list(headings), ["---"] * len(list(headings)), *map(list, rows)]

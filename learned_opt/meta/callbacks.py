@@ -1,23 +1,14 @@
-"""What happens around outer steps: progress, validation, an end where nothing is finite; and the W&B logger."""
+"""What happens around outer steps: throughput, validation, an end where nothing is finite."""
 
-import logging
-import netrc
-import os
 import time
 from typing import Any
-from urllib.parse import urlparse
 
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.loggers import WandbLogger
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from learned_opt import tree
 from learned_opt.evaluation.benchmark import run_seeds
 from learned_opt.meta.unroll import Unroll
-
-log = logging.getLogger(__name__)
 
 
 class Throughput(Callback):
@@ -40,50 +31,6 @@ class Throughput(Callback):
         if self.compiled:
             pl_module.log("inner_steps_per_second", self.steps_per_estimate / seconds, batch_size=1)
         self.compiled = True
-
-
-class ProgressBar(Callback):
-    """A live bar on a terminal; elsewhere one plain line for every tenth of the run.
-
-    Args:
-        console: where to draw; stderr by default.
-    """
-
-    def __init__(self, console: Console | None = None) -> None:
-        self.console = console or Console(stderr=True)
-        self.bar: Progress | None = None
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Show the bar; the first step compiles."""
-        if not self.console.is_terminal:
-            self.console.print("compiling the inner step ...")
-            return
-        self.bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=None),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[figures]}"),
-            TimeRemainingColumn(compact=True),
-            console=self.console,
-        )
-        self.bar.add_task("compiling", total=trainer.max_steps, completed=trainer.global_step, figures="")
-        self.bar.start()
-
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any, **__: Any) -> None:
-        """Move the bar, or print a line."""
-        metrics = trainer.callback_metrics
-        loss, rate = metrics.get("meta_loss/train"), metrics.get("inner_steps_per_second")
-        figures = f"meta-loss {loss:.4f}" + (f"  {rate:,.0f} inner steps/s" if rate else "")
-        if self.bar:
-            self.bar.update(self.bar.task_ids[0], completed=trainer.global_step, description="meta", figures=figures)
-        elif trainer.global_step % max(1, trainer.max_steps // 10) == 0:
-            self.console.print(f"outer step {trainer.global_step}/{trainer.max_steps}  {figures}", soft_wrap=True)
-
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Take the bar down, also after an error."""
-        if self.bar:
-            self.bar.stop()
-            self.bar = None
 
 
 class Validation(Callback):
@@ -147,34 +94,3 @@ class StopWhenNothingIsFinite(Callback):
         nothing = trainer.callback_metrics["meta_loss/train"].isnan()
         self.in_a_row = self.in_a_row + 1 if nothing else 0
         trainer.should_stop = trainer.should_stop or self.stopped
-
-
-def wandb_logger(save_dir: str, project: str, name: str, group: str | None, tags: list[str]) -> WandbLogger:
-    """A W&B logger, offline unless this machine is logged in or WANDB_MODE says otherwise.
-
-    Args:
-        save_dir: run folder; W&B writes below it.
-        project: W&B project.
-        name: display name of the run.
-        group: runs to be shown together, e.g. one sweep.
-        tags: labels.
-    """
-    offline = os.environ.get("WANDB_MODE", "online" if _wandb_key_stored() else "offline") == "offline"
-    if offline:
-        log.info(
-            "W&B writes offline to %s/wandb; upload it with: wandb sync %s/wandb/offline-run-*", save_dir, save_dir
-        )
-    return WandbLogger(save_dir=save_dir, project=project, name=name, group=group, tags=list(tags), offline=offline)
-
-
-def _wandb_key_stored() -> bool:
-    """Whether this machine holds a key for the W&B server; asks no server, and wandb does not set itself up."""
-    import wandb
-
-    if os.environ.get("WANDB_API_KEY"):
-        return True
-    host = urlparse(wandb.Settings().base_url).hostname or ""
-    try:
-        return netrc.netrc(os.environ.get("NETRC")).authenticators(host) is not None
-    except FileNotFoundError:
-        return False

@@ -42,10 +42,15 @@ class Signals(Callback):
         self._previous: dict[signal.Signals, Any] = {}
         self._under_slurm = "SLURM_JOB_ID" in os.environ
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take over; not earlier, for Lightning sets handlers of its own just before."""
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Remember the handlers that are there before Lightning sets its own."""
         heard = HEARD if trainer.is_global_zero else HEARD[1:]  # all ranks learn of a Ctrl-C from the first
-        self._previous = {number: signal.signal(number, self._receive) for number in heard}
+        self._previous = {number: signal.getsignal(number) for number in heard}
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take over from Lightning."""
+        for number in self._previous:
+            signal.signal(number, self._receive)
 
     def _receive(self, number: int, _: Any) -> None:
         self._received.add(signal.Signals(number))

@@ -36,8 +36,8 @@ def update_momenta(momenta: Tree, grads: Tree) -> Tree:
     return tree_map(update, momenta, grads)
 
 
-def tensor_features(params: Tree, grads: Tree, momenta: Tree, normalisation: str) -> Tree:
-    """Clipped and normalised channels ``(*shape, 8)``: parameter, gradient, six momenta.
+def tensor_features(params: Tree, grads: Tree, momenta: Tree, normalisation: str, *others: Tree) -> Tree:
+    """Clipped and normalised channels ``(*shape, 8)``: parameter, gradient, six momenta; and others as they are.
 
     Args:
         params: parameters ``(*shape,)``.
@@ -46,9 +46,10 @@ def tensor_features(params: Tree, grads: Tree, momenta: Tree, normalisation: str
         normalisation: what the mean square is taken over, always within one tensor: ``joint`` over all entries and
             channels (the paper's code, which keeps the ratios between channels), ``channel`` over all entries
             of each channel (which shows small channels at full size).
+        others: more channels ``(*shape,)``, of order one.
     """
 
-    def features(param: Tensor, grad: Tensor, momentum: Tensor) -> Tensor:
+    def features(param: Tensor, grad: Tensor, momentum: Tensor, *more: Tensor) -> Tensor:
         channels = torch.cat([torch.stack([param, grad]), momentum])
         if normalisation == "joint":
             channels = channels.clamp(-1, 1)
@@ -56,9 +57,9 @@ def tensor_features(params: Tree, grads: Tree, momenta: Tree, normalisation: str
         elif param.ndim:
             axes = tuple(range(1, channels.ndim))
             channels = channels * torch.rsqrt(1e-12 + channels.square().mean(axes, keepdim=True))
-        return channels.movedim(0, -1)
+        return (torch.cat([channels, torch.stack(more)]) if more else channels).movedim(0, -1)
 
-    return tree_map(features, params, grads, momenta)
+    return tree_map(features, params, grads, momenta, *others)
 
 
 def time_features(step: Tensor, dtype: torch.dtype) -> Tensor:

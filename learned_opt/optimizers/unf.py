@@ -1,4 +1,4 @@
-"""The learned optimizer of the UNF paper: nominal SGD with momentum plus an equivariant function of the features."""
+"""The learned optimizer of the UNF paper: a nominal optimizer plus an equivariant function of the features."""
 
 from collections.abc import Callable, Mapping
 from math import log
@@ -10,8 +10,10 @@ from torch import Tensor, nn
 from learned_opt.optimizers import features
 from learned_opt.optimizers.base import MetaOptimizer
 from learned_opt.optimizers.fused import momentum_step
+from learned_opt.optimizers.nominal import Momentum, Nominal
 from learned_opt.symmetry.spec import PermutationSpec
 from learned_opt.tree import Tree, tree_map
+from learned_opt.unf.base import with_modules
 from learned_opt.unf.layers import Pointwise, UNFLinear
 from learned_opt.unf.stack import UNF
 
@@ -35,6 +37,8 @@ class UNFOptimizer(MetaOptimizer):
         gamma: decay of the nominal momentum at the start.
         normalisation: ``joint`` or ``channel``, see ``features.tensor_features``.
         fixed_axes: ``permute``, ``encode`` or ``fold``, see ``unf.fixed``.
+        nominal: constructor of the hand-designed part; the paper's, as above, or another of ``nominal``, which puts its
+            own formula in the place of ``m + beta f``.
 
     Source: Zhou et al. 2024 (arXiv 2402.05232), section 4.3; the nominal momentum is an average (decay g, weight 1 - g)
     as in the authors' code.
@@ -52,10 +56,13 @@ class UNFOptimizer(MetaOptimizer):
         gamma: float = 0.9,
         normalisation: str = "joint",
         fixed_axes: str = "permute",
+        nominal: Callable[[], Nominal] = Momentum,
     ) -> None:
         super().__init__(spec)
         _check(alpha=alpha, beta=beta, gamma=gamma, num_layers=num_layers, normalisation=normalisation)
-        widths = (features.NUM_FEATURES, *[channels] * (num_layers - 1), 1)
+        self.nominal = nominal()
+        num_features = features.NUM_FEATURES + self.nominal.num_features
+        widths = (num_features, *[channels] * (num_layers - 1), self.nominal.num_outputs)
         self.function = UNF(spec, widths, trunk, head, fixed_axes=fixed_axes)
         self.separable = self.function.pointwise
         self.normalisation = normalisation
@@ -67,25 +74,29 @@ class UNFOptimizer(MetaOptimizer):
         """Zero momenta and step."""
         return {
             "step": torch.zeros((), dtype=torch.int64, device=next(iter(params.values())).device),
-            "momentum": tree_map(torch.zeros_like, params),
+            **self.nominal.init_state(params),
             "momenta": features.init_momenta(params),
         }
 
     def forward(self, grads: Tree, state: Tree, params: Tree, loss: Tensor) -> tuple[Tree, Tree]:
         """One inner step, see ``MetaOptimizer.forward``."""
         del loss
-        momenta = features.update_momenta(state["momenta"], grads)
-        inputs = features.tensor_features(params, grads, momenta, self.normalisation)
+        gamma, alpha, beta = self.logit_gamma.sigmoid(), self.log_alpha.exp(), self.log_beta.exp()
+        momenta, step = features.update_momenta(state["momenta"], grads), state["step"] + 1
+        moved = self.nominal.advance(grads, state, gamma)
+        direction = self.nominal.direction(moved, step, gamma)
+        others = [direction] if self.nominal.num_features else []
+        inputs = features.tensor_features(params, grads, momenta, self.normalisation, *others)
         time = features.time_features(state["step"], self.log_alpha.dtype)
         outputs = self.spec.unview(self.function(self.spec.view(inputs), time))
-        gamma, alpha, beta = self.logit_gamma.sigmoid(), self.log_alpha.exp(), self.log_beta.exp()
-        momentum = tree_map(lambda m, g: features.ema(m, g, gamma), state["momentum"], grads)
-        updates = tree_map(lambda m, out: -alpha * (m + beta * out.squeeze(-1)), momentum, outputs)
-        return updates, {"step": state["step"] + 1, "momentum": momentum, "momenta": momenta}
+        updates = tree_map(
+            lambda d, f, p: -alpha * self.nominal.update(d, f, p, step, beta), direction, outputs, params
+        )
+        return updates, {"step": step, **moved, "momenta": momenta}
 
     def step_(self, grads: Tree, state: Tree, params: Tree, rates: Mapping[str, tuple[float, float]]) -> bool:
-        """See ``MetaOptimizer.step_``; for pointwise layers on the CPU."""
-        if not self.separable:
+        """See ``MetaOptimizer.step_``; for pointwise layers with the paper's nominal part, on the CPU."""
+        if not self.separable or not isinstance(self.nominal, Momentum):
             return False
         weights, biases = self.function.affine(features.time_features(state["step"], self.log_alpha.dtype))
         return momentum_step(
@@ -102,10 +113,11 @@ class UNFOptimizer(MetaOptimizer):
 
     def rebind(self, spec: PermutationSpec) -> Self:
         """The same theta on another spec, possible when no layer holds coefficients of its own spec."""
-        same = spec == self.spec and spec.fixed_sizes == self.spec.fixed_sizes
-        if not self.function.fits_every_spec and not same:
+        if spec == self.spec and spec.fixed_sizes == self.spec.fixed_sizes:
+            return self._on(spec)
+        if not self.function.fits_every_spec:
             raise ValueError("theta of this optimizer belongs to one weight space; it cannot move to another spec.")
-        return self._on(spec)
+        return with_modules(self._on(spec), function=self.function.rebind(spec))
 
 
 def _check(*, alpha: float, beta: float, gamma: float, num_layers: int, normalisation: str) -> None:

@@ -6,3 +6,4 @@ from learned_opt.unf.layers import UNFLinear as UNFLinear
 from learned_opt.unf.nfn import NFNLinear as NFNLinear
 from learned_opt.unf.stack import UNF as UNF
 from learned_opt.unf.stack import InvariantPool as InvariantPool
+from learned_opt.unf.type_tied import TypeTied as TypeTied

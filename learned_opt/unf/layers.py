@@ -8,19 +8,25 @@ Legend: K sources, D targets, each counted once for every folded index; C_in / C
 """
 
 from collections.abc import Mapping
-from functools import reduce
+from copy import copy
 from math import sqrt
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
 from learned_opt.symmetry.spec import PermutationSpec
+from learned_opt.unf.base import Layer, with_modules
 from learned_opt.unf.fixed import fold, num_folds, unfold, without_folded
 from learned_opt.unf.mixing import gain, matmul, mix
 from learned_opt.unf.plan import Pattern, make_plan
+from learned_opt.unf.reading import Reducer, spread, total
+from learned_opt.unf.type_tied import TypeTied
+
+TIES = ("tensor", "type")
 
 
-class UNFLinear(nn.Module):
+class UNFLinear(Layer):
     """The most general equivariant linear map of a weight space, with channels.
 
     ``T(W)[o] = bias + sum_b lambda_b E_b(W)``: one ``(C_in, C_out)`` matrix lambda_b for each basis map E_b.
@@ -33,15 +39,34 @@ class UNFLinear(nn.Module):
         bias: one bias per (output tensor, out channel), zero at the start.
         init: ``lecun`` (std sqrt(1/fan_in)), ``he`` (sqrt(2/fan_in)) or ``zero``; fan_in = in_channels x terms that
             arrive at the output tensor.
+        tie: what has coefficients of its own: each basis map of each pair of tensors (``tensor``), or each type of
+            basis map (``type``), so that one theta fits every spec; that layer is a ``TypeTied``.
+
+    Raises:
+        ValueError: an unknown tie or init, or folded axes where types are tied.
 
     Source: Zhou et al. 2024 (arXiv 2402.05232), equation 7; means instead of sums over aggregated axes, and the
     bias and init of the authors' code.
     """
 
+    def __new__(cls, *args: Any, tie: str = "tensor", **kwargs: Any) -> Any:
+        """The layer that ``tie`` asks for."""
+        if tie not in TIES:
+            raise ValueError(f"tie must be one of {', '.join(TIES)}, got {tie!r}.")
+        return TypeTied(*args, **kwargs) if tie == "type" else super().__new__(cls)
+
     def __init__(
-        self, spec: PermutationSpec, in_channels: int, out_channels: int, bias: bool = True, init: str = "lecun"
+        self,
+        spec: PermutationSpec,
+        in_channels: int,
+        out_channels: int,
+        bias: bool = True,
+        init: str = "lecun",
+        *,
+        tie: str = "tensor",
     ) -> None:
         super().__init__()
+        del tie
         self.spec, self.plan, self.num_folds = spec, make_plan(without_folded(spec)), num_folds(spec)
         self.in_channels, self.out_channels = in_channels, out_channels
         self.num_terms = self._num_terms()  # basis maps that arrive at one entry of each output tensor
@@ -70,16 +95,15 @@ class UNFLinear(nn.Module):
             dict[str, Tensor]: ``name -> Tensor[*shape, out_channels]``.
         """
         folded = fold(self.spec, inputs)
-        read = _Reducer(folded)
+        read = Reducer(folded)
         terms = {name: [self.biases[escape(name)]] if self.biases else [] for name in inputs}
         for group in self.plan.groups:
             weight = self.weights[_key(group.signature)]
             mixed = mix([read(source) for source in group.sources], weight, shared)  # (*kept, D, C_out)
             parts = mixed.split([self.num_folds[target.parameter] for target in group.targets], -2)
             for target, part in zip(group.targets, parts, strict=True):
-                terms[target.parameter].append(_spread(part.flatten(-2), target, folded[target.parameter]))
-        # small ones first, so that few sums are taken at full size
-        return unfold(self.spec, {name: _sum(sorted(own, key=Tensor.numel)) for name, own in terms.items()})
+                terms[target.parameter].append(spread(part.flatten(-2), target, folded[target.parameter]))
+        return unfold(self.spec, {name: total(own) for name, own in terms.items()})
 
     def _indices(self, patterns: tuple[Pattern, ...]) -> list[str]:
         """The parameter of each pattern, as often as it has folded indices."""
@@ -97,7 +121,7 @@ class UNFLinear(nn.Module):
         return f"{self.in_channels}, {self.out_channels}, num_basis={self.num_basis}"
 
 
-class Pointwise(nn.Module):
+class Pointwise(Layer):
     """One dense layer applied to the channels of every entry, shared over all tensors.
 
     Args:
@@ -116,6 +140,15 @@ class Pointwise(nn.Module):
         self.weight = nn.Parameter(torch.randn(in_channels, out_channels) * (gain(init) / sqrt(in_channels)))
         self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
 
+    @property
+    def fits_every_spec(self) -> bool:
+        """Nothing here knows the spec."""
+        return True
+
+    def rebind(self, spec: PermutationSpec) -> Self:
+        """See ``Layer.rebind``."""
+        return copy(self)
+
     def forward(self, inputs: Mapping[str, Tensor], shared: Tensor | None = None) -> dict[str, Tensor]:
         """Apply the layer to every tensor; shapes as in ``UNFLinear``."""
         weight, bias = self.affine(shared)
@@ -130,7 +163,7 @@ class Pointwise(nn.Module):
         return weight[:split], bias + shared @ weight[split:]
 
 
-class PointwiseUNFLinear(nn.Module):
+class PointwiseUNFLinear(Layer):
     """One pointwise layer without bias, shared over all tensors, plus ``UNFLinear / sqrt(terms)`` that starts at zero.
 
     The span is that of ``UNFLinear``. The shared coefficients get their gradient from every weight at once, where a
@@ -142,78 +175,32 @@ class PointwiseUNFLinear(nn.Module):
         in_channels: channels of the input, shared channels included.
         out_channels: channels of the output.
         init: of the pointwise part, as in ``Pointwise``.
+        tie: of the equivariant part, as in ``UNFLinear``.
 
     Source: ``PointwiseInitNFLinear`` of the authors' code of Zhou et al. 2024, without the division.
     """
 
-    def __init__(self, spec: PermutationSpec, in_channels: int, out_channels: int, init: str = "lecun") -> None:
+    def __init__(
+        self, spec: PermutationSpec, in_channels: int, out_channels: int, init: str = "lecun", tie: str = "tensor"
+    ) -> None:
         super().__init__()
-        self.equivariant = UNFLinear(spec, in_channels, out_channels, init="zero")
+        self.equivariant = UNFLinear(spec, in_channels, out_channels, init="zero", tie=tie)
         self.pointwise = Pointwise(spec, in_channels, out_channels, bias=False, init=init)
-        self.scales = {name: num_terms**-0.5 for name, num_terms in self.equivariant.num_terms.items()}
+
+    @property
+    def fits_every_spec(self) -> bool:
+        """That of the equivariant part."""
+        return self.equivariant.fits_every_spec
+
+    def rebind(self, spec: PermutationSpec) -> Self:
+        """See ``Layer.rebind``."""
+        return with_modules(self, equivariant=self.equivariant.rebind(spec))
 
     def forward(self, inputs: Mapping[str, Tensor], shared: Tensor | None = None) -> dict[str, Tensor]:
         """Apply both parts and add; shapes as in ``UNFLinear``."""
         own = self.pointwise(inputs, shared)
         equivariant = self.equivariant(inputs, shared)
-        return {name: own[name] + scale * equivariant[name] for name, scale in self.scales.items()}
-
-
-class _Reducer:
-    """Reads patterns out of the inputs; every distinct reduction is computed once, from the next larger one."""
-
-    def __init__(self, inputs: Mapping[str, Tensor]) -> None:
-        self.inputs = inputs
-        self.cache: dict[Pattern, Tensor] = {}
-
-    def __call__(self, pattern: Pattern) -> Tensor:
-        """The input averaged over the blocks that are not kept, kept blocks in order: ``(*kept, C)``."""
-        canonical = pattern._replace(kept=tuple(sorted(pattern.kept)))
-        reduced = self._reduce(canonical)
-        order = [canonical.kept.index(block) for block in pattern.kept]
-        return reduced.permute(*order, -1) if order != sorted(order) else reduced
-
-    def _reduce(self, pattern: Pattern) -> Tensor:
-        if pattern not in self.cache:
-            dropped = [block for block in range(max(pattern.labels, default=-1) + 1) if block not in pattern.kept]
-            if dropped:
-                larger = tuple(sorted((*pattern.kept, dropped[-1])))
-                self.cache[pattern] = self._reduce(pattern._replace(kept=larger)).mean(larger.index(dropped[-1]))
-            else:
-                self.cache[pattern] = _diagonal(self.inputs[pattern.parameter], pattern.labels)
-        return self.cache[pattern]
-
-
-def _sum(terms: list[Tensor]) -> Tensor:
-    return reduce(torch.add, terms)
-
-
-def _diagonal(tensor: Tensor, labels: tuple[int, ...]) -> Tensor:
-    """Read the diagonal on which axes of equal label agree: ``(*axes, C) -> (*blocks, C)``."""
-    labels_left = list(labels)
-    for axis in reversed(range(len(labels))):
-        first = labels_left.index(labels_left[axis])
-        if first != axis:
-            tensor = tensor.diagonal(dim1=first, dim2=axis).movedim(-1, first)
-            del labels_left[axis]
-    return tensor
-
-
-def _spread(part: Tensor, target: Pattern, like: Tensor) -> Tensor:
-    """Write ``(*kept, C)`` up to a shape that broadcasts to ``(*axes, C)``; zero off the diagonals of the pattern."""
-    num_blocks = max(target.labels, default=-1) + 1
-    order = sorted(range(len(target.kept)), key=lambda position: target.kept[position])
-    part = part.permute(*order, -1)
-    for block in range(num_blocks):
-        if block not in target.kept:
-            part = part.unsqueeze(block)
-    for axis, block in enumerate(target.labels):
-        if block in target.labels[:axis]:
-            first = target.labels.index(block)
-            size = like.shape[first]
-            part = part.expand(*part.shape[:first], size, *part.shape[first + 1 :])
-            part = torch.diag_embed(part.movedim(first, -1), dim1=first, dim2=axis)
-    return part
+        return {name: own[name] + terms**-0.5 * equivariant[name] for name, terms in self.equivariant.num_terms.items()}
 
 
 def _key(signature: tuple[str, ...]) -> str:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from learned_opt.symmetry.spec import PermutationSpec
+from learned_opt.unf.base import Layer
 from learned_opt.unf.fixed import fold, num_folds, unfold
 from learned_opt.unf.layers import escape
 from learned_opt.unf.mixing import gain, mix
@@ -25,7 +26,7 @@ class Link(NamedTuple):
     inp: str
 
 
-class NFNLinear(nn.Module):
+class NFNLinear(Layer):
     """Neural functional layer in which all units permute, those of input and output too ("NP").
 
     ``W_i <- W_i A_i + rows_i B_i + columns_i C_i + g D_i`` and ``b_i <- rows_i E_i + g F_i + bias``, where ``rows_i``

@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise, takewhile
-from typing import cast
+from typing import Self, cast
 
 import torch
 from torch import Tensor, nn
 
 from learned_opt.symmetry.spec import PermutationSpec
+from learned_opt.unf.base import Layer, with_modules
 from learned_opt.unf.fixed import FIXED_AXES, PositionalEncoding, fold_short
 from learned_opt.unf.fused import apply_pointwise
 from learned_opt.unf.layers import Pointwise, UNFLinear
@@ -68,8 +69,12 @@ class UNF(nn.Module):
 
     @property
     def fits_every_spec(self) -> bool:
-        """Whether no parameter belongs to the spec: pointwise layers only, and no encodings."""
-        return self.pointwise
+        """Whether no parameter belongs to the spec: that of the layers, and no encodings."""
+        return self.encoding is None and all(cast(Layer, layer).fits_every_spec for layer in self.layers)
+
+    def rebind(self, spec: PermutationSpec) -> Self:
+        """The same parameters on another spec, in a new module, where ``fits_every_spec``."""
+        return with_modules(self, layers=nn.ModuleList(cast(Layer, layer).rebind(spec) for layer in self.layers))
 
     def forward(self, inputs: Mapping[str, Tensor], shared: Tensor | None = None) -> dict[str, Tensor]:
         """Apply all layers; ``shared`` channels enter the first."""

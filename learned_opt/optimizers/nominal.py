@@ -1,0 +1,126 @@
+"""The hand-designed half of a learned optimizer: the direction that it follows before anything is learned.
+
+A nominal part keeps a momentum, of which the learned function sees the direction, and says how what was learned
+changes the step. Its decay gamma and the step size alpha belong to the optimizer, see ``UNFOptimizer``.
+"""
+
+from abc import ABC, abstractmethod
+from math import log
+
+import torch
+from torch import Tensor, nn
+
+from learned_opt.optimizers.features import ema
+from learned_opt.tree import Tree, tree_map
+
+TINY = 1e-24  # keeps a weight that never had a gradient from 0 / 0; its rsqrt to the third power is still finite
+
+
+class Nominal(nn.Module, ABC):
+    """What ``UNFOptimizer`` does at beta = 0."""
+
+    num_features: int  # channels that the learned function reads beside those of ``features``
+    num_outputs: int  # of the learned function, for each weight
+
+    def init_state(self, params: Tree) -> Tree:
+        """Zero momentum."""
+        return {"momentum": tree_map(torch.zeros_like, params)}
+
+    def advance(self, grads: Tree, state: Tree, gamma: Tensor) -> Tree:
+        """The state after a gradient."""
+        return {"momentum": tree_map(lambda m, g: ema(m, g, gamma), state["momentum"], grads)}
+
+    @abstractmethod
+    def direction(self, state: Tree, step: Tensor, gamma: Tensor) -> Tree:
+        """Where to go, up to sign and size; ``step`` counts the gradients seen, this one included."""
+
+    @abstractmethod
+    def update(self, direction: Tensor, learned: Tensor, param: Tensor, step: Tensor, beta: Tensor) -> Tensor:
+        """The step of one tensor, before ``-alpha``.
+
+        Args:
+            direction: ``(*shape,)``.
+            learned: ``(*shape, num_outputs)``, the output of the learned function.
+            param: ``(*shape,)``.
+            step: as in ``direction``.
+            beta: weight of the learned function.
+        """
+
+
+class Momentum(Nominal):
+    """SGD with momentum: ``m + beta f``. The paper's."""
+
+    num_features, num_outputs = 0, 1
+
+    def direction(self, state: Tree, step: Tensor, gamma: Tensor) -> Tree:
+        """The momentum itself."""
+        del step, gamma
+        return state["momentum"]
+
+    def update(self, direction: Tensor, learned: Tensor, param: Tensor, step: Tensor, beta: Tensor) -> Tensor:
+        """See ``Nominal.update``."""
+        del param, step
+        return direction + beta * learned.squeeze(-1)
+
+
+class Relative(Nominal):
+    """Adam's direction, in units of the size of each tensor, so that step sizes carry over to other networks.
+
+    ``s clip(d exp(beta f_2) + beta f_1) / sqrt(1 + t / period)`` at step t, with ``d`` the bias-corrected momentum over
+    the root of the second moment, ``clip`` scaling a tensor down to a root mean square of ``limit``, and ``s`` the root
+    of ``mean(param^2) + floor^2``, or the floor alone for vectors and scalars: biases start at zero, and the gains of
+    norms, which start at one, must not move tenfold faster. So no step moves a tensor further than ``alpha limit``
+    times its size, whatever was learned, and steps anneal without knowing the horizon. Scaling the loss changes
+    nothing; nor does scaling a matrix that is far above the floor, in its own units.
+
+    Args:
+        beta2: decay of the second moment at the start; it is learned.
+        floor: size of vectors and scalars, and least size of all others; learned.
+        period: steps after which the step size falls; learned.
+        limit: largest root mean square of a tensor's step, in units of its size and of alpha.
+
+    Raises:
+        ValueError: beta2 outside (0, 1), or floor, period or limit not positive.
+
+    Source: Kingma & Ba 2015 (arXiv 1412.6980) for the direction; Shazeer & Stern 2018 (Adafactor, arXiv 1804.04235),
+        sections 6 to 8, for relative and falling steps and clipping, there with a maximum in place of the sum.
+    """
+
+    num_features, num_outputs = 1, 2
+
+    def __init__(self, beta2: float = 0.99, floor: float = 0.1, period: float = 30.0, limit: float = 2.0) -> None:
+        super().__init__()
+        if not 0 < beta2 < 1:
+            raise ValueError(f"beta2 must lie between 0 and 1, got {beta2}.")
+        for name, value in (("floor", floor), ("period", period), ("limit", limit)):
+            if value <= 0:
+                raise ValueError(f"{name} must be positive, got {value}.")
+        self.limit = limit
+        self.logit_beta2 = nn.Parameter(torch.tensor(log(beta2 / (1 - beta2))))
+        self.log_floor = nn.Parameter(torch.tensor(log(floor)))
+        self.log_period = nn.Parameter(torch.tensor(log(period)))
+
+    def init_state(self, params: Tree) -> Tree:
+        """Zero moments."""
+        return super().init_state(params) | {"second": tree_map(torch.zeros_like, params)}
+
+    def advance(self, grads: Tree, state: Tree, gamma: Tensor) -> Tree:
+        """Both moments."""
+        beta2 = self.logit_beta2.sigmoid()
+        second = tree_map(lambda v, g: ema(v, g * g, beta2), state["second"], grads)
+        return super().advance(grads, state, gamma) | {"second": second}
+
+    def direction(self, state: Tree, step: Tensor, gamma: Tensor) -> Tree:
+        """Adam's, of order one."""
+        correction = (1 - self.logit_beta2.sigmoid() ** step).sqrt() / (1 - gamma**step)
+        return tree_map(lambda m, v: correction * m * torch.rsqrt(v + TINY), state["momentum"], state["second"])
+
+    def update(self, direction: Tensor, learned: Tensor, param: Tensor, step: Tensor, beta: Tensor) -> Tensor:
+        """See ``Nominal.update``."""
+        added, factor = learned.unbind(-1)
+        moved = direction * (beta * factor).exp() + beta * added
+        clipped = moved * self.limit / moved.square().mean().clamp(min=self.limit**2).sqrt()
+        size = self.log_floor.exp()
+        if param.ndim > 1:
+            size = (param.square().mean() + size**2).sqrt()
+        return clipped * size * torch.rsqrt(1 + step * (-self.log_period).exp())

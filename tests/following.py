@@ -1,0 +1,24 @@
+"""What other ranks do in the tests of launching; imports nothing heavy, for each starts anew."""
+
+import os
+import time
+from pathlib import Path
+
+
+def tell(folder: str) -> None:
+    """What another rank says of itself."""
+    told = f"{os.getpid()} {os.environ['LOCAL_RANK']} {os.environ['WORLD_SIZE']}"
+    Path(folder, "partial").write_text(told)
+    Path(folder, "partial").rename(Path(folder, "rank"))
+
+
+def tell_and_fail(folder: str) -> None:
+    """What another rank does in one test below."""
+    tell(folder)
+    os._exit(3)
+
+
+def tell_and_wait(folder: str) -> None:
+    """And in the other."""
+    tell(folder)
+    time.sleep(1000)

@@ -1,0 +1,99 @@
+"""Steps in units of the tensors' sizes: closed forms and invariances."""
+
+from functools import partial
+
+import pytest
+import torch
+
+from learned_opt.optimizers.hand import Adam
+from learned_opt.optimizers.nominal import Relative
+from learned_opt.optimizers.unf import UNFOptimizer
+from learned_opt.tree import tree_map
+from learned_opt.unf import Pointwise
+from tests.cases import SPECS, spec_tensors
+
+SPEC = SPECS["mlp"]
+LOSS = torch.tensor(1.0)
+
+
+def tensors(seed: int, scale: float = 1.0) -> dict:
+    return {name: scale * value.squeeze(-1) for name, value in spec_tensors(SPEC, 1, seed).items()}
+
+
+def make(init: str = "zero", **settings: float) -> UNFOptimizer:
+    torch.manual_seed(0)
+    head, nominal = partial(Pointwise, init=init), partial(Relative, **settings)
+    return UNFOptimizer(SPEC, head=head, channels=6, alpha=0.1, normalisation="channel", nominal=nominal).double()
+
+
+def steps(optimizer: torch.nn.Module, params: dict, scale: float = 1.0, number: int = 5) -> list[dict]:
+    """Updates on a fixed stream of gradients, parameters held still."""
+    state, updates = optimizer.init_state(params), []
+    for seed in range(1, number + 1):
+        update, state = optimizer(tensors(seed, scale), state, params, LOSS)
+        updates.append(update)
+    return updates
+
+
+def size_of(param: torch.Tensor, floor: float) -> torch.Tensor:
+    return (param.square().mean() * (param.ndim > 1) + floor**2).sqrt()
+
+
+def test_without_a_learned_part_it_is_adam_in_units_of_each_tensor() -> None:
+    """The tolerance is theta's: hyper-parameters are stored as float32 logs and logits."""
+    params = tensors(0)
+    ours = steps(make(beta2=0.99, floor=0.1, period=20.0), params)
+    adam = steps(Adam(SPEC, lr=0.1, beta2=0.99, eps=1e-12).double(), params)
+    for t, (own, other) in enumerate(zip(ours, adam, strict=True), start=1):
+        for name, value in other.items():
+            size = size_of(params[name], 0.1)
+            torch.testing.assert_close(own[name], value * size / (1 + t / 20) ** 0.5, rtol=1e-5, atol=1e-7)
+
+
+def test_scaling_the_loss_changes_nothing() -> None:
+    for own, other in zip(*(steps(make("lecun"), tensors(0), scale) for scale in (1.0, 1e4)), strict=True):
+        for name, value in own.items():
+            torch.testing.assert_close(other[name], value, rtol=1e-6, atol=1e-9)
+
+
+def test_scaling_a_matrix_scales_its_steps() -> None:
+    """``loss(scale x)`` from ``x / scale``: gradients are scale times as large, steps must be 1 / scale times."""
+    few, many = (steps(make("lecun", floor=1e-9), tensors(0, 1 / s), s) for s in (1.0, 100.0))
+    for own, other in zip(few, many, strict=True):
+        for name, value in own.items():
+            expected = value / 100 if value.ndim > 1 else value
+            torch.testing.assert_close(other[name], expected, rtol=1e-6, atol=1e-12)
+
+
+def test_no_step_is_longer_than_the_limit() -> None:
+    optimizer, params = make("lecun", limit=2.0), tensors(0)
+    with torch.no_grad():
+        optimizer.log_beta.fill_(4.0)  # whatever was learned
+    for updates in steps(optimizer, params):
+        for name, update in updates.items():
+            assert update.square().mean().sqrt() <= 1.0001 * 0.1 * 2.0 * size_of(params[name], 0.1)
+    assert max(update.square().mean().sqrt() for update in updates.values()) > 0.05  # it is reached
+
+
+def test_weights_without_gradient_stay_and_have_finite_meta_gradients() -> None:
+    optimizer, params = make(), tensors(0)
+    state = optimizer.init_state(params)
+    for _ in range(3):
+        updates, state = optimizer(tree_map(torch.zeros_like, params), state, params, LOSS)
+    assert all((update == 0).all() for update in updates.values())
+    sum((update + 1).square().sum() for update in updates.values()).backward()
+    assert all(p.grad.isfinite().all() for p in optimizer.parameters() if p.grad is not None)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"beta2": 1.0}, "beta2 must lie between 0 and 1, got 1.0"),
+        ({"floor": 0.0}, "floor must be positive, got 0.0"),
+        ({"period": -1.0}, "period must be positive, got -1.0"),
+        ({"limit": 0.0}, "limit must be positive, got 0.0"),
+    ],
+)
+def test_bad_values_are_named(settings, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        Relative(**settings)
