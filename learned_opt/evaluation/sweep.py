@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from learned_opt.evaluation import tables
 from learned_opt.evaluation.metrics import Interval
-from learned_opt.evaluation.plots import COLOURS, plt
+from learned_opt.evaluation.plots import COLOURS
 
 Row = dict[str, Any]
 FIGURES = ("mean_loss", "final_loss", "accuracy")
@@ -151,7 +152,8 @@ def plot(path: Path, rows: list[Row]) -> None:
     tasks = list(dict.fromkeys(row["task"] for row in rows))
     lines = list(dict.fromkeys(_line(row) for row in learned(rows)))
     size = (11, len(tasks) * (1.6 + 0.35 * len(lines)))
-    figure, axes = plt.subplots(len(tasks), 2, figsize=size, squeeze=False, sharey=True)
+    figure = Figure(figsize=size)
+    axes = figure.subplots(len(tasks), 2, squeeze=False, sharey=True)
     for panels, task in zip(axes, tasks, strict=True):
         for panel, name in zip(panels, FIGURES[:2], strict=True):
             _panel(panel, [row for row in rows if row["task"] == task], name, lines)
@@ -159,7 +161,6 @@ def plot(path: Path, rows: list[Row]) -> None:
     axes[0][0].set_ylim(len(lines) - 0.5, -0.5)  # the first on top
     figure.tight_layout()
     figure.savefig(path, dpi=150)
-    plt.close(figure)
 
 
 def _line(row: Row) -> str:
