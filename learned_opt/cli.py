@@ -4,6 +4,7 @@ Imports nothing heavy, so that a mistyped command is answered at once.
 """
 
 import difflib
+import importlib
 import os
 import re
 import sys
@@ -76,6 +77,8 @@ def entry_point(main: Callable[[], Any], *, needs_task: bool = True, hydra: bool
     try:
         if needs_task:
             check_task_given(sys.argv[1:])
+        if hydra:
+            importlib.import_module("learned_opt.sweep_launcher").register()  # a plugin: nothing here depends on it
         os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra raise, where it would print and exit by itself
         one_line_errors(main)()
     except UsageError as error:

@@ -27,12 +27,17 @@ PLAN = "multirun.yaml"  # Hydra's record of the command that launched a sweep
 Record = dict[str, Any]
 
 
+def has_plugin(name: str) -> bool:
+    """Whether a plugin of Hydra is installed; ``hydra_plugins`` is there only where one is."""
+    return find_spec("hydra_plugins") is not None and find_spec(f"hydra_plugins.{name}") is not None
+
+
 class JobRecord(Callback):
     """Keeps ``job.json`` of a run up to date, and says so at once when a job of a sweep fails."""
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         """A sweep begins; two in one folder are refused, before the plan of the second takes the place of the first."""
-        if "optuna" in config.hydra.sweeper._target_ and find_spec("hydra_plugins.hydra_optuna_sweeper") is None:
+        if "optuna" in config.hydra.sweeper._target_ and not has_plugin("hydra_optuna_sweeper"):
             fail("hydra/sweeper needs Optuna, which is not installed; pip install -e '.[optuna]'.")
         folder, words = Path(config.hydra.sweep.dir), sorted(config.hydra.overrides.task)
         if (folder / PLAN).is_file():

@@ -12,8 +12,8 @@ import pytest
 from hydra.core.plugins import Plugins
 from omegaconf import OmegaConf
 
-from hydra_plugins.learned_opt_launcher import SweepLauncher
 from learned_opt import cli, cluster, jobs, train
+from learned_opt.sweep_launcher import SweepLauncher, register
 from tests.test_cli import TINY
 from tests.test_configs import composed
 
@@ -65,8 +65,9 @@ def test_presets_become_a_script(pretend_slurm, preset) -> None:
 
 
 def test_every_launcher_is_known_to_hydra() -> None:
-    name = "hydra_plugins.learned_opt_launcher.SweepLauncher"
-    assert name in Plugins.instance().class_name_to_class
+    name = "hydra_plugins.learned_opt.SweepLauncher"
+    register()
+    assert Plugins.instance().class_name_to_class[name] is SweepLauncher
     for preset in cli.options("hydra/launcher"):
         assert composed("+task=mlp", f"hydra/launcher={preset}").hydra.launcher._target_ == name
 
@@ -107,7 +108,7 @@ def refused(monkeypatch, capsys, *arguments: str) -> str:
 def test_without_the_extra_it_says_what_to_install(monkeypatch, capsys, tmp_path) -> None:
     monkeypatch.chdir(tmp_path)
     find = importlib.util.find_spec
-    monkeypatch.setattr("hydra_plugins.learned_opt_launcher.find_spec", lambda n: None if n == "submitit" else find(n))
+    monkeypatch.setattr("learned_opt.sweep_launcher.find_spec", lambda n: None if n == "submitit" else find(n))
     error = refused(monkeypatch, capsys, "-m", "+task=mlp", "hydra/launcher=slurm")
     assert error == ("learned_opt: hydra/launcher needs submitit, which is not installed; pip install -e '.[slurm]'.\n")
 
@@ -115,7 +116,7 @@ def test_without_the_extra_it_says_what_to_install(monkeypatch, capsys, tmp_path
 def test_without_slurm_it_says_so(monkeypatch, capsys, tmp_path) -> None:
     pytest.importorskip("submitit")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("hydra_plugins.learned_opt_launcher.shutil.which", lambda _: None)
+    monkeypatch.setattr("learned_opt.sweep_launcher.shutil.which", lambda _: None)
     error = refused(monkeypatch, capsys, "-m", "+task=mlp", "hydra/launcher=slurm_gpu")
     assert "there is no sbatch on this machine; log in to the cluster, or use hydra/launcher=workstation.\n" in error
 
@@ -165,7 +166,7 @@ def test_a_process_that_is_gone_is_not_alive() -> None:
 
 def test_the_watcher_knows_jobs_that_slurm_has_forgotten() -> None:
     pytest.importorskip("submitit")
-    from hydra_plugins.learned_opt_launcher import _queue_watcher
+    from learned_opt.sweep_launcher import _queue_watcher
 
     watcher = _queue_watcher()
     watcher._registered = {"5_0", "5_1", "5_2", "5_3"}

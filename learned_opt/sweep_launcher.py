@@ -2,7 +2,7 @@
 
 hydra-submitit-launcher runs a job; this adds what a sweep of long jobs needs: a job that fails or is killed neither
 ends the sweep nor looks COMPLETED to Slurm, a cancelled one is noticed without an accounting database, and finished
-ones are not run again. It lies in ``hydra_plugins`` because Hydra takes launchers from nowhere else.
+ones are not run again.
 """
 
 import dataclasses
@@ -14,6 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from hydra.core.plugins import Plugins
 from hydra.core.singleton import Singleton
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
@@ -24,7 +25,13 @@ from learned_opt import cluster, jobs
 from learned_opt.cli import RunError, UsageError
 
 log = logging.getLogger(__name__)
+NAME = "hydra_plugins.learned_opt.SweepLauncher"  # Hydra takes launchers by names below hydra_plugins only
 POLL_SECONDS = 60  # longest time between two looks into the queue
+
+
+def register() -> None:
+    """Make the launcher known to Hydra."""
+    Plugins.instance().class_name_to_class[NAME] = SweepLauncher
 
 
 class SweepLauncher(Launcher):
@@ -51,7 +58,7 @@ class SweepLauncher(Launcher):
         Raises:
             UsageError: this machine cannot launch such jobs.
         """
-        if find_spec("submitit") is None or find_spec("hydra_plugins.hydra_submitit_launcher") is None:
+        if find_spec("submitit") is None or not jobs.has_plugin("hydra_submitit_launcher"):
             raise UsageError("hydra/launcher needs submitit, which is not installed; pip install -e '.[slurm]'.")
         if self.cluster == "slurm" and shutil.which("sbatch") is None:
             raise UsageError(
