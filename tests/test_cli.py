@@ -122,7 +122,7 @@ def test_no_task_is_answered_at_once(tmp_path) -> None:
     assert result.returncode == 2
     assert (
         result.stderr == "learned_opt: no task given; add +task=NAME, where NAME is one of: "
-        "arithmetic, cnn, mix, mlp, rnn, subleq, transformer.\n"
+        "arithmetic, cnn, mix, mix4, mlp, rnn, subleq, transformer, unseen.\n"
     )
     assert not list(tmp_path.iterdir())
 
@@ -144,7 +144,10 @@ def refused(monkeypatch, capsys, tmp_path, main, *arguments: str) -> str:
     ("arguments", "message"),
     [
         (["task=mlp"], "write +task=NAME, with the plus"),
-        (["+task=nope"], "unknown task 'nope'; choose one of: arithmetic, cnn, mix, mlp, rnn, subleq, transformer."),
+        (
+            ["+task=nope"],
+            "unknown task 'nope'; choose one of: arithmetic, cnn, mix, mix4, mlp, rnn, subleq, transformer, unseen.",
+        ),
         (
             ["+task=mlp", "network=mpl"],
             f"unknown network 'mpl'; choose one of: {', '.join(cli.options('network'))}. Did you mean 'mlp'?",

@@ -12,7 +12,7 @@ import torch
 from learned_opt import tree
 from learned_opt.meta.checkpoints import newest, read
 
-TIMINGS = {"inner_steps_per_second"}
+OF_THE_MACHINE = ("inner_steps_per_second", "peak_memory")
 
 
 def survived(folder: Path, *arguments: str) -> dict[str, int]:
@@ -25,7 +25,9 @@ def survived(folder: Path, *arguments: str) -> dict[str, int]:
 
 def metrics(run: Path) -> list[dict[str, str]]:
     with (run / "metrics.csv").open() as file:
-        return [{key: value for key, value in row.items() if key not in TIMINGS} for row in csv.DictReader(file)]
+        return [
+            {k: value for k, value in row.items() if not k.startswith(OF_THE_MACHINE)} for row in csv.DictReader(file)
+        ]
 
 
 def saved(run: Path) -> dict[str, torch.Tensor]:

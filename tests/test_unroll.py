@@ -36,12 +36,13 @@ def test_chains_do_not_see_each_other(family, optimizer) -> None:
     batches = unroll.batches(KEYS, chains, 4)
     losses, after = unroll.run(theta, chains, batches)
     assert losses.shape == (4, 3)
+    tolerance = 1e-2 if optimizer == "adam_controller" else 1e-3  # its LSTM reads signs and logarithms of small means
     for i, key in enumerate(KEYS):
         alone = unroll.start([key])
         alone_losses, alone_after = unroll.run(select(theta, i), alone, unroll.batches([key], alone, 4))
         torch.testing.assert_close(alone_losses[:, 0], losses[:, i], rtol=1e-4, atol=1e-5)
         for left, right in zip(tree.leaves(alone_after), tree.leaves(after), strict=True):
-            torch.testing.assert_close(left[0], right[i], rtol=1e-3, atol=1e-4)
+            torch.testing.assert_close(left[0], right[i], rtol=tolerance, atol=tolerance / 10)
 
 
 @torch.no_grad()
