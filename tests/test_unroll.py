@@ -118,9 +118,9 @@ def test_a_diverged_chain_leaves_the_others_alone() -> None:
 
 
 @torch.no_grad()
+@torch._inductor.config.patch({"cpp.cxx": (None, "no-such-compiler")})
 def test_without_a_compiler_it_says_so_once_and_runs_eagerly(monkeypatch, caplog, tmp_path) -> None:
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))  # nothing compiled before may help
-    monkeypatch.setattr("torch._inductor.config.cpp.cxx", (None, "no-such-compiler"))
     torch._dynamo.reset()
     _warn_once.cache_clear()
     eager, theta = make("quadratic", "sgdm")
