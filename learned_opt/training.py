@@ -13,7 +13,7 @@ from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
 
 from learned_opt.build import Problem, labels, metadata, usage_errors
-from learned_opt.cli import RunError
+from learned_opt.cli import RunError, UsageError
 from learned_opt.meta.agreement import Agreement, RanksDisagree
 from learned_opt.meta.callbacks import StopWhenNothingIsFinite, Throughput, Validation
 from learned_opt.meta.checkpoints import CheckpointError, check_fits, find_checkpoint, newest, num_tasks
@@ -31,7 +31,13 @@ from learned_opt.ranks import World, by_srun
 
 
 def build_estimator(cfg: DictConfig, estimator: DictConfig, unroll: Unroll) -> GradientEstimator:
-    """A meta-gradient estimator on the truncation of a config."""
+    """A meta-gradient estimator on the truncation of a config.
+
+    Raises:
+        UsageError: its number of tasks is still to be worked out, which meta-training does before.
+    """
+    if estimator.num_tasks == "auto":
+        raise UsageError("this command takes a number for estimator.num_tasks, got 'auto'.")
     return instantiate(estimator)(unroll=unroll, truncation=instantiate(cfg.truncation))
 
 

@@ -193,6 +193,7 @@ def refused(monkeypatch, capsys, *arguments: str) -> str:
         ),
         (["modes=[fast]"], "modes must be eager or compiled, got fast."),
         (["verb=paint"], "verb must be table or scaling, got 'paint'."),
+        (["estimator.num_tasks=auto"], "this command takes a number for estimator.num_tasks, got 'auto'."),
         (["+task=nope"], "unknown task 'nope'"),
     ],
 )
