@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from learned_opt.optimizers.base import MetaOptimizer
+from learned_opt.tree import Tree
 
 WRAPPERS = {"DistributedDataParallel": "module", "DataParallel": "module", "OptimizedModule": "_orig_mod"}
 
@@ -20,6 +21,17 @@ class _NoLoss(Tensor):
 
 
 NO_LOSS = torch.zeros(()).as_subclass(_NoLoss)
+
+
+class Step:
+    """``MetaOptimizer.forward`` with or without a loss."""
+
+    def __init__(self, meta_optimizer: MetaOptimizer) -> None:
+        self.meta_optimizer = meta_optimizer
+
+    def __call__(self, grads: Tree, state: Tree, params: Tree, *loss: Tensor) -> tuple[Tree, Tree]:
+        """One step: updates and the state behind it."""
+        return self.meta_optimizer(grads, state, params, loss[0] if loss else NO_LOSS)
 
 
 def unwrap(module: nn.Module) -> nn.Module:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from learned_opt import tree
 from learned_opt.deploy import state as layout
-from learned_opt.deploy.inputs import NO_LOSS, check_parameter, fingerprint, unwrap
+from learned_opt.deploy.inputs import Step, check_parameter, fingerprint, unwrap
 from learned_opt.meta.compiled import Compiled
 from learned_opt.optimizers.base import MetaOptimizer
 from learned_opt.symmetry.spec import PermutationSpec
@@ -278,20 +278,10 @@ class LearnedOptimizer(torch.optim.Optimizer):
             bound = self.meta_optimizer
             if bound.separable:
                 bound = bound.rebind(PermutationSpec({n: tuple(f"{n}[{i}]" for i in range(len(s))) for n, s in key}))
-            step = _Step(bound)
+            step = Step(bound)
             like = bound.init_state({name: param.new_empty(shape, device="meta") for name, shape in key})
             self._spaces[key] = _Space(bound, Compiled(step) if self.compile else step, like)
         return self._spaces[key]
-
-
-class _Step:
-    """``MetaOptimizer.forward`` with or without a loss."""
-
-    def __init__(self, meta_optimizer: MetaOptimizer) -> None:
-        self.meta_optimizer = meta_optimizer
-
-    def __call__(self, grads: Tree, state: Tree, params: Tree, *loss: Tensor) -> tuple[Tree, Tree]:
-        return self.meta_optimizer(grads, state, params, loss[0] if loss else NO_LOSS)
 
 
 def _rates(slot: _Slot) -> tuple[float, float]:

@@ -17,7 +17,8 @@ from tests.test_cli import TINY
 pytestmark = pytest.mark.slurm
 ROOT = Path(cli.__file__).parents[1]
 MINUTES = 60
-LONG = [*TINY, "trainer.max_steps=1200", "callbacks.checkpoint_every=20", "callbacks.validate_every=600"]
+# long enough for three kills on a quiet machine, where 150 steps take a second
+LONG = [*TINY, "trainer.max_steps=4000", "callbacks.checkpoint_every=50", "callbacks.validate_every=2000"]
 
 
 @pytest.fixture
