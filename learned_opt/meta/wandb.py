@@ -8,6 +8,7 @@ import os
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlparse
 
 import numpy as np
@@ -133,7 +134,7 @@ def log_behaviour(
     for logger in wandb_loggers(loggers):
         import wandb
 
-        figures: dict[str, object] = {}
+        figures: dict[str, Any] = {}
         for task, rows in behaviour.items():
             suffix = f"/{task}" if len(behaviour) > 1 else ""
             series: dict[str, list[float]] = {}
@@ -144,4 +145,4 @@ def log_behaviour(
             if tensor.isfinite().all():
                 bins = np.histogram(tensor.float().cpu().numpy(), bins=64)
                 figures[f"theta/{name}"] = wandb.Histogram(np_histogram=bins)
-        logger.log_metrics(figures, step=outer_step)  # type: ignore[arg-type]
+        logger.log_metrics(figures, step=outer_step)
