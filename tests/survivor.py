@@ -5,6 +5,7 @@ that a kill costs a second and not ten. It prints one JSON line.
 """
 
 import argparse
+import importlib
 import json
 import os
 import random
@@ -112,10 +113,13 @@ def main() -> None:
     parser.add_argument("--kills", type=int, required=True)
     parser.add_argument("--seed", type=int, default=0)
     options, words = parser.parse_known_args()
-    import lightning  # noqa: F401
-    import sklearn.datasets  # noqa: F401
-
-    from learned_opt import build, screens, sizing, training  # noqa: F401
+    for module in (
+        "lightning",
+        "sklearn.datasets",
+        *(f"learned_opt.{name}" for name in ("build", "sizing", "training")),
+    ):
+        importlib.import_module(module)  # once, for all that are forked
+    from learned_opt import screens
 
     screens.evaluate_and_report = lambda *_: 0.0  # not what is tested here
     source = random.Random(options.seed)
