@@ -19,6 +19,7 @@ from learned_opt.optimizers.rules.lion import Lion
 from learned_opt.optimizers.rules.matrix import Muon, Shampoo
 from learned_opt.optimizers.rules.schedule_free import ScheduleFreeAdamW
 from learned_opt.optimizers.rules.sgd import SGD, Momentum
+from learned_opt.optimizers.rules.soap import SOAP
 from learned_opt.optimizers.rules.trust_ratio import TrustRatio
 from learned_opt.optimizers.schedule import Cosine
 from learned_opt.optimizers.unf import UNFOptimizer
@@ -122,6 +123,7 @@ HAND_DESIGNED = {
     "muon": partial(HandDesigned, rule=Muon, lr=0.01),
     "schedule_free_adamw": partial(HandDesigned, rule=ScheduleFreeAdamW, lr=0.01),
     "shampoo": partial(HandDesigned, rule=partial(Shampoo, eps=0.1), lr=0.01),
+    "soap": partial(HandDesigned, rule=SOAP, lr=0.01),
 }
 OPTIMIZERS = {
     **HAND_DESIGNED,

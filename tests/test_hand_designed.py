@@ -14,6 +14,7 @@ from learned_opt import tree
 from learned_opt.optimizers.hand import HandDesigned
 from learned_opt.optimizers.rules.matrix import inverse_root, orthogonalise
 from learned_opt.optimizers.rules.sgd import SGD
+from learned_opt.optimizers.rules.soap import next_basis
 from learned_opt.optimizers.schedule import Cosine, WarmUp
 from tests.cases import SPECS
 from tests.test_configs import composed
@@ -79,6 +80,7 @@ REFERENCES: dict[str, Callable] = {
     "muon": lambda p: muon(p, weight_decay=0.01),
     "schedule_free_adamw": lambda p: FreeAdamW(p, lr=LR, weight_decay=0.01),
     "shampoo": lambda p: pytorch_optimizer.Shampoo(p, LR),
+    "soap": lambda p: pytorch_optimizer.SOAP(p, LR, weight_decay=0, precondition_frequency=1),
 }
 
 
@@ -102,6 +104,7 @@ def check_against(ours: torch.nn.Module, reference: Callable, num_steps: int = 1
 @pytest.mark.parametrize("name", REFERENCES)
 def test_steps_equal_those_of_the_reference(name, monkeypatch) -> None:
     monkeypatch.setattr(torch.Tensor, "bfloat16", lambda self: self)  # torch's Muon rounds to bfloat16 on the way
+    monkeypatch.setattr(torch, "float32", torch.float64)  # and SOAP's reference to float32
     with torch.no_grad():
         check_against(constructor(name)(SPECS["mlp"], lr=LR), REFERENCES[name])
 
@@ -125,6 +128,20 @@ def test_inverse_root_and_the_axes_that_shampoo_leaves_alone() -> None:
     short = constructor("shampoo", "meta_optimizer.rule.largest=4")(SPECS["mlp"], lr=LR)
     state = short.init_state({"w": torch.zeros(3, 5), "b": torch.zeros(5)})
     assert {name: list(own) for name, own in state["rule"].items()} == {"w": ["axis0"], "b": []}
+
+
+@torch.no_grad()
+def test_the_bases_of_soap_become_the_eigenvectors() -> None:
+    """From any basis, with power iteration alone; and long axes have none."""
+    factor = torch.randn(5, 5)
+    average, basis = factor @ factor.mT, torch.eye(5)
+    for _ in range(300):
+        basis, _ = next_basis(average, basis)
+    values = torch.linalg.eigvalsh(average).flip(0)
+    torch.testing.assert_close(basis.mT @ average @ basis, values.diag(), rtol=0, atol=1e-6)
+    short = constructor("soap", "meta_optimizer.rule.largest=4")(SPECS["mlp"], lr=LR)
+    state = short.init_state({"w": torch.zeros(3, 5), "b": torch.zeros(3)})
+    assert {name: len(own) for name, own in state["rule"].items()} == {"w": 4, "b": 2}
 
 
 SCHEDULES = {
