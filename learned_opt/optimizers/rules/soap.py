@@ -54,13 +54,19 @@ class SOAP(Rule):
             unfolded = grad.movedim(axis, 0).flatten(1)
             average = ema(state[f"average{axis}"], unfolded @ unfolded.mT, beta2)
             basis, order = next_basis(average.detach(), bases[axis])
-            start = torch.linalg.eigh(average.detach()).eigenvectors.flip(-1)
-            following |= {f"average{axis}": average, f"basis{axis}": torch.where(first, start, basis)}
+            basis = torch.where(first, eigenvectors(average.detach()), basis)
+            following |= {f"average{axis}": average, f"basis{axis}": basis}
             following["second"] = following["second"].index_select(axis, order)
         return update, following
 
     def _turned(self, param: Tensor) -> list[int]:
         return [axis for axis, size in enumerate(param.shape) if param.ndim > 1 and size <= self.largest]
+
+
+def eigenvectors(average: Tensor) -> Tensor:
+    """Those of a symmetric ``(n, n)``, the largest eigenvalue first, each with entries of positive sum."""
+    vectors = torch.linalg.eigh(average).eigenvectors.flip(-1)
+    return vectors * torch.where(vectors.sum(0) < 0, -1.0, 1.0)
 
 
 def next_basis(average: Tensor, basis: Tensor) -> tuple[Tensor, Tensor]:
