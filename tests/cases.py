@@ -123,7 +123,8 @@ HAND_DESIGNED = {
     "muon": partial(HandDesigned, rule=Muon, lr=0.01),
     "schedule_free_adamw": partial(HandDesigned, rule=ScheduleFreeAdamW, lr=0.01),
     "shampoo": partial(HandDesigned, rule=partial(Shampoo, eps=0.1), lr=0.01),
-    "soap": partial(HandDesigned, rule=partial(SOAP, largest=3), lr=0.01),  # long axes: equal eigenvalues at first
+    # eps damps directions without a gradient (the sum of all logits), where rounding alone would decide
+    "soap": partial(HandDesigned, rule=partial(SOAP, eps=1e-2, largest=3), lr=0.01),
 }
 OPTIMIZERS = {
     **HAND_DESIGNED,

@@ -36,8 +36,7 @@ def test_chains_do_not_see_each_other(family, optimizer) -> None:
     batches = unroll.batches(KEYS, chains, 4)
     losses, after = unroll.run(theta, chains, batches)
     assert losses.shape == (4, 3)
-    # the controller's LSTM reads signs and logarithms of small means; SOAP turns within nearly equal eigenvalues
-    tolerance = 1e-2 if optimizer in ("adam_controller", "soap") else 1e-3
+    tolerance = 1e-2 if optimizer == "adam_controller" else 1e-3  # its LSTM reads signs and logarithms of small means
     for i, key in enumerate(KEYS):
         alone = unroll.start([key])
         alone_losses, alone_after = unroll.run(select(theta, i), alone, unroll.batches([key], alone, 4))
