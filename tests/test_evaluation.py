@@ -145,6 +145,12 @@ def test_verdict_names_the_best_rival_and_the_direction() -> None:
     assert "behind" in tables.verdicts(rows, "mine")[0]
 
 
+def test_a_learned_optimizer_without_baselines_is_compared_with_nothing() -> None:
+    rows = tables.evaluation_rows("t", {"unf": tables.Entry(Runs(torch.ones(20, 2), {}, {}), 1.0, None)})
+    assert [row["steps_to_target"] for row in rows] == [None, None]
+    assert tables.verdicts(rows, "unf") == ["no baseline was run, so that unf is compared with nothing"]
+
+
 def test_times_are_positive_and_named() -> None:
     inner = unroll()
     times = time_steps({"a": (inner, tree.tree_map(lambda t: t[0], theta_of(inner, 1)))}, num_chains=2, repeats=3)

@@ -20,9 +20,9 @@ import torch
 
 from learned_opt import tree
 from learned_opt.evaluation.benchmark import HELDOUT, Runs, run_seeds
-from learned_opt.evaluation.compare import Benchmark
+from learned_opt.evaluation.compare import Benchmark, tune_for
 from learned_opt.evaluation.guards import start_fingerprints
-from learned_opt.evaluation.tuning import log_grid, theta_at, tune
+from learned_opt.evaluation.tuning import theta_at
 from learned_opt.meta.unroll import Unroll
 from learned_opt.optimizers.base import MetaOptimizer
 from learned_opt.symmetry.spec import PermutationSpec
@@ -164,13 +164,11 @@ def run_cell(setting: Setting, contender: Contender, unroll: Unroll, criterion: 
 
 
 def _tune(benchmark: Benchmark, contender: Contender, unroll: Unroll, criterion: str) -> tuple[float, dict[str, Any]]:
-    grid = log_grid(benchmark.lowest_lr, benchmark.highest_lr, benchmark.num_lrs)
-    tuned = tune(
-        unroll, contender.constructor, grid, benchmark.num_tuning_seeds, benchmark.horizon, benchmark.num_chains
-    )
-    lr, diverged = tuned.best(criterion), int((~tuned.scores[criterion].isfinite()).sum())
-    facts = {"learning_rate": lr, "at_edge": tuned.at_edge(criterion), "tries": len(grid), "diverged_tries": diverged}
-    return lr, {**facts, "seeds": benchmark.num_tuning_seeds, "criterion": criterion}
+    tuned = tune_for(benchmark, unroll, contender.constructor)
+    lr, tries = tuned.best(criterion), len(tuned.learning_rates)
+    diverged = int((~tuned.scores[criterion].isfinite()).sum())
+    facts = {"learning_rate": lr, "at_edge": tuned.at_edge(criterion), "tries": tries, "diverged_tries": diverged}
+    return lr, {**facts, "seeds": benchmark.num_tuning_seeds, "criterion": criterion, "reused": tuned.num_reused}
 
 
 def _table(runs: Runs, starts: list[str]) -> pd.DataFrame:

@@ -177,15 +177,16 @@ def _page(
 def _budget(results: Results) -> list[list[str]]:
     rows = []
     for row in results.budgets:
-        tuned = (
-            f"{row['tries']} learning rates x {row['seeds']} seeds for {row['criterion']}"
-            if "tries" in row
-            else "nothing"
-        )
+        tuned = _tuned(row) if "tries" in row else "nothing"
         chosen = f"{row['learning_rate']:.3g}, {row['diverged_tries']} tries diverged" if "tries" in row else "-"
         seconds = [f"{row[key]:.1f} s" for key in ("tuning_seconds", "run_seconds")]
         rows.append([row["optimizer"], _place(row), tuned, chosen, *seconds])
     return rows
+
+
+def _tuned(row: Mapping[str, Any]) -> str:
+    tuned = f"{row['tries']} learning rates x {row['seeds']} seeds for {row['criterion']}"
+    return f"{tuned}; {row['reused']} of these runs were in the archive" if row["reused"] else tuned
 
 
 def _place(row: Mapping[str, Any]) -> str:
