@@ -10,6 +10,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from learned_opt.build import resolve_device, symmetry_of, task_identity, tasks_of
+from learned_opt.deploy import hub
 from learned_opt.deploy.weights import load_metadata, load_theta
 from learned_opt.evaluation.cells import Contender, Setting
 from learned_opt.memory import keep_freed_memory
@@ -52,7 +53,7 @@ def _setting(config: SettingConfig, loaded: dict[str, Any]) -> Setting:
         family,
         spec,
         instantiate(own.benchmark),
-        _baselines(own),
+        [*_baselines(own), *_fixed(own)],
         made_of,
         own.compile,
         device,
@@ -68,7 +69,8 @@ def build_learned(cfg: DictConfig) -> list[Contender]:
     Raises:
         ValueError: a checkpoint is missing, damaged or of another architecture, or two have the same name.
     """
-    taken = [baseline.name for baseline in _baselines(next(iter(tasks_of(cfg).values())))]
+    first = next(iter(tasks_of(cfg).values()))
+    taken = [baseline.name for baseline in (*_baselines(first), *_fixed(first))]
     learned = []
     for name, path, metadata in _checkpoints(cfg.checkpoints):
         label = f"{name}-learned" if name in taken else name
@@ -82,9 +84,9 @@ def build_learned(cfg: DictConfig) -> list[Contender]:
 def _checkpoints(given: Any) -> list[tuple[str, Path, dict[str, Any]]]:
     """Name, file and metadata; a list names each by its kind of optimizer."""
     if OmegaConf.is_list(given):
-        found = [(None, Path(path)) for path in given]
+        found = [(None, hub.find(path)) for path in given]
     else:
-        found = [(str(name), Path(path)) for name, path in given.items()]
+        found = [(str(name), hub.find(path)) for name, path in given.items()]
     every = [(name, path, load_metadata(path)) for name, path in found]
     return [(name or metadata["optimizer_name"], path, metadata) for name, path, metadata in every]
 
@@ -114,7 +116,14 @@ def _baselines(cfg: DictConfig) -> list[Contender]:
     for name in names:
         if name not in every:
             raise ValueError(f"baselines must be among those of the benchmark, {', '.join(every)}, got {name!r}.")
-    return [
-        Contender(str(name), instantiate(every[name]), {"config": OmegaConf.to_container(every[name], resolve=True)})
-        for name in names
-    ]
+    return [_baseline(name, every[name]) for name in names]
+
+
+def _fixed(cfg: DictConfig) -> list[Contender]:
+    """Baselines that nobody tunes."""
+    return [_baseline(name, node, fixed=True) for name, node in cfg.fixed.items()]
+
+
+def _baseline(name: Any, node: Any, fixed: bool = False) -> Contender:
+    config = OmegaConf.to_container(node, resolve=True)
+    return Contender(str(name), instantiate(node), {"config": config}, fixed=fixed)

@@ -70,6 +70,16 @@ def test_a_suite_with_a_card_and_the_table_of_it(tmp_path, monkeypatch, capsys) 
     assert [line.split(" | ")[0] for line in lines[2:4]] == ["| mlp, digits, 12 steps", "| mlp, digits, 15 steps"]
 
 
+def test_what_nobody_tunes_runs_as_it_is_and_a_packaged_name_is_a_checkpoint(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ["+task=mlp", "checkpoints={ours: unf-transfer}", "baselines=[adam]", *TINY]
+    command(monkeypatch, *words, "+meta_optimizer@fixed.plain=adamw", "fixed.plain.lr=1e-3")
+    summary = json.loads(Path("run/summary.json").read_text())
+    budgets = {row["optimizer"]: row.get("tries") for row in summary["budgets"]}
+    assert budgets == {"ours": None, "adam": 2, "plain": None}
+    assert {row["optimizer"] for row in summary["origins"]} == {"ours"}
+
+
 def test_a_list_of_checkpoints_is_named_by_kind(tmp_path) -> None:
     files = [trained(tmp_path / "one"), trained(tmp_path / "two", optimizer="adam")]
     cfg = composed("+task=mlp", f"checkpoints=[{','.join(map(str, files))}]", "baselines=[adam]", name="evaluate")
@@ -84,7 +94,7 @@ def test_a_list_of_checkpoints_is_named_by_kind(tmp_path) -> None:
     [
         (["+task=mlp"], "give checkpoint=FILE, or checkpoints={NAME: FILE, NAME: FILE} for a suite."),
         (["+task=mlp", "checkpoint=a", "checkpoints=[b]"], "give checkpoint=FILE, or checkpoints="),
-        (["+task=mlp", "checkpoints=[none.safetensors]"], "there is none at none.safetensors."),
+        (["+task=mlp", "checkpoints=[none.safetensors]"], "nothing is called 'none.safetensors': it must be "),
         (["+task=mlp", "checkpoints=[ONE,ONE]"], "two checkpoints are called sgdm; name them: checkpoints="),
         (
             ["+task=mlp", "checkpoints=[ONE]", "baselines=[adma]"],

@@ -39,20 +39,22 @@ class Contender:
 
     Args:
         name: its name in tables.
-        constructor: ``(spec)`` for a learned optimizer, ready to use; ``(spec, lr=...)`` for one that is tuned.
+        constructor: ``(spec)``, ready to use; ``(spec, lr=...)`` for one that is tuned.
         identity: what it was made of, theta included.
-        trained: ``theta.json`` of a learned optimizer; None for a baseline, whose learning rate is tuned.
+        trained: ``theta.json`` of a learned optimizer; None for a baseline.
+        fixed: a baseline that keeps the learning rate it was made with, as whoever does not tune has it.
     """
 
     name: str
     constructor: Callable[..., MetaOptimizer]
     identity: Mapping[str, Any]
     trained: Mapping[str, Any] | None = None
+    fixed: bool = False
 
     @property
     def tuned(self) -> bool:
-        """Whether it is a baseline."""
-        return self.trained is None
+        """Whether its learning rate is tuned on the task."""
+        return self.trained is None and not self.fixed
 
 
 @dataclass(frozen=True)

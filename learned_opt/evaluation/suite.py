@@ -98,7 +98,7 @@ def run_suite(
         if not setting.axis:
             results.curves[setting.task, setting.benchmark.horizon] = found
             if setting.task not in results.described:
-                _describe(results, setting, [c for c in contenders if c.name in found and not c.tuned])
+                _describe(results, setting, [c for c in learned if c.name in found])
     return results
 
 
@@ -126,7 +126,7 @@ def _bind(setting: Setting, contenders: Sequence[Contender], results: Results) -
         unrolls[contender.name] = Unroll(
             setting.family, optimizer.to(setting.device), setting.compile, setting.device, setting.precision
         )
-    if not setting.axis and not any(c.name in unrolls for c in contenders if not c.tuned):
+    if not setting.axis and not any(c.name in unrolls for c in contenders if c.trained is not None):
         raise ValueError(f"no checkpoint fits task {setting.task}: {results.left_out[-1]['reason']}")
     return unrolls
 
