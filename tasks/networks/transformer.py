@@ -57,11 +57,12 @@ class Block(nn.Module):
         num_heads: attention heads.
         head_size: width of a head.
         mlp_size: hidden units of the MLP.
+        causal: positions see none behind them.
     """
 
-    def __init__(self, width: int, num_heads: int, head_size: int, mlp_size: int) -> None:
+    def __init__(self, width: int, num_heads: int, head_size: int, mlp_size: int, causal: bool = True) -> None:
         super().__init__()
-        self.num_heads = num_heads
+        self.num_heads, self.causal = num_heads, causal
         inner = num_heads * head_size
         self.attention_norm, self.mlp_norm = nn.LayerNorm(width), nn.LayerNorm(width)
         self.query, self.key, self.value = (nn.Linear(width, inner) for _ in range(3))
@@ -74,13 +75,14 @@ class Block(nn.Module):
         return stream + self.contract(nn.functional.gelu(self.expand(self.mlp_norm(stream))))
 
     def _attend(self, inputs: Tensor) -> Tensor:
-        """Causal attention, written out so that vmap over chains sees plain products; ``(B, L, H * head size)``."""
+        """Attention, written out so that vmap over chains sees plain products; ``(B, L, H * head size)``."""
         query, key, value = (
             layer(inputs).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
             for layer in (self.query, self.key, self.value)
         )
         scores = query @ key.transpose(-1, -2) / sqrt(query.shape[-1])
-        length = scores.shape[-1]
-        future = torch.ones(length, length, dtype=torch.bool, device=scores.device).triu(1)
-        weights = scores.masked_fill(future, -torch.inf).softmax(-1)
-        return (weights @ value).transpose(1, 2).flatten(2)
+        if self.causal:
+            length = scores.shape[-1]
+            future = torch.ones(length, length, dtype=torch.bool, device=scores.device).triu(1)
+            scores = scores.masked_fill(future, -torch.inf)
+        return (scores.softmax(-1) @ value).transpose(1, 2).flatten(2)
