@@ -38,4 +38,4 @@ def evaluate_suite(cfg: DictConfig, folder: Path, console: Console) -> None:
     for sentence in results.warnings:
         say(f"note: {sentence}")
     say(f"{results.reused} of {len(results.budgets)} cells were there already, in {cfg.cells}")
-    say(f"written to {folder}: report.md, summary.json, results.parquet, profiles.png, wins.png, curves.png")
+    say(f"written to {folder}: report.html, report.md, summary.json, results.parquet, three pictures")

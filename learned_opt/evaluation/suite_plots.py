@@ -1,7 +1,6 @@
 """Pictures of an evaluation suite."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,11 +12,10 @@ from learned_opt.evaluation.plots import COLOURS, STYLES
 RATIOS = np.geomspace(1, 32, 200)  # times as slow as the best one
 
 
-def plot_profiles(path: Path, profiles: Sequence[tuple[str, Mapping[str, np.ndarray]]]) -> None:
+def profiles_figure(profiles: Sequence[tuple[str, Mapping[str, np.ndarray]]]) -> Figure:
     """Performance profiles over ``RATIOS``, a panel for each.
 
     Args:
-        path: PNG to write.
         profiles: (what the cost is, optimizer -> shares).
     """
     figure = Figure(figsize=(5.5 * len(profiles), 4.2), layout="constrained")
@@ -31,10 +29,10 @@ def plot_profiles(path: Path, profiles: Sequence[tuple[str, Mapping[str, np.ndar
         panel.minorticks_off()
         panel.grid(alpha=0.3, linewidth=0.5)
     axes[0][0].legend(frameon=False, fontsize=9)
-    figure.savefig(path, dpi=150)
+    return figure
 
 
-def plot_wins(path: Path, wins: Mapping[str, Mapping[str, float]]) -> None:
+def wins_figure(wins: Mapping[str, Mapping[str, float]]) -> Figure:
     """How often the row ends below the column, in per cent."""
     names = list(wins)
     table = np.array([[wins[row].get(col, np.nan) for col in names] for row in names]) * 100
@@ -49,10 +47,10 @@ def plot_wins(path: Path, wins: Mapping[str, Mapping[str, float]]) -> None:
     axes.set_xticks(range(len(names)), names, rotation=45, ha="right")
     axes.set_yticks(range(len(names)), names)
     axes.set_title("row ends below column, % of paired runs", fontsize=10)
-    figure.savefig(path, dpi=150)
+    return figure
 
 
-def plot_training(path: Path, curves: Mapping[tuple[str, int], Mapping[str, Cell]]) -> None:
+def training_figure(curves: Mapping[tuple[str, int], Mapping[str, Cell]]) -> Figure:
     """Median training loss over inner steps with a 10-90% band, a panel for each task and horizon.
 
     Runs that diverged leave the top of the picture; their number is in the legend.
@@ -77,7 +75,7 @@ def plot_training(path: Path, curves: Mapping[tuple[str, int], Mapping[str, Cell
         panel.set_title(f"{task}, horizon {horizon}: median and 10-90% of held-out seeds", fontsize=10)
         panel.grid(alpha=0.3, which="both", linewidth=0.5)
         panel.legend(frameon=False, fontsize=8)
-    figure.savefig(path, dpi=150)
+    return figure
 
 
 def _line(index: int) -> dict[str, Any]:

@@ -6,13 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from matplotlib.figure import Figure
 
-from learned_opt.evaluation import scores, suite_plots
+from learned_opt.evaluation import scores, suite_page, suite_plots
 from learned_opt.evaluation.aggregate import profile, win_matrix
 from learned_opt.evaluation.generalisation import FAILURE, FITS_NOT, card
 from learned_opt.evaluation.metrics import Interval
 from learned_opt.evaluation.suite import Results
-from learned_opt.evaluation.tables import markdown_table, write_json
+from learned_opt.evaluation.suite_page import Drawing, Part, Rows, Sentences
+from learned_opt.evaluation.tables import write_json
 
 HEADINGS = (
     "optimizer",
@@ -28,6 +30,12 @@ HEADINGS = (
     "lr",
 )
 SHOWN = ("optimizer", "final loss", "steps to target", "speed-up", "diverged", "lr")  # of these, on terminals
+OVERALL_TITLE = "all tasks and horizons"
+DRAWINGS = {
+    "profiles": "Performance profiles: share of runs that reach the target at up to so many times the lowest cost.",
+    "wins": "Win matrix: how often the row ends below the column, paired runs.",
+    "curves": "Training loss over inner steps of every task and horizon: median and 10-90% of held-out seeds.",
+}
 OVERALL = ("optimizer", "speed-up", "wall-clock speed-up", "loss ratio", "settings", "diverged")
 NOTES = """\
 Final loss: mean training loss over the last 10 inner steps; IQM: its interquartile mean over seeds; min loss: the
@@ -46,7 +54,7 @@ cannot be run on counts as unsolved; the wins are over the runs that both have."
 def write(
     folder: Path, results: Results, reference: str, learned: list[str], facts: Mapping[str, str]
 ) -> dict[str, Any]:
-    """Write ``results.parquet``, ``summary.json``, ``report.md`` and the pictures.
+    """Write ``results.parquet``, ``summary.json``, ``report.md``, ``report.html`` and the pictures.
 
     Args:
         folder: run folder.
@@ -78,9 +86,14 @@ def write(
         "facts": dict(facts),
     }
     write_json(folder / "summary.json", jsonable(described))
-    _draw(folder, frame, results, wins)
-    tables = _tables(summaries, overall, cards)
-    (folder / "report.md").write_text(_page(results, tables, cards, reference, facts))
+    tables, figures = _tables(summaries, overall, cards), _figures(frame, results, wins)
+    for name, figure in figures.items():
+        figure.savefig(folder / f"{name}.png", dpi=150)
+    title = "Evaluation of " + ", ".join(dict.fromkeys(row["optimizer"] for row in results.origins))
+    sections = _sections(results, tables, cards, reference, facts)
+    (folder / "report.md").write_text(suite_page.markdown(title, sections))
+    page = suite_page.page(title, sections, figures, facts.get("command", ""))
+    (folder / "report.html").write_text(page, encoding="utf-8")
     return {title: _brief(*table) for title, table in tables.items()}
 
 
@@ -91,12 +104,14 @@ def _brief(headings: tuple[str, ...], rows: list[list[str]]) -> tuple[tuple[str,
     return shown, [{heading: row[heading].replace("**", "") for heading in shown} for row in cells]
 
 
-def _draw(folder: Path, frame: pd.DataFrame, results: Results, wins: Mapping[str, Mapping[str, float]]) -> None:
+def _figures(frame: pd.DataFrame, results: Results, wins: Mapping[str, Mapping[str, float]]) -> dict[str, Figure]:
     columns = (("steps to target", "steps_to_target"), ("seconds to target", "seconds_to_target"))
     profiles = [(label, profile(scores.costs(frame, column), suite_plots.RATIOS)) for label, column in columns]
-    suite_plots.plot_profiles(folder / "profiles.png", profiles)
-    suite_plots.plot_wins(folder / "wins.png", wins)
-    suite_plots.plot_training(folder / "curves.png", results.curves)
+    return {
+        "profiles": suite_plots.profiles_figure(profiles),
+        "wins": suite_plots.wins_figure(wins),
+        "curves": suite_plots.training_figure(results.curves),
+    }
 
 
 def _tables(summaries: list[dict], overall: list[dict], cards: Mapping[str, Any]) -> dict[str, Any]:
@@ -105,7 +120,7 @@ def _tables(summaries: list[dict], overall: list[dict], cards: Mapping[str, Any]
         if not summary["axis"]:
             title = f"{summary['task']}, horizon {summary['horizon']}"
             tables.setdefault(title, (HEADINGS, []))[1].append(_cells(summary))
-    tables["all tasks and horizons"] = (OVERALL, [_overall(row) for row in overall])
+    tables[OVERALL_TITLE] = (OVERALL, [_overall(row) for row in overall])
     for task, axes in cards.items():
         names = list(next(iter(axes.values())))
         shown = [
@@ -141,37 +156,33 @@ def _overall(row: Mapping[str, Any]) -> list[str]:
     return [row["optimizer"], *ratios, f"{row['settings']}/{row['of']}", f"{row['diverged']}/{row['runs']}"]
 
 
-def _page(
+def _sections(
     results: Results, tables: Mapping[str, Any], cards: Mapping[str, Any], reference: str, facts: Mapping[str, str]
-) -> str:
-    parts = ["# Evaluation of " + ", ".join(dict.fromkeys(row["optimizer"] for row in results.origins))]
+) -> dict[str, list[Part]]:
+    sections: dict[str, list[Part]] = {}
+    if results.warnings:
+        sections["To be known"] = [Sentences(results.warnings)]
+    notes = dict.fromkeys(list(tables)[:1], NOTES)  # once, below the first table
+    notes |= {OVERALL_TITLE: OVERALL_NOTES, **{f"generalisation card of {task}": FAILURE for task in cards}}
     for title, (headings, rows) in tables.items():
-        parts += [f"## {title}", markdown_table(headings, rows)]
-        if title in ("all tasks and horizons", *(f"generalisation card of {task}" for task in cards)):
-            parts.append((OVERALL_NOTES if title.startswith("all") else FAILURE).format(reference=reference))
-    parts += [
-        NOTES.format(reference=reference),
-        "![profiles](profiles.png)",
-        "![wins](wins.png)",
-        "![curves](curves.png)",
+        note = [notes[title].format(reference=reference)] if title in notes else []
+        sections[title] = [Rows(headings, rows), *note]
+    sections["Pictures"] = [Drawing(name, alt) for name, alt in DRAWINGS.items()]
+    if unfit := {f"{row['optimizer']} on {_place(row)}: {row['reason']}" for row in results.left_out}:
+        sections[f"Left out ({FITS_NOT})"] = [Sentences(sorted(unfit))]
+    sections["What was tuned"] = [
+        Rows(("optimizer", "where", "tuned", "chosen", "tuning", "runs"), _budget(results), True)
     ]
-    unfit = {f"- {row['optimizer']} on {_place(row)}: {row['reason']}" for row in results.left_out}
-    sections = {
-        "To be known": [f"- {sentence}" for sentence in results.warnings],
-        f"Left out ({FITS_NOT})": sorted(unfit),
-        "What was tuned": [
-            markdown_table(("optimizer", "where", "tuned", "chosen", "tuning", "runs"), _budget(results))
-        ],
-        "What meta-training saw": [
-            f"- {row['task']}: {row['kind']}. {row['sentence']} Trained by `{row['command']}`."
-            for row in results.origins
-        ],
-        "Facts": [markdown_table(("fact", "value"), facts.items())],
-    }
-    for title, lines in sections.items():
-        if lines:
-            parts += [f"## {title}", "\n".join(lines)]
-    return "\n\n".join(parts) + "\n"
+    sections["What meta-training saw"] = [
+        Sentences(
+            [
+                f"{row['task']}: {row['kind']}. {row['sentence']} Trained by `{row['command']}`."
+                for row in results.origins
+            ]
+        )
+    ]
+    sections["Facts"] = [Rows(("fact", "value"), [(key, str(value)) for key, value in facts.items()], True)]
+    return sections
 
 
 def _budget(results: Results) -> list[list[str]]:

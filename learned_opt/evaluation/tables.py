@@ -6,11 +6,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rich import box
-from rich.table import Table
-
 from learned_opt.evaluation.benchmark import Runs
 from learned_opt.evaluation.metrics import Interval, bootstrap_mean, paired_difference
+from learned_opt.evaluation.terminal import FittingTable
 
 
 class Entry(NamedTuple):
@@ -137,14 +135,10 @@ def heldout_table(rows: list[dict[str, Any]]) -> list[dict[str, str]]:
     return table
 
 
-def plain_table(headings: Iterable[str], rows: Iterable[dict[str, Any]]) -> Table:
-    """A rich table of dicts with the headings as keys."""
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1), pad_edge=False)
-    for i, heading in enumerate(headings):
-        table.add_column(heading, overflow="fold", no_wrap=i == 0, justify="right" if i else "left")
-    for row in rows:
-        table.add_row(*(str(row[heading]) for heading in headings))
-    return table
+def plain_table(headings: Iterable[str], rows: Iterable[dict[str, Any]]) -> FittingTable:
+    """A table for terminals of dicts with the headings as keys."""
+    headings = list(headings)
+    return FittingTable(headings, [[str(row[heading]) for heading in headings] for row in rows])
 
 
 def markdown_table(headings: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
