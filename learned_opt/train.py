@@ -58,6 +58,7 @@ def run(cfg: DictConfig) -> float | None:
         if not place.leads:
             return None
         metadata = build.metadata(cfg, problems)
+        metadata["provenance"] |= fit.spent()
         save_theta(folder, fit.module.theta, metadata)
         if stopped_by:
             overrides = sizing.resolved(HydraConfig.get().overrides.task, memory.automatic)

@@ -57,6 +57,7 @@ class Training:
     estimators: dict[str, GradientEstimator]  # by task
     signals: Signals
     diverged: StopWhenNothingIsFinite
+    throughput: Throughput
     ckpt: Path | None
 
     def run(self) -> Signal | None:
@@ -78,6 +79,11 @@ class Training:
                 "estimator.sigma or learned.alpha."
             )
         return self.signals.stopped_by
+
+    def spent(self) -> dict[str, str]:
+        """What the meta-training took, over all its parts."""
+        minutes = self.throughput.seconds / 60
+        return {"outer_steps": str(self.trainer.global_step), "meta_training": f"{minutes:.1f} minutes"}
 
 
 @dataclass(frozen=True)
@@ -136,10 +142,11 @@ def build_training(cfg: DictConfig, problems: dict[str, Problem], folder: Path, 
             optimizer, estimator, outer.optimizer, outer.schedule, cfg.seed, cfg.trainer.max_steps, recorders
         )
         signals, diverged = Signals(), StopWhenNothingIsFinite(cfg.callbacks.stop_after_nonfinite)
+        throughput = Throughput(estimator.num_inner_steps)
         every, keep = cfg.callbacks.checkpoint_every, cfg.callbacks.keep_checkpoints
         callbacks = [
             Checkpoints(folder / "checkpoints", every, keep, signals),
-            Throughput(estimator.num_inner_steps),  # starts after the checkpoint is written and stops before the others
+            throughput,  # starts after the checkpoint is written and stops before the others
             Gauges(),
             SignalToNoise(cfg.callbacks.signal_decay),
             *([*_validations(problems), _diagnostics(cfg, problems, folder)] if place.leads else []),
@@ -159,7 +166,7 @@ def build_training(cfg: DictConfig, problems: dict[str, Problem], folder: Path, 
         if start.ckpt:
             check_fits(start.ckpt, optimizer, estimator)
     log_config(loggers, cfg, problems)
-    return Training(module, trainer, estimators, signals, diverged, start.ckpt)
+    return Training(module, trainer, estimators, signals, diverged, throughput, start.ckpt)
 
 
 def build_loggers(cfg: DictConfig, folder: Path) -> list[Logger]:

@@ -79,6 +79,7 @@ def test_a_run_writes_what_the_readme_says(finished) -> None:
     assert described["tasks"]["mlp"]["data"] == "digits"
     assert described["evaluation"]["mlp"][0]["optimizer"] == "unf"
     assert "python -m learned_opt +task=mlp" in described["provenance"]["command"]
+    assert described["provenance"]["meta_training"].endswith(" minutes")
 
 
 def test_a_run_leaves_a_page_of_itself(finished) -> None:

@@ -83,12 +83,13 @@ def test_resuming_equals_going_on_bit_for_bit(tmp_path, made) -> None:
     make = partial(make_module, optimizer, tasks=tasks)
     straight = make()
     fit(straight, tmp_path / "straight")
-    first = make()
-    fit(first, tmp_path / "halves", steps=STEPS // 2)
+    first, clocks = make(), (Throughput(1), Throughput(1))
+    fit(first, tmp_path / "halves", clocks[0], steps=STEPS // 2)
     second = make()
     ckpt = find_checkpoint(tmp_path / "halves")
     check_fits(ckpt, second.meta_optimizer, second.estimator)
-    fit(second, tmp_path / "halves", ckpt=ckpt)
+    fit(second, tmp_path / "halves", clocks[1], ckpt=ckpt)
+    assert 0 < clocks[0].seconds < clocks[1].seconds  # the time of both halves
     assert all(torch.equal(straight.theta[k], second.theta[k]) for k in straight.theta)
     assert any(not torch.equal(first.theta[k], second.theta[k]) for k in first.theta)
     states = straight.estimator_state, second.estimator_state
