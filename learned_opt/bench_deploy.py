@@ -1,8 +1,9 @@
 """What a step of a deployed optimizer costs, against AdamW and a plain loop. ``python -m learned_opt.bench_deploy``."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -10,6 +11,9 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from learned_opt import cli
+
+if TYPE_CHECKING:
+    import torch
 
 
 @hydra.main(version_base="1.3", config_path=cli.config_dir(), config_name="bench_deploy")
@@ -30,7 +34,8 @@ def run(cfg: DictConfig) -> None:
     build.keep_freed_memory()
     torch.set_num_threads(1)
     with build.usage_errors():
-        networks = {name: instantiate(cfg.networks[name]) for name in cfg.only or cfg.networks}
+        nodes = {name: cfg.networks[name] for name in cfg.only or cfg.networks}
+        networks = {name: (instantiate(node), _example(node.input_shape)) for name, node in nodes.items()}
         learned = {name: instantiate(node) for name, node in cfg.learned.items()}
     command = " ".join(["python -m", *provenance.command_words()])
     facts = {"command": command, "git": provenance.git_revision(), **describe_machine(torch.device("cpu"))}
@@ -48,6 +53,13 @@ def run(cfg: DictConfig) -> None:
                 console.print(tables.plain_table(deployed.HEADINGS[1:], own))
             console.print(deployed.NOTES.replace("\n", " "), highlight=False)
             console.print(f"written to {folder}: deployed.md, deployed.json", highlight=False)
+
+
+def _example(shape: Sequence[int]) -> "torch.Tensor":
+    """One image, or one sequence of tokens."""
+    import torch
+
+    return torch.zeros(1, *shape, dtype=torch.int64 if len(shape) == 1 else torch.float32)
 
 
 def main() -> None:

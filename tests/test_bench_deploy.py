@@ -12,16 +12,18 @@ from learned_opt import LearnedOptimizer, bench_deploy
 from learned_opt.cost import deployed
 from learned_opt.optimizers.unf import UNFOptimizer
 from learned_opt.unf import Pointwise, UNFLinear
+from tests.cases import OPTIMIZERS
 
 DEEP_SET = partial(UNFOptimizer, head=Pointwise, channels=6, beta=0.1)
+TIED = OPTIMIZERS["unf_tied"]
 
 
 def test_the_plain_loop_is_the_same_optimizer() -> None:
     torch.manual_seed(0)
     meta = DEEP_SET(deployed.NO_SPEC)
-    shapes = [torch.Size((5, 7)), torch.Size((5,)), torch.Size(())]
-    loop = deployed.Step(shapes, lambda params: deployed.PlainLoop(params, meta))
-    ours = deployed.Step(shapes, lambda params: LearnedOptimizer(params, meta))
+    shapes = {"a": torch.Size((5, 7)), "b": torch.Size((5,)), "c": torch.Size(())}
+    loop = deployed.Step(shapes, lambda params: deployed.PlainLoop(params.values(), meta))
+    ours = deployed.Step(shapes, lambda params: LearnedOptimizer(params.values(), meta))
     for _ in range(4):
         loop()
         ours()
@@ -31,9 +33,11 @@ def test_the_plain_loop_is_the_same_optimizer() -> None:
 
 
 def test_rows() -> None:
-    rows = list(deployed.measure({"net": nn.Linear(300, 100)}, {"small": DEEP_SET}, 1, lambda text: None))
+    nets, learned = {"net": (nn.Linear(300, 100), torch.zeros(1, 300))}, {"small": DEEP_SET, "tied": TIED}
+    rows = list(deployed.measure(nets, learned, 1, lambda text: None))
     by_name = {row["optimizer"]: row for row in rows}
-    assert list(by_name) == ["AdamW foreach", "AdamW fused", "small fused", "small exact", "small loop"]
+    assert list(by_name) == ["AdamW foreach", "AdamW fused", "small fused", "small exact", "small loop", "tied exact"]
+    assert by_name["tied exact"]["/ loop"] is None
     assert by_name["AdamW foreach"]["state B"] == pytest.approx(8, abs=0.01)  # two moments
     for way in ("fused", "exact", "loop"):
         row = by_name[f"small {way}"]
@@ -43,23 +47,28 @@ def test_rows() -> None:
     assert by_name["small loop"]["/ loop"] == by_name["AdamW foreach"]["/ AdamW"] == 1
 
 
-@pytest.mark.parametrize("options", [{"head": UNFLinear}, {"normalisation": "channel"}])
-def test_other_optimizers_are_refused(options) -> None:
-    with pytest.raises(ValueError, match=r"learned.x must have pointwise layers and joint normalisation"):
-        list(deployed.measure({"net": nn.Linear(2, 2)}, {"x": partial(DEEP_SET, **options)}, 1, lambda text: None))
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"head": UNFLinear}, "weight space"), ({"normalisation": "channel"}, "learned.x is pointwise, so that it must")],
+)
+def test_other_optimizers_are_refused(options, message) -> None:
+    nets = {"net": (nn.Linear(2, 2), torch.zeros(1, 2))}
+    with pytest.raises(ValueError, match=message):
+        list(deployed.measure(nets, {"x": partial(DEEP_SET, **options)}, 1, lambda text: None))
     with pytest.raises(ValueError, match="repeats must be at least 1, got 0"):
         list(deployed.measure({}, {}, 0, lambda text: None))
 
 
 def test_the_command(tmp_path, monkeypatch, capsys) -> None:
     words = ["only=[mlp]", "repeats=1", "networks.mlp.hidden_sizes=[4]", "~learned.deep_set_16", "~learned.deep_set_32"]
+    words += ["learned.unf_tied.channels=4"]
     monkeypatch.setattr(sys, "argv", ["bench_deploy", *words, f"hydra.run.dir={tmp_path}"])
     threads = torch.get_num_threads()
     bench_deploy.main()
     torch.set_num_threads(threads)
     assert "mlp, 0.00M in 4 tensors" in capsys.readouterr().out
     written = json.loads((tmp_path / "deployed.json").read_text())
-    assert len(written["rows"]) == 5
+    assert len(written["rows"]) == 6
     assert "deep_set_8 fused" in (tmp_path / "deployed.md").read_text()
 
 

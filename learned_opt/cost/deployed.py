@@ -15,20 +15,23 @@ from learned_opt.deploy.optimizer import LearnedOptimizer
 from learned_opt.evaluation import tables
 from learned_opt.optimizers.features import MOMENTUM_DECAYS, ema, time_features
 from learned_opt.optimizers.unf import UNFOptimizer
+from learned_opt.symmetry.infer import infer_permutation_spec
 from learned_opt.symmetry.spec import PermutationSpec
 from learned_opt.unf.layers import Pointwise
 
 NO_SPEC = PermutationSpec({"any": ("entry",)})  # pointwise optimizers move to any weight space
 REFERENCE = "AdamW foreach"
-RIVALS: dict[str, Callable[[list[nn.Parameter]], torch.optim.Optimizer]] = {
-    REFERENCE: lambda params: torch.optim.AdamW(params, lr=1e-3, foreach=True),
-    "AdamW fused": lambda params: torch.optim.AdamW(params, lr=1e-3, fused=True),
+Make = Callable[[dict[str, nn.Parameter]], torch.optim.Optimizer]
+RIVALS: dict[str, Make] = {
+    REFERENCE: lambda params: torch.optim.AdamW(params.values(), lr=1e-3, foreach=True),
+    "AdamW fused": lambda params: torch.optim.AdamW(params.values(), lr=1e-3, fused=True),
 }
 HEADINGS = ("network", "optimizer", "theta", "ms", "/ AdamW", "/ loop", "state B", "temp B")
 NOTES = """\
 ms: processor time of a step on one thread, median of interleaved rounds, random gradients. loop: the same learned
-optimizer as plain PyTorch, tensor by tensor; exact: LearnedOptimizer as it is, fused: with fused=True. Bytes of each
-parameter: state that is kept, and the most that other tensors made in a step held at once (no buffers in kernels)."""
+optimizer as plain PyTorch, tensor by tensor, where it is pointwise; exact: LearnedOptimizer as it is, fused: with
+fused=True. Bytes of each parameter: state that is kept, and the most that other tensors made in a step held at once
+(no buffers in kernels)."""
 
 
 class PlainLoop(torch.optim.Optimizer):
@@ -68,12 +71,12 @@ class PlainLoop(torch.optim.Optimizer):
 class Step:
     """One step of an optimizer on parameters of its own, as a call for the timer."""
 
-    def __init__(self, shapes: list[torch.Size], make: Callable[[list[nn.Parameter]], torch.optim.Optimizer]) -> None:
+    def __init__(self, shapes: Mapping[str, torch.Size], make: Make) -> None:
         source = torch.Generator().manual_seed(0)
-        params = [nn.Parameter(0.05 * torch.randn(shape, generator=source)) for shape in shapes]
-        for param in params:
+        params = {name: nn.Parameter(0.05 * torch.randn(shape, generator=source)) for name, shape in shapes.items()}
+        for param in params.values():
             param.grad = 1e-3 * torch.randn(param.shape, generator=source)
-        self.optimizer, self.num_params = make(params), sum(shape.numel() for shape in shapes)
+        self.optimizer, self.num_params = make(params), sum(shape.numel() for shape in shapes.values())
 
     def __call__(self, number: int = 0) -> None:
         """Take it."""
@@ -90,7 +93,7 @@ class Step:
 
 
 def measure(
-    networks: Mapping[str, nn.Module],
+    networks: Mapping[str, tuple[nn.Module, Tensor]],
     learned: Mapping[str, Callable[..., UNFOptimizer]],
     repeats: int,
     say: Callable[[str], None],
@@ -98,8 +101,8 @@ def measure(
     """Rows of the table, network by network.
 
     Args:
-        networks: by name; only the shapes of their parameters count.
-        learned: constructors of pointwise optimizers, by name.
+        networks: by name, each with an input; only shapes count.
+        learned: constructors of pointwise optimizers, or of others that fit every weight space, by name.
         repeats: timed rounds, in which AdamW and the ways to run one learned optimizer take turns.
         say: called with a line on what is being done.
 
@@ -107,20 +110,22 @@ def measure(
         dict: the figures, with the keys of HEADINGS.
 
     Raises:
-        ValueError: ``repeats`` is not positive, or an optimizer is not pointwise with joint normalisation.
+        ValueError: ``repeats`` is not positive, or an optimizer is pointwise without joint normalisation, or fits but
+            one weight space.
     """
     if repeats < 1:
         raise ValueError(f"repeats must be at least 1, got {repeats}.")
     torch.manual_seed(0)
     optimizers = {name: make(NO_SPEC) for name, make in learned.items()}
     for name, optimizer in optimizers.items():
-        if not optimizer.separable or optimizer.normalisation != "joint":
-            raise ValueError(f"learned.{name} must have pointwise layers and joint normalisation.")
-    for network, module in networks.items():
-        shapes = [param.shape for param in module.parameters()]
-        label = f"{network}, {sum(shape.numel() for shape in shapes) / 1e6:.2f}M in {len(shapes)} tensors"
+        if optimizer.separable and optimizer.normalisation != "joint":
+            raise ValueError(f"learned.{name} is pointwise, so that it must have joint normalisation.")
+    for network, (module, example) in networks.items():
+        shapes = {key: param.shape for key, param in module.named_parameters()}
+        label = f"{network}, {sum(shape.numel() for shape in shapes.values()) / 1e6:.2f}M in {len(shapes)} tensors"
+        spec = infer_permutation_spec(module, example)
         for number, (name, optimizer) in enumerate(optimizers.items()):
-            makes = {**RIVALS, **{f"{name} {way}": make for way, make in _ways(optimizer).items()}}
+            makes = {**RIVALS, **{f"{name} {way}": make for way, make in _ways(optimizer, spec).items()}}
             steps = {key: Step(shapes, make) for key, make in makes.items()}
             times: dict[Any, Times] = {}
             interleave(
@@ -134,17 +139,20 @@ def measure(
                     "theta": 0 if key in RIVALS else sum(p.numel() for p in optimizer.parameters()),
                     "ms": ms[key],
                     "/ AdamW": ms[key] / ms[REFERENCE],
-                    "/ loop": None if key in RIVALS else ms[key] / ms[f"{name} loop"],
+                    "/ loop": ms[key] / ms[f"{name} loop"] if optimizer.separable and key not in RIVALS else None,
                     "state B": steps[key].state_bytes(),
                     "temp B": steps[key].temporary_bytes(),
                 }
 
 
-def _ways(optimizer: UNFOptimizer) -> dict[str, Callable[[list[nn.Parameter]], torch.optim.Optimizer]]:
+def _ways(optimizer: UNFOptimizer, spec: PermutationSpec) -> dict[str, Make]:
+    if not optimizer.separable:
+        bound = optimizer.rebind(spec)
+        return {"exact": lambda params: LearnedOptimizer(params.items(), bound)}
     return {
-        "fused": lambda params: LearnedOptimizer(params, optimizer, fused=True),
-        "exact": lambda params: LearnedOptimizer(params, optimizer),
-        "loop": lambda params: PlainLoop(params, optimizer),
+        "fused": lambda params: LearnedOptimizer(params.values(), optimizer, fused=True),
+        "exact": lambda params: LearnedOptimizer(params.values(), optimizer),
+        "loop": lambda params: PlainLoop(params.values(), optimizer),
     }
 
 
