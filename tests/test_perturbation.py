@@ -107,6 +107,14 @@ def test_a_factor_on_sigma_is_another_sigma(kind) -> None:
     assert (estimates[0] != 0).all()
 
 
+def test_a_factor_of_zero_fixes_a_tensor() -> None:
+    theta = {"a": torch.randn(2, 3), "b": torch.randn(4)}
+    draw = Perturbation(factors={"a": 0.0}).draw(theta, 0.1, sources())
+    assert not draw.eps["a"].any()
+    assert not draw.score["a"].any()
+    assert draw.eps["b"].std().item() == pytest.approx(0.1, rel=0.2)
+
+
 def test_each_eps_is_weighed_by_the_sigma_it_was_drawn_with() -> None:
     """Theta moves between two unrolls of PES, and sigma with it."""
     pes = PES(unroll(), Constant(HORIZON), 3, 2, SIGMA, perturbation=Perturbation(relative=True))
@@ -134,7 +142,7 @@ def test_low_rank_noise_in_every_estimator(kind) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"factors": {"log_lr": 0.0}}, r"perturbation.factors\[log_lr\] must be positive, got 0.0."),
+        ({"factors": {"log_lr": -1.0}}, r"perturbation.factors\[log_lr\] must not be negative, got -1.0."),
         ({"factors": {"weight": 1.0}}, r"perturbation.factors\[weight\] names no tensor of theta: log_lr."),
         ({"floor": 0.0}, "perturbation.floor must be positive, got 0.0."),
         ({"rank": 0}, "perturbation.rank must be at least 1 or null, got 0."),

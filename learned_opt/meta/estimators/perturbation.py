@@ -43,7 +43,8 @@ class Perturbation:
 
     Args:
         factors: name of a tensor of theta, with wildcards, -> s; the first that matches, 1 where none does;
-            None for 1 everywhere.
+            None for 1 everywhere. A tensor with factor 0 is not perturbed and its estimated gradient is 0, so that
+            Adam leaves it as it is.
         relative: multiply s by the root mean square of the tensor.
         floor: least root mean square that ``relative`` reckons with, since some tensors start at zero.
         rank: r; None for Gaussian z.
@@ -61,8 +62,8 @@ class Perturbation:
 
     def __post_init__(self) -> None:
         for pattern, factor in self._factors:
-            if factor <= 0:
-                raise ValueError(f"perturbation.factors[{pattern}] must be positive, got {factor}.")
+            if factor < 0:
+                raise ValueError(f"perturbation.factors[{pattern}] must not be negative, got {factor}.")
         if self.floor <= 0:
             raise ValueError(f"perturbation.floor must be positive, got {self.floor}.")
         if self.rank is not None and self.rank < 1:
@@ -84,7 +85,8 @@ class Perturbation:
         for name, leaf in theta.items():
             unit = torch.stack([self._unit(leaf.shape, source) for source in sources])
             base, factor = (sigma * unit).to(leaf), self._factor(name, leaf)
-            eps[name], score[name] = base * factor, base / factor
+            eps[name] = base * factor
+            score[name] = torch.zeros_like(base) if self._own(name) == 0 else base / factor
         return Draw(eps, score)
 
     @property
@@ -98,6 +100,9 @@ class Perturbation:
         left, right = (torch.randn(*others, size, self.rank, generator=source) for size in (m, n))
         return left @ right.mT / sqrt(self.rank)
 
+    def _own(self, name: str) -> float:
+        return next((factor for pattern, factor in self._factors if fnmatchcase(name, pattern)), 1.0)
+
     def _factor(self, name: str, leaf: Tensor) -> float | Tensor:
-        own = next((factor for pattern, factor in self._factors if fnmatchcase(name, pattern)), 1.0)
+        own = self._own(name)
         return own * leaf.square().mean().sqrt().clamp(min=self.floor) if self.relative else own
