@@ -1,8 +1,8 @@
 """Evaluate trained thetas. ``python -m learned_opt.evaluate +task=mlp checkpoint=runs/.../theta.safetensors``.
 
 With ``checkpoints={NAME: FILE}`` in place of ``checkpoint`` it is the suite: optimizers x tasks x horizons x seeds,
-with a generalisation card where one is asked for. ``python -m learned_opt.evaluate table FOLDER...`` prints the table
-of finished evaluations.
+with a generalisation card where one is asked for. ``python -m learned_opt.evaluate table FOLDER... [rows=NAME,NAME]``
+prints the table of finished evaluations; where rows are named, the best of all others is one more.
 """
 
 import os
@@ -70,8 +70,10 @@ def main() -> None:
 def _table() -> None:
     from learned_opt.evaluation import results_table
 
+    named = [word.removeprefix("rows=").split(",") for word in sys.argv[2:] if word.startswith("rows=")]
+    folders = [Path(word) for word in sys.argv[2:] if not word.startswith("rows=")]
     try:
-        print(results_table.table([Path(word) for word in sys.argv[2:]]))
+        print(results_table.table(folders, *named[-1:]))
     except ValueError as error:
         raise cli.UsageError(str(error)) from error
 

@@ -66,8 +66,9 @@ def test_a_suite_with_a_card_and_the_table_of_it(tmp_path, monkeypatch, capsys) 
     assert {row["kind"] for row in summary["origins"]} == {"data of the same name"}
     command(monkeypatch, "table", "run")
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "| setting | seeds | mine | adam |"
-    assert [line.split(" | ")[0] for line in lines[2:4]] == ["| mlp, digits, 12 steps", "| mlp, digits, 15 steps"]
+    assert lines[0] == "| optimizer | mlp, digits, 12 steps, 3 seeds | mlp, digits, 15 steps, 3 seeds |"
+    command(monkeypatch, "table", "run", "rows=mine")
+    assert capsys.readouterr().out.splitlines()[3].endswith(" adam |")
 
 
 def test_what_nobody_tunes_runs_as_it_is_and_a_packaged_name_is_a_checkpoint(tmp_path, monkeypatch) -> None:

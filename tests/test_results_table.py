@@ -25,21 +25,27 @@ def cells(text: str, row: int) -> list[str]:
     return [cell.strip() for cell in text.splitlines()[row].strip("|").split("|")]
 
 
-def test_settings_by_optimizers_with_the_best_marked(tmp_path) -> None:
+def test_optimizers_by_settings_with_the_best_marked(tmp_path) -> None:
     one = suite(
         tmp_path / "one", {"unf": [1.0, 1.2, 1.1, 1.1], "adam": [2.0, 2.2, 2.1, 2.1], "sgdm": [0.9, 1.4, 1.2, 1.1]}
     )
     two = suite(tmp_path / "two", {"adam": [3.0, 3.0], "lion": [4.0, math.inf]}, task="cnn")
     text = table([one, two])
-    assert cells(text, 0) == ["setting", "seeds", "unf", "adam", "sgdm", "lion"]
-    unf, adam, sgdm, lion = cells(text, 2)[2:]
-    assert cells(text, 2)[:2] == ["mlp, digits, 200 steps", "4"]
-    assert unf.startswith("**1.1000 [")
-    assert adam.startswith("2.1000 [")  # behind, with an interval that says so
-    assert sgdm.startswith("_1.1500 [")  # its difference from the best can be 0
-    assert lion == "-"
-    assert cells(text, 3)[2:] == ["-", "**3.0000 [3.0000, 3.0000]**", "-", "diverged 1/2"]
+    assert cells(text, 0) == ["optimizer", "mlp, digits, 200 steps, 4 seeds", "cnn, digits, 200 steps, 2 seeds"]
+    unf, adam, sgdm, lion = (cells(text, row) for row in range(2, 6))
+    assert [own[0] for own in (unf, adam, sgdm, lion)] == ["unf", "adam", "sgdm", "lion"]
+    assert unf[1].startswith("**1.1000 [")
+    assert adam[1].startswith("2.1000 [")  # behind, with an interval that says so
+    assert sgdm[1].startswith("_1.1500 [")  # its difference from the best can be 0
+    assert lion[1] == unf[2] == "-"
+    assert (adam[2], lion[2]) == ("**3.0000 [3.0000, 3.0000]**", "diverged 1/2")
     assert table([one, two, one]) == text
+    short = table([one, two], ["unf"])
+    assert [cells(short, row)[0] for row in (2, 3)] == ["unf", "best other"]
+    assert cells(short, 2)[1] == unf[1]
+    assert cells(short, 3)[1:] == [f"{sgdm[1]} sgdm", f"{adam[2]} adam"]
+    with pytest.raises(ValueError, match="rows must be among unf, adam, sgdm, lion, got mlp"):
+        table([one, two], ["unf", "mlp"])
 
 
 def test_points_of_a_card_are_no_settings(tmp_path) -> None:
@@ -54,7 +60,7 @@ def test_the_folder_of_a_training_counts_too(tmp_path) -> None:
     ]
     (tmp_path / "evaluation.json").write_text(json.dumps(rows))
     (tmp_path / "theta.json").write_text(json.dumps({"tasks": {"mlp": {"data": "digits"}}}))
-    assert cells(table([tmp_path]), 2) == ["mlp, digits, 200 steps", "2", "diverged 1/2"]
+    assert cells(table([tmp_path]), 2) == ["unf", "diverged 1/2"]
 
 
 def test_what_cannot_be_a_table_is_refused(tmp_path) -> None:

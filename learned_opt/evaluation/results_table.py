@@ -1,8 +1,8 @@
-"""The table of settings x optimizers, from the files of finished evaluations alone."""
+"""The table of optimizers x settings, from the files of finished evaluations alone."""
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,10 @@ from learned_opt.evaluation.metrics import bootstrap_mean, paired_difference
 from learned_opt.evaluation.tables import markdown_table
 
 COLUMNS = ["setting", "horizon", "optimizer", "seed", "final_loss"]
+BEST_OTHER = "best other"
 NOTES = """\
 Final training loss (mean over the last 10 inner steps), mean over held-out seeds with a 95% bootstrap interval.
-**Best** of the row; _level_ with it: the 95% interval of the paired difference holds 0."""
+**Best** of the column; _level_ with it: the 95% interval of the paired difference holds 0."""
 
 
 def read(folder: Path) -> pd.DataFrame:
@@ -52,14 +53,15 @@ def _label(task: str, tasks: dict) -> str:
     return f"{task}, {data}" if data else task
 
 
-def table(folders: Sequence[Path]) -> str:
-    """A markdown table, a row for each setting and a column for each optimizer.
+def table(folders: Sequence[Path], shown: Sequence[str] = ()) -> str:
+    """A markdown table, a row for each optimizer and a column for each setting.
 
     Args:
         folders: run folders; what occurs in several must be the same in all.
+        shown: optimizers to show, in this order; the best of all others gets one more row. Empty for every one.
 
     Raises:
-        ValueError: no folder is given, one holds no results, or two disagree.
+        ValueError: no folder is given, one holds no results, two disagree, or nothing is called as one to show.
     """
     if not folders:
         raise ValueError("name at least one run folder: python -m learned_opt.evaluate table FOLDER...")
@@ -69,14 +71,28 @@ def table(folders: Sequence[Path]) -> str:
     _check_agreement(every)
     every = every.drop_duplicates(COLUMNS[:4])
     optimizers = list(dict.fromkeys(every["optimizer"]))
-    rows = []
+    if unknown := [name for name in shown if name not in optimizers]:
+        raise ValueError(f"rows must be among {', '.join(optimizers)}, got {', '.join(unknown)}.")
+    columns = {}
     groups: Any = every.groupby(["setting", "horizon"], sort=False)
     for (setting, horizon), own in groups:
         losses = {str(name): of.sort_values("seed")["final_loss"].tolist() for name, of in own.groupby("optimizer")}
-        best = min(losses, key=lambda name: sum(losses[name]) / len(losses[name]))
-        cells = [_cell(losses[name], losses[best], name == best) if name in losses else "-" for name in optimizers]
-        rows.append([f"{setting}, {horizon} steps", str(max(map(len, losses.values()))), *cells])
-    return f"{markdown_table(('setting', 'seeds', *optimizers), rows)}\n\n{NOTES}"
+        columns[f"{setting}, {horizon} steps, {max(map(len, losses.values()))} seeds"] = _column(losses, shown)
+    names = [*shown, BEST_OTHER] if shown else optimizers
+    rows = [[name, *(column.get(name, "-") for column in columns.values())] for name in names]
+    return f"{markdown_table(('optimizer', *columns), rows)}\n\n{NOTES}"
+
+
+def _column(losses: Mapping[str, list[float]], shown: Sequence[str]) -> dict[str, str]:
+    """The cells of a setting by optimizer."""
+    means = {name: sum(own) / len(own) for name, own in losses.items()}
+    best = min(means, key=lambda name: means[name])
+    cells = {name: _cell(own, losses[best], name == best) for name, own in losses.items()}
+    others = [name for name in losses if name not in shown]
+    if shown and others:
+        other = min(others, key=lambda name: means[name])
+        cells[BEST_OTHER] = f"{cells[other]} {other}"
+    return cells
 
 
 def _check_agreement(every: pd.DataFrame) -> None:
