@@ -74,7 +74,7 @@ def training_figure(curves: Mapping[tuple[str, int], Mapping[str, Cell]]) -> Fig
         panel.set(yscale="log", xlabel="inner step", ylabel="training loss (trailing mean of 10)")
         panel.set_title(f"{task}, horizon {horizon}: median and 10-90% of held-out seeds", fontsize=10)
         panel.grid(alpha=0.3, which="both", linewidth=0.5)
-        panel.legend(frameon=False, fontsize=8)
+        panel.legend(frameon=False, fontsize=8, ncols=2)
     return figure
 
 

@@ -1,10 +1,11 @@
 """The files that an evaluation suite leaves in its run folder."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -30,11 +31,14 @@ HEADINGS = (
     "lr",
 )
 SHOWN = ("optimizer", "final loss", "steps to target", "speed-up", "diverged", "lr")  # of these, on terminals
+MOST_LINES = 8  # of a picture, unless there are more learned optimizers
 OVERALL_TITLE = "all tasks and horizons"
 DRAWINGS = {
-    "profiles": "Performance profiles: share of runs that reach the target at up to so many times the lowest cost.",
+    "profiles": "Performance profiles: share of runs that reach the target at up to so many times the lowest cost; the "
+    "learned optimizers, the reference and the baselines that win most often.",
     "wins": "Win matrix: how often the row ends below the column, paired runs.",
-    "curves": "Training loss over inner steps of every task and horizon: median and 10-90% of held-out seeds.",
+    "curves": "Training loss over inner steps of every task and horizon: median and 10-90% of held-out seeds; the "
+    "same optimizers as above.",
 }
 OVERALL = ("optimizer", "speed-up", "wall-clock speed-up", "loss ratio", "settings", "diverged")
 NOTES = """\
@@ -86,7 +90,7 @@ def write(
         "facts": dict(facts),
     }
     write_json(folder / "summary.json", jsonable(described))
-    tables, figures = _tables(summaries, overall, cards), _figures(frame, results, wins)
+    tables, figures = _tables(summaries, overall, cards), _figures(frame, results, wins, (*learned, reference))
     for name, figure in figures.items():
         figure.savefig(folder / f"{name}.png", dpi=150)
     title = "Evaluation of " + ", ".join(dict.fromkeys(row["optimizer"] for row in results.origins))
@@ -104,13 +108,22 @@ def _brief(headings: tuple[str, ...], rows: list[list[str]]) -> tuple[tuple[str,
     return shown, [{heading: row[heading].replace("**", "") for heading in shown} for row in cells]
 
 
-def _figures(frame: pd.DataFrame, results: Results, wins: Mapping[str, Mapping[str, float]]) -> dict[str, Figure]:
+def _figures(
+    frame: pd.DataFrame, results: Results, wins: Mapping[str, Mapping[str, float]], first: Sequence[str]
+) -> dict[str, Figure]:
+    """Pictures; of lines only as many as can be told apart: ``first``, then those that win most often."""
+    rank = {name: np.nanmean(list(against.values())) for name, against in wins.items() if name not in first}
+    lines = [*first, *sorted(rank, key=lambda name: -rank[name])][: max(MOST_LINES, len(first))]
     columns = (("steps to target", "steps_to_target"), ("seconds to target", "seconds_to_target"))
-    profiles = [(label, profile(scores.costs(frame, column), suite_plots.RATIOS)) for label, column in columns]
+    profiles = []
+    for label, column in columns:
+        shares = profile(scores.costs(frame, column), suite_plots.RATIOS)
+        profiles.append((label, {name: shares[name] for name in lines if name in shares}))
+    curves = {where: {name: own[name] for name in lines if name in own} for where, own in results.curves.items()}
     return {
         "profiles": suite_plots.profiles_figure(profiles),
         "wins": suite_plots.wins_figure(wins),
-        "curves": suite_plots.training_figure(results.curves),
+        "curves": suite_plots.training_figure(curves),
     }
 
 
