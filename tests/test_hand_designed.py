@@ -12,7 +12,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR
 
 from learned_opt import tree
 from learned_opt.optimizers.hand import HandDesigned
-from learned_opt.optimizers.rules.matrix import inverse_root, orthogonalise
+from learned_opt.optimizers.rules.matrix import eigh, inverse_root, orthogonalise
 from learned_opt.optimizers.rules.sgd import SGD
 from learned_opt.optimizers.rules.soap import next_basis
 from learned_opt.optimizers.schedule import Cosine, WarmUp
@@ -128,6 +128,23 @@ def test_inverse_root_and_the_axes_that_shampoo_leaves_alone() -> None:
     short = constructor("shampoo", "meta_optimizer.rule.largest=4")(SPECS["mlp"], lr=LR)
     state = short.init_state({"w": torch.zeros(3, 5), "b": torch.zeros(5)})
     assert {name: list(own) for name, own in state["rule"].items()} == {"w": ["axis0"], "b": []}
+
+
+def test_a_matrix_that_is_not_finite_spoils_no_other_of_a_batch() -> None:
+    factors = torch.randn(3, 4, 4)
+    matrices = factors @ factors.mT * torch.tensor([1.0, 1e300, 0.0]).reshape(3, 1, 1)
+    values, vectors = torch.vmap(eigh)(matrices)
+    torch.testing.assert_close(vectors @ values.diag_embed() @ vectors.mT, matrices, rtol=1e-9, atol=1e-12)
+    for bad in (torch.nan, torch.inf):
+        spoilt = matrices.index_fill(0, torch.tensor(1), bad)
+        torch.testing.assert_close(torch.vmap(eigh)(spoilt)[0][0], values[0])
+    for name in ("shampoo", "soap"):
+        optimizer = constructor(name)(SPECS["mlp"], lr=LR)
+        params, grads = tensors(0), tree.tree_map(lambda leaf: leaf * torch.inf, tensors(1))
+        with torch.no_grad():
+            updates, state = optimizer(grads, optimizer.init_state(params), params, LOSS)
+            updates, _ = optimizer(grads, state, params, LOSS)
+        assert not any(update.isfinite().all() for update in updates.values())
 
 
 @torch.no_grad()

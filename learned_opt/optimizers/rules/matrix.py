@@ -106,6 +106,20 @@ class Shampoo(Rule):
 
 def inverse_root(matrix: Tensor, order: int) -> Tensor:
     """``matrix^{-1/order}`` of a symmetric positive matrix ``(n, n)``."""
-    values, vectors = torch.linalg.eigh(matrix)
+    values, vectors = eigh(matrix)
     least = torch.finfo(matrix.dtype).eps * values.amax()  # rounding may leave small ones negative
     return (vectors * torch.maximum(values, least) ** (-1 / order)) @ vectors.mT
+
+
+def eigh(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """Eigenvalues and eigenvectors of a symmetric ``(n, n)``; of one that is not finite, those of the identity.
+
+    LAPACK refuses a whole batch for one such matrix, and the chains that have not diverged must go on. Scaled to
+    entries of at most one, since large ones overflow on the way.
+    """
+    size = matrix.abs().amax()
+    finite = size.isfinite()
+    scale = torch.where(finite & (size > 0), size, 1.0)
+    identity = torch.eye(len(matrix), dtype=matrix.dtype, device=matrix.device)
+    values, vectors = torch.linalg.eigh(torch.where(finite, matrix / scale, identity))
+    return values * scale, vectors

@@ -6,6 +6,7 @@ from torch import Tensor
 from learned_opt.optimizers.features import ema
 from learned_opt.optimizers.rules.adam import Moments
 from learned_opt.optimizers.rules.base import Now, Rule, RuleState, log_parameter, root
+from learned_opt.optimizers.rules.matrix import eigh
 
 
 class SOAP(Rule):
@@ -65,7 +66,7 @@ class SOAP(Rule):
 
 def eigenvectors(average: Tensor) -> Tensor:
     """Those of a symmetric ``(n, n)``, the largest eigenvalue first, each with entries of positive sum."""
-    vectors = torch.linalg.eigh(average).eigenvectors.flip(-1)
+    vectors = eigh(average)[1].flip(-1)
     return vectors * torch.where(vectors.sum(0) < 0, -1.0, 1.0)
 
 
