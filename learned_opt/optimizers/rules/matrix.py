@@ -115,11 +115,12 @@ def eigh(matrix: Tensor) -> tuple[Tensor, Tensor]:
     """Eigenvalues and eigenvectors of a symmetric ``(n, n)``; of one that is not finite, those of the identity.
 
     LAPACK refuses a whole batch for one such matrix, and the chains that have not diverged must go on. Scaled to
-    entries of at most one, since large ones overflow on the way.
+    entries of at most one, since large ones overflow on the way; in float64, since in float32 it does not converge for
+    some matrices of low rank, such as those of an embedding most of whose rows have no gradient.
     """
     size = matrix.abs().amax()
     finite = size.isfinite()
     scale = torch.where(finite & (size > 0), size, 1.0)
     identity = torch.eye(len(matrix), dtype=matrix.dtype, device=matrix.device)
-    values, vectors = torch.linalg.eigh(torch.where(finite, matrix / scale, identity))
-    return values * scale, vectors
+    values, vectors = torch.linalg.eigh(torch.where(finite, matrix / scale, identity).double())
+    return values.to(matrix) * scale, vectors.to(matrix)
