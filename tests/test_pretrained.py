@@ -14,6 +14,7 @@ from learned_opt.deploy import construct, hub
 from learned_opt.deploy.weights import save_theta
 from learned_opt.optimizers.base import MetaOptimizer
 from learned_opt.symmetry import PermutationSpec, infer_permutation_spec
+from tasks.networks.mlp import MLP
 from tests.test_learned_optimizer import DATA, equal, model, train
 
 POINTWISE = {"_target_": "learned_opt.unf.layers.Pointwise", "_partial_": True}
@@ -71,6 +72,20 @@ def test_an_equivariant_one_fits_the_weight_space_that_it_was_trained_on(tmp_pat
     left, right = model(), model()
     ours = train(left, LearnedOptimizer.from_pretrained(tmp_path, left, inputs))
     assert equal(ours, train(right, LearnedOptimizer(right, meta)))
+
+
+def test_the_packaged_ones_of_a_task_fit_its_networks_of_any_width() -> None:
+    inputs, labels = torch.rand(8, 1, 8, 8), torch.arange(8)
+    for given in (None, (inputs,)):  # a trace splits the pixels' axis, the spec that was trained on does not
+        for width in (32, 20):
+            network = MLP((1, 8, 8), 10, (width,))
+            optimizer = LearnedOptimizer.from_pretrained("unf-mlp-fashion", network, given)
+            for _ in range(30):
+                optimizer.zero_grad()
+                loss = torch.nn.functional.cross_entropy(network(inputs), labels)
+                loss.backward()
+                optimizer.step()
+            assert loss < 0.1
 
 
 def test_an_equivariant_one_refuses_another_weight_space(tmp_path) -> None:

@@ -11,6 +11,7 @@ from learned_opt.deploy import construct, hub
 from learned_opt.deploy.parity import check_parity
 from learned_opt.deploy.weights import load_metadata, load_theta, save_theta
 from learned_opt.optimizers.base import MetaOptimizer
+from learned_opt.symmetry.check import check_spec
 from learned_opt.symmetry.infer import infer_permutation_spec
 from learned_opt.symmetry.spec import PermutationSpec
 
@@ -59,6 +60,8 @@ def fit(
     if example_inputs is not None:
         inferred = infer_permutation_spec(model, *example_inputs)
         same = [spec for spec in known if _renamed(spec) == _renamed(inferred)]
+        # one written by hand may split axes otherwise than a trace does, and hold all the same
+        same = same or [spec for spec in known if check_spec(model, spec, *example_inputs, candidates=inferred).passed]
         return optimizer.rebind((same or [inferred])[0])
     if not known:
         raise ValueError(
