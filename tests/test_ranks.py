@@ -15,7 +15,7 @@ from learned_opt.cli import RunError, UsageError
 from learned_opt.launch import followers
 from learned_opt.meta import agreement
 from learned_opt.meta.agreement import RanksDisagree, compare, digest
-from learned_opt.meta.callbacks import StopWhenNothingIsFinite
+from learned_opt.meta.callbacks import StopWhenNothingIsFinite, Throughput
 from learned_opt.meta.checkpoints import CheckpointError
 from learned_opt.meta.signals import Signals
 from learned_opt.ranks import World, world
@@ -125,4 +125,4 @@ def test_what_ends_a_training_is_an_error_of_the_run(raised, line) -> None:
 
     module: Any = None
     with pytest.raises(RunError, match=re.escape(line)):
-        Training(module, Trainer(), {}, Signals(), StopWhenNothingIsFinite(3), None).run()
+        Training(module, Trainer(), {}, Signals(), StopWhenNothingIsFinite(3), Throughput(1), None).run()
