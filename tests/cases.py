@@ -145,6 +145,13 @@ OPTIMIZERS = {
     "unf_tied": partial(
         UNFOptimizer, head=partial(PointwiseUNFLinear, tie="type"), channels=6, beta=0.1, nominal=Relative
     ),
+    "unf_muon": partial(
+        UNFOptimizer,
+        head=PointwiseUNFLinear,
+        channels=6,
+        beta=0.1,
+        nominal=partial(Relative, orthogonal=True),
+    ),
     "nfn": partial(UNFOptimizer, head=NFNLinear, channels=6, beta=0.1),
 }
 TELLS_POSITIONS_APART = {"unf_fold", "unf_encode", "nfn"}  # not equivariant to permutations of (some) fixed axes

@@ -5,8 +5,9 @@ from functools import partial
 import pytest
 import torch
 
-from learned_opt.optimizers.hand import Adam
+from learned_opt.optimizers.hand import Adam, HandDesigned
 from learned_opt.optimizers.nominal import Relative
+from learned_opt.optimizers.rules.matrix import Muon
 from learned_opt.optimizers.unf import UNFOptimizer
 from learned_opt.tree import tree_map
 from learned_opt.unf import Pointwise
@@ -50,8 +51,31 @@ def test_without_a_learned_part_it_is_adam_in_units_of_each_tensor() -> None:
             torch.testing.assert_close(own[name], value * size / (1 + t / 20) ** 0.5, rtol=1e-5, atol=1e-7)
 
 
-def test_scaling_the_loss_changes_nothing() -> None:
-    for own, other in zip(*(steps(make("lecun"), tensors(0), scale) for scale in (1.0, 1e4)), strict=True):
+def test_orthogonal_steps_are_muons_for_matrices_and_adams_for_vectors() -> None:
+    """At the first step every average is a multiple of the gradient, Nesterov's too."""
+    params = tensors(0)
+    (ours,) = steps(make(orthogonal=True, floor=0.1, period=20.0), params, number=1)
+    (muon,) = steps(HandDesigned(SPEC, partial(Muon, gamma=0.9), lr=0.1).double(), params, number=1)
+    for name, value in muon.items():
+        rate = size_of(params[name], 0.1) / (1 + 1 / 20) ** 0.5
+        unit = value / 0.2 if value.ndim > 1 else value  # Muon's steps are a fifth of order one
+        torch.testing.assert_close(ours[name], unit * rate, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("orthogonal", [False, True])
+def test_without_an_added_part_a_tensor_at_rest_stays(orthogonal) -> None:
+    """What was learned can scale the direction only."""
+    params, zero = tensors(0), tree_map(torch.zeros_like, tensors(0))
+    for additive, moves in ((True, True), (False, False)):
+        optimizer = make("lecun", orthogonal=orthogonal, additive=additive)
+        updates, _ = optimizer(zero, optimizer.init_state(params), params, LOSS)
+        assert any((update != 0).any() for update in updates.values()) is moves
+
+
+@pytest.mark.parametrize("orthogonal", [False, True])
+def test_scaling_the_loss_changes_nothing(orthogonal) -> None:
+    runs = (steps(make("lecun", orthogonal=orthogonal), tensors(0), scale) for scale in (1.0, 1e4))
+    for own, other in zip(*runs, strict=True):
         for name, value in own.items():
             torch.testing.assert_close(other[name], value, rtol=1e-6, atol=1e-9)
 
@@ -75,8 +99,9 @@ def test_no_step_is_longer_than_the_limit() -> None:
     assert max(update.square().mean().sqrt() for update in updates.values()) > 0.05  # it is reached
 
 
-def test_weights_without_gradient_stay_and_have_finite_meta_gradients() -> None:
-    optimizer, params = make(), tensors(0)
+@pytest.mark.parametrize("orthogonal", [False, True])
+def test_weights_without_gradient_stay_and_have_finite_meta_gradients(orthogonal) -> None:
+    optimizer, params = make(orthogonal=orthogonal), tensors(0)
     state = optimizer.init_state(params)
     for _ in range(3):
         updates, state = optimizer(tree_map(torch.zeros_like, params), state, params, LOSS)

@@ -5,12 +5,13 @@ changes the step. Its decay gamma and the step size alpha belong to the optimize
 """
 
 from abc import ABC, abstractmethod
-from math import log
+from math import log, sqrt
 
 import torch
 from torch import Tensor, nn
 
 from learned_opt.optimizers.features import ema
+from learned_opt.optimizers.rules.matrix import orthogonalise
 from learned_opt.tree import Tree, tree_map
 
 TINY = 1e-24  # keeps a weight that never had a gradient from 0 / 0; its rsqrt to the third power is still finite
@@ -64,7 +65,7 @@ class Momentum(Nominal):
 
 
 class Relative(Nominal):
-    """Adam's direction, in units of the size of each tensor, so that step sizes carry over to other networks.
+    """Adam's direction or Muon's, in units of the size of each tensor, so that step sizes carry over to other networks.
 
     ``s clip(d exp(beta f_2) + beta f_1) / sqrt(1 + t / period)`` at step t, with ``d`` the bias-corrected momentum over
     the root of the second moment, ``clip`` scaling a tensor down to a root mean square of ``limit``, and ``s`` the root
@@ -78,24 +79,37 @@ class Relative(Nominal):
         floor: size of vectors and scalars, and least size of all others; learned.
         period: steps after which the step size falls; learned.
         limit: largest root mean square of a tensor's step, in units of its size and of alpha.
+        orthogonal: tensors of two axes or more take Muon's direction in the place of Adam's: ``d`` is the momentum with
+            its singular values set to about 1, scaled to entries of order one. Further axes count as the second.
+        additive: whether there is f_1. It can move a weight that ``d`` would leave alone, and what of it has the same
+            sign at every step adds up over the horizon.
 
     Raises:
         ValueError: beta2 outside (0, 1), or floor, period or limit not positive.
 
     Source: Kingma & Ba 2015 (arXiv 1412.6980) for the direction; Shazeer & Stern 2018 (Adafactor, arXiv 1804.04235),
-        sections 6 to 8, for relative and falling steps and clipping, there with a maximum in place of the sum.
+        sections 6 to 8, for relative and falling steps and clipping, there with a maximum in place of the sum; Jordan
+        et al. 2024 (kellerjordan.github.io/posts/muon) for the orthogonal direction, there with Nesterov's momentum.
     """
 
-    num_features, num_outputs = 1, 2
+    num_features = 1
 
-    def __init__(self, beta2: float = 0.99, floor: float = 0.1, period: float = 30.0, limit: float = 2.0) -> None:
+    def __init__(
+        self,
+        beta2: float = 0.99,
+        floor: float = 0.1,
+        period: float = 30.0,
+        limit: float = 2.0,
+        orthogonal: bool = False,
+        additive: bool = True,
+    ) -> None:
         super().__init__()
         if not 0 < beta2 < 1:
             raise ValueError(f"beta2 must lie between 0 and 1, got {beta2}.")
         for name, value in (("floor", floor), ("period", period), ("limit", limit)):
             if value <= 0:
                 raise ValueError(f"{name} must be positive, got {value}.")
-        self.limit = limit
+        self.limit, self.orthogonal, self.num_outputs = limit, orthogonal, 1 + additive
         self.logit_beta2 = nn.Parameter(torch.tensor(log(beta2 / (1 - beta2))))
         self.log_floor = nn.Parameter(torch.tensor(log(floor)))
         self.log_period = nn.Parameter(torch.tensor(log(period)))
@@ -111,14 +125,21 @@ class Relative(Nominal):
         return super().advance(grads, state, gamma) | {"second": second}
 
     def direction(self, state: Tree, step: Tensor, gamma: Tensor) -> Tree:
-        """Adam's, of order one."""
+        """Adam's or Muon's, of order one."""
         correction = (1 - self.logit_beta2.sigmoid() ** step).sqrt() / (1 - gamma**step)
-        return tree_map(lambda m, v: correction * m * torch.rsqrt(v + TINY), state["momentum"], state["second"])
+
+        def of_tensor(momentum: Tensor, second: Tensor) -> Tensor:
+            if self.orthogonal and momentum.ndim > 1:
+                matrix = orthogonalise(momentum.flatten(1))
+                return sqrt(max(matrix.shape)) * matrix.reshape(momentum.shape)
+            return correction * momentum * torch.rsqrt(second + TINY)
+
+        return tree_map(of_tensor, state["momentum"], state["second"])
 
     def update(self, direction: Tensor, learned: Tensor, param: Tensor, step: Tensor, beta: Tensor) -> Tensor:
         """See ``Nominal.update``."""
-        added, factor = learned.unbind(-1)
-        moved = direction * (beta * factor).exp() + beta * added
+        *added, factor = learned.unbind(-1)
+        moved = direction * (beta * factor).exp() + beta * sum(added)
         clipped = moved * self.limit / moved.square().mean().clamp(min=self.limit**2).sqrt()
         size = self.log_floor.exp()
         if param.ndim > 1:
