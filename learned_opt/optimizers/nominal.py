@@ -67,7 +67,7 @@ class Momentum(Nominal):
 class Relative(Nominal):
     """Adam's direction or Muon's, in units of the size of each tensor, so that step sizes carry over to other networks.
 
-    ``s clip(d exp(beta f_2) + beta f_1) / sqrt(1 + t / period)`` at step t, with ``d`` the bias-corrected momentum over
+    ``s clip(d exp(beta f_2) + beta f_1) / (1 + t / period)^power`` at step t, with ``d`` the bias-corrected momentum over
     the root of the second moment, ``clip`` scaling a tensor down to a root mean square of ``limit``, and ``s`` the root
     of ``mean(param^2) + floor^2``, or the floor alone for vectors and scalars: biases start at zero, and the gains of
     norms, which start at one, must not move tenfold faster. So no step moves a tensor further than ``alpha limit``
@@ -78,6 +78,7 @@ class Relative(Nominal):
         beta2: decay of the second moment at the start; it is learned.
         floor: size of vectors and scalars, and least size of all others; learned.
         period: steps after which the step size falls; learned.
+        power: how fast it falls then.
         limit: largest root mean square of a tensor's step, in units of its size and of alpha.
         orthogonal: tensors of two axes or more take Muon's direction in the place of Adam's: ``d`` is the momentum with
             its singular values set to about 1, scaled to entries of order one. Further axes count as the second.
@@ -85,7 +86,7 @@ class Relative(Nominal):
             sign at every step adds up over the horizon.
 
     Raises:
-        ValueError: beta2 outside (0, 1), or floor, period or limit not positive.
+        ValueError: beta2 outside (0, 1), or floor, period, power or limit not positive.
 
     Source: Kingma & Ba 2015 (arXiv 1412.6980) for the direction; Shazeer & Stern 2018 (Adafactor, arXiv 1804.04235),
         sections 6 to 8, for relative and falling steps and clipping, there with a maximum in place of the sum; Jordan
@@ -99,6 +100,7 @@ class Relative(Nominal):
         beta2: float = 0.99,
         floor: float = 0.1,
         period: float = 30.0,
+        power: float = 0.5,
         limit: float = 2.0,
         orthogonal: bool = False,
         additive: bool = True,
@@ -106,10 +108,10 @@ class Relative(Nominal):
         super().__init__()
         if not 0 < beta2 < 1:
             raise ValueError(f"beta2 must lie between 0 and 1, got {beta2}.")
-        for name, value in (("floor", floor), ("period", period), ("limit", limit)):
+        for name, value in (("floor", floor), ("period", period), ("power", power), ("limit", limit)):
             if value <= 0:
                 raise ValueError(f"{name} must be positive, got {value}.")
-        self.limit, self.orthogonal, self.num_outputs = limit, orthogonal, 1 + additive
+        self.power, self.limit, self.orthogonal, self.num_outputs = power, limit, orthogonal, 1 + additive
         self.logit_beta2 = nn.Parameter(torch.tensor(log(beta2 / (1 - beta2))))
         self.log_floor = nn.Parameter(torch.tensor(log(floor)))
         self.log_period = nn.Parameter(torch.tensor(log(period)))
@@ -144,4 +146,4 @@ class Relative(Nominal):
         size = self.log_floor.exp()
         if param.ndim > 1:
             size = (param.square().mean() + size**2).sqrt()
-        return clipped * size * torch.rsqrt(1 + step * (-self.log_period).exp())
+        return clipped * size * (1 + step * (-self.log_period).exp()) ** -self.power
