@@ -162,7 +162,7 @@ NOT_DIFFERENTIABLE = {  # a sign, or a read-out that is zero at the start, hides
     "lion": {"rule.logit_beta1", "rule.logit_beta2"},
     "adam_controller": {"cell.weight", "cell.bias"},
 }
-# gradients of key biases are zero but for rounding, which steps in units of tensors bring to full size (LOG.md, 2026-11-23)
+# gradients of key biases are zero but for rounding, which relative steps bring to full size (LOG.md, 2026-11-23)
 ROUNDING_DECIDES = {("vision_transformer", "unf_tied"), ("vision_transformer", "unf_muon")}
 PAIRS = [
     (family, optimizer)

@@ -67,7 +67,7 @@ class Momentum(Nominal):
 class Relative(Nominal):
     """Adam's direction or Muon's, in units of the size of each tensor, so that step sizes carry over to other networks.
 
-    ``s clip(d exp(beta f_2) + beta f_1) / (1 + t / period)^power`` at step t, with ``d`` the bias-corrected momentum over
+    ``s clip(d exp(beta f_2) + beta f_1) / (1 + t / period)^power`` at step t, ``d`` the bias-corrected momentum over
     the root of the second moment, ``clip`` scaling a tensor down to a root mean square of ``limit``, and ``s`` the root
     of ``mean(param^2) + floor^2``, or the floor alone for vectors and scalars: biases start at zero, and the gains of
     norms, which start at one, must not move tenfold faster. So no step moves a tensor further than ``alpha limit``
