@@ -82,8 +82,6 @@ class Relative(Nominal):
         limit: largest root mean square of a tensor's step, in units of its size and of alpha.
         orthogonal: tensors of two axes or more take Muon's direction in the place of Adam's: ``d`` is the momentum with
             its singular values set to about 1, scaled to entries of order one. Further axes count as the second.
-        additive: whether there is f_1. It can move a weight that ``d`` would leave alone, and what of it has the same
-            sign at every step adds up over the horizon.
 
     Raises:
         ValueError: beta2 outside (0, 1), or floor, period, power or limit not positive.
@@ -93,7 +91,7 @@ class Relative(Nominal):
         et al. 2024 (kellerjordan.github.io/posts/muon) for the orthogonal direction, there with Nesterov's momentum.
     """
 
-    num_features = 1
+    num_features, num_outputs = 1, 2
 
     def __init__(
         self,
@@ -103,7 +101,6 @@ class Relative(Nominal):
         power: float = 0.5,
         limit: float = 2.0,
         orthogonal: bool = False,
-        additive: bool = True,
     ) -> None:
         super().__init__()
         if not 0 < beta2 < 1:
@@ -111,7 +108,7 @@ class Relative(Nominal):
         for name, value in (("floor", floor), ("period", period), ("power", power), ("limit", limit)):
             if value <= 0:
                 raise ValueError(f"{name} must be positive, got {value}.")
-        self.power, self.limit, self.orthogonal, self.num_outputs = power, limit, orthogonal, 1 + additive
+        self.power, self.limit, self.orthogonal = power, limit, orthogonal
         self.logit_beta2 = nn.Parameter(torch.tensor(log(beta2 / (1 - beta2))))
         self.log_floor = nn.Parameter(torch.tensor(log(floor)))
         self.log_period = nn.Parameter(torch.tensor(log(period)))
@@ -140,8 +137,8 @@ class Relative(Nominal):
 
     def update(self, direction: Tensor, learned: Tensor, param: Tensor, step: Tensor, beta: Tensor) -> Tensor:
         """See ``Nominal.update``."""
-        *added, factor = learned.unbind(-1)
-        moved = direction * (beta * factor).exp() + beta * sum(added)
+        added, factor = learned.unbind(-1)
+        moved = direction * (beta * factor).exp() + beta * added
         clipped = moved * self.limit / moved.square().mean().clamp(min=self.limit**2).sqrt()
         size = self.log_floor.exp()
         if param.ndim > 1:
