@@ -114,26 +114,24 @@ class Relative(Nominal):
         self.log_period = nn.Parameter(torch.tensor(log(period)))
 
     def init_state(self, params: Tree) -> Tree:
-        """Zero moments."""
-        return super().init_state(params) | {"second": tree_map(torch.zeros_like, params)}
+        """Zero moments; second ones of the tensors that take Adam's direction."""
+        second = {n: torch.zeros_like(p) for n, p in params.items() if not self.orthogonal or p.ndim < 2}
+        return super().init_state(params) | {"second": second}
 
     def advance(self, grads: Tree, state: Tree, gamma: Tensor) -> Tree:
         """Both moments."""
         beta2 = self.logit_beta2.sigmoid()
-        second = tree_map(lambda v, g: ema(v, g * g, beta2), state["second"], grads)
+        second = {name: ema(v, grads[name] * grads[name], beta2) for name, v in state["second"].items()}
         return super().advance(grads, state, gamma) | {"second": second}
 
     def direction(self, state: Tree, step: Tensor, gamma: Tensor) -> Tree:
         """Adam's or Muon's, of order one."""
         correction = (1 - self.logit_beta2.sigmoid() ** step).sqrt() / (1 - gamma**step)
-
-        def of_tensor(momentum: Tensor, second: Tensor) -> Tensor:
-            if self.orthogonal and momentum.ndim > 1:
-                matrix = orthogonalise(momentum.flatten(1))
-                return sqrt(max(matrix.shape)) * matrix.reshape(momentum.shape)
-            return correction * momentum * torch.rsqrt(second + TINY)
-
-        return tree_map(of_tensor, state["momentum"], state["second"])
+        seconds = state["second"]
+        return {
+            name: correction * m * torch.rsqrt(seconds[name] + TINY) if name in seconds else _orthogonal(m)
+            for name, m in state["momentum"].items()
+        }
 
     def update(self, direction: Tensor, learned: Tensor, param: Tensor, step: Tensor, beta: Tensor) -> Tensor:
         """See ``Nominal.update``."""
@@ -144,3 +142,8 @@ class Relative(Nominal):
         if param.ndim > 1:
             size = (param.square().mean() + size**2).sqrt()
         return clipped * size * (1 + step * (-self.log_period).exp()) ** -self.power
+
+
+def _orthogonal(momentum: Tensor) -> Tensor:
+    matrix = orthogonalise(momentum.flatten(1))
+    return sqrt(max(matrix.shape)) * matrix.reshape(momentum.shape)
