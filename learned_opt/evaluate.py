@@ -14,7 +14,7 @@ from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from learned_opt import cli
 
@@ -36,21 +36,12 @@ def run(cfg: DictConfig) -> float | None:
 
 
 def _page(cfg: DictConfig, folder: Path, console: Any) -> float:
-    from learned_opt import build, screens, training
-    from learned_opt.deploy.weights import load_metadata, load_theta
+    from learned_opt import build, screens, trained, training
     from learned_opt.meta.publish import published
 
-    checkpoint = Path(cfg.checkpoint)
-    with build.usage_errors():
-        metadata = load_metadata(checkpoint)
-    meta_optimizer: Any = OmegaConf.create(metadata["meta_optimizer"])
-    problems = build.build_problems(cfg, meta_optimizer, metadata["optimizer_name"])
-    with build.usage_errors():
-        for problem in problems.values():
-            load_theta(checkpoint, problem.optimizer)
+    problems, metadata = trained.build_trained(cfg, cfg.checkpoint)
     # nothing is trained here, so an augmentation is part of the question
     problems = {name: replace(problem, heldout=problem.unroll) for name, problem in problems.items()}
-    cfg.meta_optimizer, cfg.optimizer_name = meta_optimizer, metadata["optimizer_name"]
     origin = {"trained_by": metadata["provenance"], "trained_on": metadata["tasks"]}
     loggers = training.build_loggers(cfg, folder)
     training.log_config(loggers, cfg, problems)

@@ -4,6 +4,7 @@ import csv
 import math
 import os
 import sys
+from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -28,7 +29,7 @@ def run(cfg: DictConfig) -> float | None:
         return value
     from rich.console import Console
 
-    from learned_opt import build, ranks, screens, sizing, training
+    from learned_opt import build, ranks, screens, sizing, trained, training
     from learned_opt.deploy.weights import save_theta
     from learned_opt.meta.publish import published
 
@@ -36,7 +37,11 @@ def run(cfg: DictConfig) -> float | None:
     ranks.use_own_gpu(place)
     folder, console = Path(os.path.relpath(HydraConfig.get().runtime.output_dir)), Console(quiet=not place.leads)
     choices = HydraConfig.get().runtime.choices
-    problems = build.build_problems(cfg, cfg.meta_optimizer, choices["meta_optimizer"])
+    if cfg.theta is None:
+        problems, origin = build.build_problems(cfg, cfg.meta_optimizer, choices["meta_optimizer"]), None
+    else:
+        _refuse_another_optimizer(HydraConfig.get().overrides.task)
+        problems, origin = trained.build_trained(cfg, cfg.theta)
     start = training.find_start(folder, cfg.ckpt)
     memory = sizing.size(cfg, problems, place, start.num_tasks)
     if place.leads:
@@ -47,8 +52,8 @@ def run(cfg: DictConfig) -> float | None:
             fit = training.build_training(cfg, problems, folder, start, place)
             stack.enter_context(published(fit.trainer.loggers, folder, say))
             console.print(screens.first_screen(problems, choices["estimator"], fit.estimators, str(memory), folder))
-            if start.ckpt:
-                say(f"going on from {start.ckpt}")
+            if start.ckpt or origin:
+                say(f"going on from {start.ckpt or cfg.theta}")
             try:
                 stopped_by = fit.run()
             except cli.RunError:
@@ -59,6 +64,8 @@ def run(cfg: DictConfig) -> float | None:
             return None
         metadata = build.metadata(cfg, problems)
         metadata["provenance"] |= fit.spent()
+        if cfg.theta is not None and origin:
+            metadata["started_from"] = trained.ancestry(cfg.theta, origin)
         save_theta(folder, fit.module.theta, metadata)
         if stopped_by:
             overrides = sizing.resolved(HydraConfig.get().overrides.task, memory.automatic)
@@ -66,6 +73,11 @@ def run(cfg: DictConfig) -> float | None:
             sys.exit(128 + stopped_by)
         screens.evaluate_and_report(problems, cfg.compile, metadata, folder, console)
         return _validation_loss(folder, build.labels(problems))
+
+
+def _refuse_another_optimizer(overrides: Sequence[str]) -> None:
+    if given := [word for word in overrides if word.split("=")[0].split(".")[0] in ("meta_optimizer", "learned")]:
+        raise cli.UsageError(f"theta brings its own meta-optimizer, so that {given[0]} has no effect; leave it out.")
 
 
 def _validation_loss(folder: Path, labels: list[str]) -> float:

@@ -8,6 +8,9 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
+from omegaconf import OmegaConf
+from safetensors.torch import load_file
 
 from learned_opt import cli, evaluate, train
 from tasks.networks.mlp import MLP
@@ -104,6 +107,30 @@ def test_theta_can_be_evaluated_and_training_resumed(finished) -> None:
     )
     assert more.returncode == 0, more.stderr
     assert "outer step 5/6" in more.stderr
+
+
+def test_training_starts_from_a_trained_theta(finished) -> None:
+    start = f"theta={run_folder(finished)}"
+    still = ["outer_optimizer.optimizer.lr=0", "outer_optimizer.schedule.eta_min=0", "hydra.run.dir=runs/further"]
+    more = shell(finished, "learned_opt", "+task=mlp", *TINY, start, *still)
+    assert more.returncode == 0, more.stderr
+    assert f"going on from {run_folder(finished)}" in more.stdout
+    before, after = (
+        load_file(folder / "theta.safetensors") for folder in (run_folder(finished), finished / "runs/further")
+    )
+    assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())
+    described = json.loads((finished / "runs/further/theta.json").read_text())
+    assert described["optimizer_name"] == "unf"
+    assert described["started_from"]["name"] == str(run_folder(finished))
+    assert described["started_from"]["tasks"]["mlp"]["data"] == "digits"
+
+
+def test_training_starts_from_a_packaged_theta_on_any_network(tmp_path) -> None:
+    result = shell(tmp_path, "learned_opt", "+task=cnn", *TINY, "theta=unf-transfer", "hydra.run.dir=run")
+    assert result.returncode == 0, result.stderr
+    config = OmegaConf.load(tmp_path / "run/.hydra/config.yaml")
+    assert config.meta_optimizer.nominal.orthogonal is True
+    assert json.loads((tmp_path / "run/theta.json").read_text())["optimizer_name"] == "unf_tied"
 
 
 def test_multirun_gives_one_folder_per_job(tmp_path) -> None:
@@ -204,4 +231,13 @@ def test_checkpoint_of_another_architecture_is_refused(monkeypatch, capsys, tmp_
 def test_missing_checkpoint_of_evaluate(monkeypatch, capsys, tmp_path) -> None:
     assert "checkpoint" in refused(monkeypatch, capsys, tmp_path, evaluate.main, "+task=mlp")
     error = refused(monkeypatch, capsys, tmp_path, evaluate.main, "+task=mlp", "checkpoint=none.safetensors")
-    assert "checkpoint must be a theta.safetensors file, but there is none at none.safetensors." in error
+    assert "nothing is called 'none.safetensors': it must be " in error
+
+
+def test_a_theta_to_start_from_that_cannot_be(monkeypatch, capsys, tmp_path) -> None:
+    assert "nothing is called 'nope'" in refused(monkeypatch, capsys, tmp_path, train.main, "+task=mlp", "theta=nope")
+    words = ["+task=mlp", "theta=unf-transfer", "meta_optimizer=deep_set"]
+    error = refused(monkeypatch, capsys, tmp_path, train.main, *words)
+    assert "theta brings its own meta-optimizer, so that meta_optimizer=deep_set has no effect" in error
+    error = refused(monkeypatch, capsys, tmp_path, train.main, "+task=cnn", "theta=unf-mlp-fashion")
+    assert "is of another network, its parameters differ" in error

@@ -42,6 +42,22 @@ def test_the_closest_of_several_training_tasks_counts() -> None:
     assert "as far as its description tells" in guards.origin("unf", trained, "x", FACTS, {"hidden": 64}).sentence
 
 
+def test_what_a_theta_was_trained_on_before_counts_too() -> None:
+    later = {
+        "tasks": {"mlp": {"data": "letters", "fingerprint": "dd"}},
+        "task_configs": {"mlp": {}},
+        "draws": {"validation": "valid"},
+    }
+    trained = {**later, "started_from": {"name": "first", **TRAINED}}
+    origin = guards.origin("unf", trained, "mlp", FACTS | {"network": "CNN"}, {})
+    assert origin.kind == guards.SAME_DATA
+    assert "in another task, first/mlp" in origin.sentence
+    assert guards.origin("unf", later, "mlp", FACTS, {"hidden": 32}).kind == guards.UNSEEN
+    assert guards.seeds_sentence("unf", trained, "heldout") == ""
+    unsaid = {**later, "started_from": {"name": "first", "tasks": {}}}
+    assert "does not say which random draws" in guards.seeds_sentence("unf", unsaid, "heldout")
+
+
 def test_a_task_without_data_is_told_by_its_description() -> None:
     facts = Quadratic(dim=3).describe()
     trained = {"tasks": {"quadratic": facts}}

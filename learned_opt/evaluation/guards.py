@@ -4,7 +4,7 @@ Legend: n rows of data, d columns.
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -44,23 +44,37 @@ def origin(name: str, metadata: Mapping[str, Any], task: str, facts: Mapping[str
     Returns:
         Origin: the closest relation to any of the tasks of the meta-training.
     """
-    configs = metadata.get("task_configs")
+    seen = list(_trained_on(metadata))
     print_of, data = facts.get("fingerprint"), facts.get("data")
-    for trained, own in metadata["tasks"].items():
-        if _apart_from_name(own) == _apart_from_name(facts) and (configs is None or configs[trained] == config):
-            basis = "" if configs else " as far as its description tells"
+    for _, own, made_of in seen:
+        if _apart_from_name(own) == _apart_from_name(facts) and (made_of is None or made_of == config):
+            basis = "" if made_of else " as far as its description tells"
             return Origin(SAME_TASK, f"{name} was meta-trained on {task} itself{basis}: in-distribution.")
-    for trained, own in metadata["tasks"].items():
+    for trained, own, _ in seen:
         if print_of is not None and own.get("fingerprint") == print_of:
             return Origin(
                 SAME_DATA, f"{name} was meta-trained on the data of {task} ({data}) in another task, {trained}."
             )
-    for trained, own in metadata["tasks"].items():
+    for trained, own, _ in seen:
         if data is not None and _stem(own.get("data")) == _stem(data):
             what = f"{own['data']} {own.get('fingerprint')}, in {trained}; here {data} {print_of}"
             sentence = f"{name} was meta-trained on data of the same name as {task}'s in another form ({what}): "
             return Origin(SAME_NAME, sentence + "held-out rows may have been trained on.")
     return Origin(UNSEEN, f"{name} saw neither {task} nor its data in meta-training.")
+
+
+def _trained_on(metadata: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any], Any]]:
+    """Name, description and config of every task of a meta-training, and of those that it started from."""
+    for prefix, record in _lineage(metadata):
+        configs = record.get("task_configs") or {}
+        yield from ((prefix + name, facts, configs.get(name)) for name, facts in record["tasks"].items())
+
+
+def _lineage(metadata: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """A meta-training and those that it started from, each with what tells its tasks from the others'."""
+    yield "", metadata
+    if before := metadata.get("started_from"):
+        yield from ((f"{before['name']}/{prefix}", record) for prefix, record in _lineage(before))
 
 
 def _apart_from_name(facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -75,12 +89,15 @@ def _stem(data: str | None) -> str | None:
 
 def seeds_sentence(name: str, metadata: Mapping[str, Any], purpose: str) -> str:
     """Empty where the meta-training is known not to have used the draws of the evaluation, else a warning."""
-    recorded = metadata.get("draws")
-    if recorded is None:
-        return f"{name} does not say which random draws its meta-training used; it may have seen the held-out seeds."
-    if purpose in recorded.values():
-        used = ", ".join(use for use, word in recorded.items() if word == purpose)
-        return f"{name} used the held-out seeds (draws keyed {purpose!r}) for {used}: its figures are not held out."
+    for _, record in _lineage(metadata):
+        recorded = record.get("draws")
+        if recorded is None:
+            return (
+                f"{name} does not say which random draws its meta-training used; it may have seen the held-out seeds."
+            )
+        if purpose in recorded.values():
+            used = ", ".join(use for use, word in recorded.items() if word == purpose)
+            return f"{name} used the held-out seeds (draws keyed {purpose!r}) for {used}: its figures are not held out."
     return ""
 
 
