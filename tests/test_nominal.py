@@ -62,6 +62,31 @@ def test_orthogonal_steps_are_muons_for_matrices_and_adams_for_vectors() -> None
         torch.testing.assert_close(ours[name], unit * rate, rtol=1e-5, atol=1e-7)
 
 
+def test_without_the_added_output_it_is_the_same_with_that_output_at_zero() -> None:
+    factor_only, both = make("lecun", orthogonal=True, additive=False), make("lecun", orthogonal=True)
+    theta = dict(factor_only.named_parameters())
+    with torch.no_grad():
+        for name, param in both.named_parameters():
+            last = param.shape != theta[name].shape
+            param.zero_()[..., -1:].copy_(theta[name]) if last else param.copy_(theta[name])
+    for own, other in zip(steps(factor_only, tensors(0)), steps(both, tensors(0)), strict=True):
+        torch.testing.assert_close(own, other, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize(("additive", "least", "most"), [(True, 3.0, 4.0), (False, 0.8, 1.25)])
+def test_what_is_added_grows_with_the_width_and_factors_do_not(additive, least, most) -> None:
+    """Spectral norm of a step over that of its direction; the learned output is of rank one in both cases."""
+    norms = []
+    for width in (16, 256):
+        direction = torch.linalg.qr(torch.randn(width, width)).Q * width**0.5
+        signs = torch.randn(2, width, 1).sign()
+        learned = torch.stack([torch.ones(width, width), signs[0] @ signs[1].mT], -1)
+        nominal = Relative(orthogonal=True, additive=additive, limit=100.0, period=1e9)
+        step = nominal.update(direction, learned, torch.ones(width, width), torch.tensor(1), torch.tensor(0.5))
+        norms.append(torch.linalg.matrix_norm(step, 2) / torch.linalg.matrix_norm(direction, 2))
+    assert least < norms[1] / norms[0] < most
+
+
 @pytest.mark.parametrize("orthogonal", [False, True])
 def test_scaling_the_loss_changes_nothing(orthogonal) -> None:
     runs = (steps(make("lecun", orthogonal=orthogonal), tensors(0), scale) for scale in (1.0, 1e4))
@@ -105,6 +130,7 @@ def test_weights_without_gradient_stay_and_have_finite_meta_gradients(orthogonal
     [
         ({"beta2": 1.0}, "beta2 must lie between 0 and 1, got 1.0"),
         ({"orthogonal": "perhaps"}, "orthogonal must be true or false, got 'perhaps'"),
+        ({"additive": 2}, "additive must be true or false, got 2"),
         ({"floor": 0.0}, "floor must be positive, got 0.0"),
         ({"period": -1.0}, "period must be positive, got -1.0"),
         ({"power": 0.0}, "power must be positive, got 0.0"),

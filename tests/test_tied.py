@@ -267,9 +267,13 @@ def test_one_optimizer_steps_on_any_network() -> None:
         assert max(value.abs().max() for value in updates.values()) > 1e-3
 
 
-def test_the_packaged_default_is_the_start_of_its_config() -> None:
+def test_the_packaged_default_is_what_its_card_says() -> None:
     optimizer, metadata = pretrained.load("unf-transfer")
-    assert all((p == 0).all() for p in optimizer.function.layers[-1].parameters())  # as its card says
-    assert metadata["meta_optimizer"]["nominal"]["period"] == pytest.approx(optimizer.nominal.log_period.exp().item())
+    head = optimizer.function.layers[-1]
+    assert (head.pointwise.weight != 0).all()
+    assert (head.equivariant.bias != 0).all()
+    assert (head.equivariant.table == 0).all()  # held at its start
+    assert not optimizer.nominal.additive
+    assert sorted(metadata["tasks"]) == ["cnn", "mlp", "rnn", "transformer"]
     folder = Path(pretrained.__file__).parent / "pretrained" / "unf-transfer"
     assert sum(file.stat().st_size for file in folder.iterdir()) < 2**20

@@ -82,16 +82,19 @@ class Relative(Nominal):
         limit: largest root mean square of a tensor's step, in units of its size and of alpha.
         orthogonal: tensors of two axes or more take Muon's direction in the place of Adam's: ``d`` is the momentum with
             its singular values set to about 1, scaled to entries of order one. Further axes count as the second.
+        additive: False leaves f_1 out. What it adds is alike in many entries, so that its spectral norm grows with the
+            width where that of d does not; what was learned on narrow networks then harms wide ones.
 
     Raises:
-        ValueError: beta2 outside (0, 1); floor, period, power or limit not positive; orthogonal neither true nor false.
+        ValueError: beta2 outside (0, 1); floor, period, power or limit not positive; orthogonal or additive
+            neither true nor false.
 
     Source: Kingma & Ba 2015 (arXiv 1412.6980) for the direction; Shazeer & Stern 2018 (Adafactor, arXiv 1804.04235),
         sections 6 to 8, for relative and falling steps and clipping, there with a maximum in place of the sum; Jordan
         et al. 2024 (kellerjordan.github.io/posts/muon) for the orthogonal direction, there with Nesterov's momentum.
     """
 
-    num_features, num_outputs = 1, 2
+    num_features = 1
 
     def __init__(
         self,
@@ -101,6 +104,7 @@ class Relative(Nominal):
         power: float = 0.5,
         limit: float = 2.0,
         orthogonal: bool = False,
+        additive: bool = True,
     ) -> None:
         super().__init__()
         if not 0 < beta2 < 1:
@@ -108,9 +112,11 @@ class Relative(Nominal):
         for name, value in (("floor", floor), ("period", period), ("power", power), ("limit", limit)):
             if value <= 0:
                 raise ValueError(f"{name} must be positive, got {value}.")
-        if orthogonal not in (True, False):
-            raise ValueError(f"orthogonal must be true or false, got {orthogonal!r}.")
-        self.power, self.limit, self.orthogonal = power, limit, orthogonal
+        for name, flag in (("orthogonal", orthogonal), ("additive", additive)):
+            if flag not in (True, False):
+                raise ValueError(f"{name} must be true or false, got {flag!r}.")
+        self.power, self.limit, self.orthogonal, self.additive = power, limit, orthogonal, additive
+        self.num_outputs = 2 if additive else 1
         self.logit_beta2 = nn.Parameter(torch.tensor(log(beta2 / (1 - beta2))))
         self.log_floor = nn.Parameter(torch.tensor(log(floor)))
         self.log_period = nn.Parameter(torch.tensor(log(period)))
@@ -137,8 +143,9 @@ class Relative(Nominal):
 
     def update(self, direction: Tensor, learned: Tensor, param: Tensor, step: Tensor, beta: Tensor) -> Tensor:
         """See ``Nominal.update``."""
-        added, factor = learned.unbind(-1)
-        moved = direction * (beta * factor).exp() + beta * added
+        moved = direction * (beta * learned[..., -1]).exp()
+        if self.additive:
+            moved = moved + beta * learned[..., 0]
         clipped = moved * self.limit / moved.square().mean().clamp(min=self.limit**2).sqrt()
         size = self.log_floor.exp()
         if param.ndim > 1:
