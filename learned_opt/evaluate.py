@@ -26,6 +26,8 @@ def run(cfg: DictConfig) -> float | None:
     from rich.console import Console
 
     folder, console = Path(os.path.relpath(HydraConfig.get().runtime.output_dir)), Console()
+    if cfg.theta is not None:
+        raise cli.UsageError(f"theta is what a training starts from; to evaluate it give checkpoint={cfg.theta}.")
     if (cfg.checkpoint is None) == (not cfg.checkpoints):
         raise cli.UsageError("give checkpoint=FILE, or checkpoints={NAME: FILE, NAME: FILE} for a suite.")
     if cfg.checkpoint is not None:

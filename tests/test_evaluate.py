@@ -94,6 +94,7 @@ def test_a_list_of_checkpoints_is_named_by_kind(tmp_path) -> None:
     ("words", "message"),
     [
         (["+task=mlp"], "give checkpoint=FILE, or checkpoints={NAME: FILE, NAME: FILE} for a suite."),
+        (["+task=mlp", "theta=unf-transfer"], "to evaluate it give checkpoint=unf-transfer."),
         (["+task=mlp", "checkpoint=a", "checkpoints=[b]"], "give checkpoint=FILE, or checkpoints="),
         (["+task=mlp", "checkpoints=[none.safetensors]"], "nothing is called 'none.safetensors': it must be "),
         (["+task=mlp", "checkpoints=[ONE,ONE]"], "two checkpoints are called sgdm; name them: checkpoints="),
