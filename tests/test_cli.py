@@ -150,7 +150,7 @@ def test_no_task_is_answered_at_once(tmp_path) -> None:
     assert result.returncode == 2
     assert (
         result.stderr == "learned_opt: no task given; add +task=NAME, where NAME is one of: "
-        "arithmetic, cnn, mix, mix4, mlp, rnn, subleq, transformer, unseen.\n"
+        "arithmetic, choosing, cnn, mix, mix4, mlp, rnn, subleq, transformer, unseen.\n"
     )
     assert not list(tmp_path.iterdir())
 
@@ -174,7 +174,8 @@ def refused(monkeypatch, capsys, tmp_path, main, *arguments: str) -> str:
         (["task=mlp"], "write +task=NAME, with the plus"),
         (
             ["+task=nope"],
-            "unknown task 'nope'; choose one of: arithmetic, cnn, mix, mix4, mlp, rnn, subleq, transformer, unseen.",
+            "unknown task 'nope'; choose one of: arithmetic, choosing, cnn, mix, mix4, mlp, rnn, subleq, transformer, "
+            "unseen.",
         ),
         (
             ["+task=mlp", "network=mpl"],

@@ -7,6 +7,7 @@ import time
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 from torch import nn
 
 from learned_opt import LearnedOptimizer
@@ -15,6 +16,8 @@ from learned_opt.deploy.weights import save_theta
 from learned_opt.optimizers.base import MetaOptimizer
 from learned_opt.symmetry import PermutationSpec, infer_permutation_spec
 from tasks.networks.mlp import MLP
+from tests.cases import SPECS
+from tests.test_configs import CONFIGS, composed
 from tests.test_learned_optimizer import DATA, equal, model, train
 
 POINTWISE = {"_target_": "learned_opt.unf.layers.Pointwise", "_partial_": True}
@@ -248,6 +251,7 @@ def test_files_that_cannot_be_used_are_refused(tmp_path, damage, message) -> Non
         "learned_opt.unf.layers.nn.Linear",
         "learned_opt.optimizers.nothing.Here",
         "learned_opt.optimizers.unf.Nothing",
+        "learned_opt.optimizers.schedule.dataclass",
         3,
     ],
 )
@@ -260,6 +264,12 @@ def test_a_config_can_name_nothing_but_our_classes(tmp_path, target, nested) -> 
     with pytest.raises(ValueError, match=r"which is no class of learned_opt\.optimizers or learned_opt\.unf"):
         construct.build(node, spec_of(model()))
     assert set(sys.modules) == before
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in (CONFIGS / "meta_optimizer").glob("*.yaml")))
+def test_what_every_config_makes_can_be_loaded_again(name) -> None:
+    node = composed("+task=mlp", f"meta_optimizer={name}").meta_optimizer
+    assert isinstance(construct.build(OmegaConf.to_container(node, resolve=True), SPECS["mlp"]), MetaOptimizer)
 
 
 @pytest.mark.parametrize("key", ["_args_", "_recursive_", "__class__"])

@@ -1,11 +1,11 @@
 """A meta-optimizer from the config node in its ``theta.json``, which may come from anywhere: nothing else is imported.
 
-A node is what Hydra would instantiate, in a safe subset: ``_target_`` names a class of our own optimizers or layers,
+A node is what Hydra would instantiate, in a safe subset: ``_target_`` names a class of our own optimizers or layers or a schedule,
 ``_partial_`` leaves it to be called later, all other keys are arguments: numbers, text, lists and further nodes.
 """
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, cast
 
@@ -16,6 +16,7 @@ from learned_opt.optimizers.base import MetaOptimizer
 from learned_opt.symmetry.spec import PermutationSpec
 
 PACKAGES = ("learned_opt.optimizers.", "learned_opt.unf.")
+SCHEDULES = "learned_opt.optimizers.schedule"  # whose members are functions of the step, not modules
 
 
 def build(node: Any, spec: PermutationSpec) -> MetaOptimizer:
@@ -28,11 +29,15 @@ def build(node: Any, spec: PermutationSpec) -> MetaOptimizer:
     try:
         with torch.random.fork_rng(devices=[]):
             constructor = _value(node, "meta_optimizer")
-            if not isinstance(constructor, partial) or not issubclass(cast(type, constructor.func), MetaOptimizer):
+            if not isinstance(constructor, partial) or not _makes_optimizers(constructor.func):
                 raise ValueError(f"meta_optimizer must be the config of a meta-optimizer, got {target!r}.")
             return constructor(spec)
     except (TypeError, RuntimeError) as error:
         raise ValueError(f"meta_optimizer {target} does not take these arguments: {error}.") from error
+
+
+def _makes_optimizers(constructor: Any) -> bool:
+    return isinstance(constructor, type) and issubclass(constructor, MetaOptimizer)
 
 
 def _value(node: Any, where: str) -> Any:
@@ -45,12 +50,12 @@ def _value(node: Any, where: str) -> Any:
         raise ValueError(f"{where} has keys that are not supported: {', '.join(unknown)}.")
     if "_target_" not in node:
         return arguments
-    constructor = partial(_class(node["_target_"], where), **arguments)
+    constructor = partial(_ours(node["_target_"], where), **arguments)
     return constructor if node.get("_partial_") else constructor()
 
 
-def _class(target: Any, where: str) -> type[nn.Module]:
-    """A class that is defined in one of PACKAGES, by its full name."""
+def _ours(target: Any, where: str) -> Callable[..., Any]:
+    """A module class that is defined in one of PACKAGES, or a schedule, by its full name."""
     refusal = f"{where} names {target!r}, which is no class of {' or '.join(p.rstrip('.') for p in PACKAGES)}."
     if not isinstance(target, str) or not target.startswith(PACKAGES) or not target.replace(".", "").isidentifier():
         raise ValueError(refusal)
@@ -59,6 +64,7 @@ def _class(target: Any, where: str) -> type[nn.Module]:
         found = getattr(importlib.import_module(module_name), name, None)
     except ModuleNotFoundError as error:
         raise ValueError(refusal) from error
-    if not isinstance(found, type) or found.__module__ != module_name or not issubclass(found, nn.Module):
+    module_class = isinstance(found, type) and issubclass(found, nn.Module)
+    if getattr(found, "__module__", None) != module_name or not (module_class or module_name == SCHEDULES):
         raise ValueError(refusal)
-    return found
+    return cast(Callable[..., Any], found)
