@@ -1,7 +1,7 @@
 """A meta-optimizer from the config node in its ``theta.json``, which may come from anywhere: nothing else is imported.
 
-A node is what Hydra would instantiate, in a safe subset: ``_target_`` names a class of our own optimizers or layers or a schedule,
-``_partial_`` leaves it to be called later, all other keys are arguments: numbers, text, lists and further nodes.
+A node is what Hydra would instantiate, in a safe subset: ``_target_`` names a class of our own optimizers or layers, or
+a schedule, ``_partial_`` leaves it to be called later, all other keys are arguments: numbers, text, lists and nodes.
 """
 
 import importlib
