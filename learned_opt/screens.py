@@ -63,11 +63,12 @@ def _of_task(name: str, problem: Problem, estimator_name: str, estimator: Gradie
 
 def interrupted(overrides: Sequence[str], folder: Path) -> str:
     """How to go on after Ctrl-C, with the overrides of the command line."""
-    given = shlex.join(word for word in overrides if not word.startswith("hydra.run.dir="))
+    given = [word for word in overrides if not word.startswith("hydra.run.dir=")]
+    of_the_task = [word for word in given if not word.startswith("theta=")]  # evaluate takes its own theta
     return (
         "stopped. The state so far is whole; to go on or to use it:\n"
-        f"  python -m learned_opt {given} hydra.run.dir={folder}\n"
-        f"  python -m learned_opt.evaluate {given} checkpoint={folder}/theta.safetensors"
+        f"  python -m learned_opt {shlex.join(given)} hydra.run.dir={folder}\n"
+        f"  python -m learned_opt.evaluate {shlex.join(of_the_task)} checkpoint={folder}/theta.safetensors"
     )
 
 

@@ -12,7 +12,7 @@ import torch
 from omegaconf import OmegaConf
 from safetensors.torch import load_file
 
-from learned_opt import cli, evaluate, train
+from learned_opt import cli, evaluate, screens, train
 from tasks.networks.mlp import MLP
 
 
@@ -233,6 +233,13 @@ def test_missing_checkpoint_of_evaluate(monkeypatch, capsys, tmp_path) -> None:
     assert "checkpoint" in refused(monkeypatch, capsys, tmp_path, evaluate.main, "+task=mlp")
     error = refused(monkeypatch, capsys, tmp_path, evaluate.main, "+task=mlp", "checkpoint=none.safetensors")
     assert "nothing is called 'none.safetensors': it must be " in error
+
+
+def test_the_commands_after_ctrl_c_are_such_as_run() -> None:
+    words = ["+task=mlp", "theta=unf-transfer", "network.hidden_sizes=[8, 8]", "hydra.run.dir=old"]
+    _, again, evaluation = screens.interrupted(words, Path("run")).splitlines()
+    assert again.endswith("learned_opt +task=mlp theta=unf-transfer 'network.hidden_sizes=[8, 8]' hydra.run.dir=run")
+    assert evaluation.endswith("evaluate +task=mlp 'network.hidden_sizes=[8, 8]' checkpoint=run/theta.safetensors")
 
 
 def test_a_theta_to_start_from_that_cannot_be(monkeypatch, capsys, tmp_path) -> None:
