@@ -38,10 +38,11 @@ def run(cfg: DictConfig) -> float | None:
     folder, console = Path(os.path.relpath(HydraConfig.get().runtime.output_dir)), Console(quiet=not place.leads)
     choices = HydraConfig.get().runtime.choices
     if cfg.theta is None:
-        problems, origin = build.build_problems(cfg, cfg.meta_optimizer, choices["meta_optimizer"]), None
+        problems, before = build.build_problems(cfg, cfg.meta_optimizer, choices["meta_optimizer"]), None
     else:
         _refuse_another_optimizer(HydraConfig.get().overrides.task)
         problems, origin = trained.build_trained(cfg, cfg.theta)
+        before = trained.ancestry(cfg.theta, origin)
     start = training.find_start(folder, cfg.ckpt)
     memory = sizing.size(cfg, problems, place, start.num_tasks)
     if place.leads:
@@ -52,7 +53,7 @@ def run(cfg: DictConfig) -> float | None:
             fit = training.build_training(cfg, problems, folder, start, place)
             stack.enter_context(published(fit.trainer.loggers, folder, say))
             console.print(screens.first_screen(problems, choices["estimator"], fit.estimators, str(memory), folder))
-            if start.ckpt or origin:
+            if start.ckpt or before:
                 say(f"going on from {start.ckpt or cfg.theta}")
             try:
                 stopped_by = fit.run()
@@ -64,8 +65,8 @@ def run(cfg: DictConfig) -> float | None:
             return None
         metadata = build.metadata(cfg, problems)
         metadata["provenance"] |= fit.spent()
-        if cfg.theta is not None and origin:
-            metadata["started_from"] = trained.ancestry(cfg.theta, origin)
+        if before:
+            metadata["started_from"] = before
         save_theta(folder, fit.module.theta, metadata)
         if stopped_by:
             overrides = sizing.resolved(HydraConfig.get().overrides.task, memory.automatic)

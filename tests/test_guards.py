@@ -62,6 +62,8 @@ def test_a_task_without_data_is_told_by_its_description() -> None:
     facts = Quadratic(dim=3).describe()
     trained = {"tasks": {"quadratic": facts}}
     assert guards.origin("unf", trained, "q", facts, {}).kind == guards.SAME_TASK
+    known = guards.origin("unf", {**trained, "task_configs": {"quadratic": {}}}, "q", facts, {})
+    assert "as far as" not in known.sentence  # it is told, though there is nothing to tell
     assert guards.origin("unf", trained, "q", Quadratic(dim=4).describe(), {}).kind == guards.UNSEEN
 
 

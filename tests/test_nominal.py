@@ -62,6 +62,16 @@ def test_orthogonal_steps_are_muons_for_matrices_and_adams_for_vectors() -> None
         torch.testing.assert_close(ours[name], unit * rate, rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.parametrize("orthogonal", [False, True])
+def test_without_an_added_part_a_tensor_at_rest_stays(orthogonal) -> None:
+    """What was learned can scale the direction only."""
+    params, zero = tensors(0), tree_map(torch.zeros_like, tensors(0))
+    for additive in (True, False):
+        optimizer = make("lecun", orthogonal=orthogonal, additive=additive)
+        updates, _ = optimizer(zero, optimizer.init_state(params), params, LOSS)
+        assert any((update != 0).any() for update in updates.values()) is additive
+
+
 def test_without_the_added_output_it_is_the_same_with_that_output_at_zero() -> None:
     factor_only, both = make("lecun", orthogonal=True, additive=False), make("lecun", orthogonal=True)
     theta = dict(factor_only.named_parameters())

@@ -48,7 +48,7 @@ def origin(name: str, metadata: Mapping[str, Any], task: str, facts: Mapping[str
     print_of, data = facts.get("fingerprint"), facts.get("data")
     for _, own, made_of in seen:
         if _apart_from_name(own) == _apart_from_name(facts) and (made_of is None or made_of == config):
-            basis = "" if made_of else " as far as its description tells"
+            basis = "" if made_of is not None else " as far as its description tells"
             return Origin(SAME_TASK, f"{name} was meta-trained on {task} itself{basis}: in-distribution.")
     for trained, own, _ in seen:
         if print_of is not None and own.get("fingerprint") == print_of:
