@@ -1,6 +1,6 @@
-"""``python -m learned_opt +task=NAME``: meta-train, evaluate, report."""
+"""``python -m learned_opt [VERB] ...``, see ``learned_opt.commands``."""
 
-from learned_opt.train import main
+from learned_opt.commands.front_door import main
 
 if __name__ == "__main__":
     main()

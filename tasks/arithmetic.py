@@ -39,7 +39,10 @@ class Arithmetic(NetworkTask):
     ) -> None:
         inner = network((data.train_questions.shape[1],), data.vocab_size)
         facts = {"data": data.name, "fingerprint": data.fingerprint}
-        train, test = (data.train_questions, data.train_answers), (data.test_questions, data.test_answers)
+        train, test = (
+            (data.train_questions, data.train_answers),
+            (data.test_questions, data.test_answers),
+        )
         super().__init__(name, inner, facts, train, test, batch_size, valid_fraction)
 
     def loss(self, params: Params, batch: Batch, task: TaskParams) -> Tensor:
@@ -50,7 +53,9 @@ class Arithmetic(NetworkTask):
     def evaluate(self, params: Params, task: TaskParams) -> dict[str, Tensor]:
         """Share of held-out problems that are answered without a mistake, and the loss on them."""
         questions, answers = self.test
-        guesses = functional_call(self.network, params, (questions, None, answers.shape[1])).argmax(-1)
+        guesses = functional_call(self.network, params, (questions, None, answers.shape[1])).argmax(
+            -1
+        )
         right = ((guesses == answers) | ~_counts(answers)).all(-1)
         scores = functional_call(self.network, params, (questions, answers))
         return {"accuracy": right.float().mean(), "test_loss": _cross_entropy(scores, answers)}

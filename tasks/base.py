@@ -12,7 +12,9 @@ Batch = dict[str, Tensor]
 TaskParams = dict[
     str, Any
 ]  # nested dicts of tensors: what tells one task of the family from another; {} when there is only one
-PermutationAxes = tuple[Mapping[str, tuple[str, ...]], frozenset[str]]  # axis names per parameter, fixed names
+PermutationAxes = tuple[
+    Mapping[str, tuple[str, ...]], frozenset[str]
+]  # axis names per parameter, fixed names
 
 
 class TaskFamily(ABC):

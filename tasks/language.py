@@ -47,10 +47,16 @@ class NextToken(NetworkTask):
             "fingerprint": data.fingerprint,
         }
         inner = network((length,), data.vocab_size)
-        super().__init__(name, inner, facts, (data.train,), (data.test,), batch_size, valid_fraction)
-        shortest = min(size for size in (self.num_train, self.num_valid, len(data.test)) if size) - 1
+        super().__init__(
+            name, inner, facts, (data.train,), (data.test,), batch_size, valid_fraction
+        )
+        shortest = (
+            min(size for size in (self.num_train, self.num_valid, len(data.test)) if size) - 1
+        )
         if not 1 <= length <= shortest:
-            raise ValueError(f"length must lie between 1 and {shortest}, the shorter text's tokens, got {length}.")
+            raise ValueError(
+                f"length must lie between 1 and {shortest}, the shorter text's tokens, got {length}."
+            )
         self.length = length
 
     def batch(self, generator: torch.Generator, task: TaskParams, split: str = "train") -> Batch:
@@ -70,7 +76,9 @@ class NextToken(NetworkTask):
     def evaluate(self, params: Params, task: TaskParams) -> dict[str, Tensor]:
         """Loss on the held-out text, in nats per token."""
         (text,) = self.test
-        starts = torch.linspace(0, len(text) - self.length - 1, NUM_TEST_WINDOWS, device=text.device).long()
+        starts = torch.linspace(
+            0, len(text) - self.length - 1, NUM_TEST_WINDOWS, device=text.device
+        ).long()
         return {"test_loss": self._cross_entropy(params, text, starts)}
 
     def _cross_entropy(self, params: Params, text: Tensor, starts: Tensor) -> Tensor:

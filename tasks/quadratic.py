@@ -50,13 +50,18 @@ class Quadratic(TaskFamily):
     def init(self, generator: torch.Generator, task: TaskParams) -> Params:
         """x_0 of shape ``(dim,)``."""
         shape, dtype = self.curvatures.shape, self.curvatures.dtype
-        x = torch.randn(shape, generator=generator, dtype=dtype) if self.random_init else torch.ones(shape, dtype=dtype)
+        x = (
+            torch.randn(shape, generator=generator, dtype=dtype)
+            if self.random_init
+            else torch.ones(shape, dtype=dtype)
+        )
         return {"x": x}
 
     def batch(self, generator: torch.Generator, task: TaskParams, split: str = "train") -> Batch:
         """The shift of the optimum, ``(dim,)``; the same distribution for both splits."""
         return {
-            "shift": self.noise * torch.randn(len(self.curvatures), generator=generator, dtype=self.curvatures.dtype)
+            "shift": self.noise
+            * torch.randn(len(self.curvatures), generator=generator, dtype=self.curvatures.dtype)
         }
 
     def loss(self, params: Params, batch: Batch, task: TaskParams) -> Tensor:
@@ -79,4 +84,9 @@ class Quadratic(TaskFamily):
     def describe(self) -> dict[str, Any]:
         """Size, condition and noise."""
         condition = (self.curvatures[0] / self.curvatures[-1]).item()
-        return {"task": self.name, "dim": len(self.curvatures), "condition": condition, "noise": self.noise}
+        return {
+            "task": self.name,
+            "dim": len(self.curvatures),
+            "condition": condition,
+            "noise": self.noise,
+        }

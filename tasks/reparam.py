@@ -36,7 +36,9 @@ class Reparametrised(TaskFamily):
     Source: Metz et al. 2022 (VeLO, arXiv 2211.09760), task augmentation; Moudgil et al. 2025 (Celo, arXiv 2501.12670).
     """
 
-    def __init__(self, family: TaskFamily, level: str = "tensor", low: float = 1e-3, high: float = 1e3) -> None:
+    def __init__(
+        self, family: TaskFamily, level: str = "tensor", low: float = 1e-3, high: float = 1e3
+    ) -> None:
         if level not in LEVELS:
             raise ValueError(f"level must be one of {', '.join(LEVELS)}, got {level!r}.")
         if not 0 < low <= high:
@@ -88,7 +90,10 @@ class Reparametrised(TaskFamily):
 
     def describe(self) -> dict[str, Any]:
         """The family's description and the scales."""
-        return {**self.family.describe(), "scales": f"{self.low:g} to {self.high:g}, {self.level} level"}
+        return {
+            **self.family.describe(),
+            "scales": f"{self.low:g} to {self.high:g}, {self.level} level",
+        }
 
     def _shape(self, param: Tensor) -> torch.Size:
         return param.shape if self.level == "parameter" else torch.Size()

@@ -34,9 +34,24 @@ class Classification(NetworkTask):
         batch_size: int = 128,
         valid_fraction: float = 0.0,
     ) -> None:
-        inner, train = network(data.input_shape, data.num_classes), (data.train_images, data.train_labels)
-        facts = {"data": data.name, "input_shape": list(data.input_shape), "fingerprint": data.fingerprint}
-        super().__init__(name, inner, facts, train, (data.test_images, data.test_labels), batch_size, valid_fraction)
+        inner, train = (
+            network(data.input_shape, data.num_classes),
+            (data.train_images, data.train_labels),
+        )
+        facts = {
+            "data": data.name,
+            "input_shape": list(data.input_shape),
+            "fingerprint": data.fingerprint,
+        }
+        super().__init__(
+            name,
+            inner,
+            facts,
+            train,
+            (data.test_images, data.test_labels),
+            batch_size,
+            valid_fraction,
+        )
         if self.num_valid:  # data may come sorted
             self.train = shuffled(self.train)
 

@@ -4,23 +4,23 @@ from functools import partial
 
 import torch
 
-from learned_opt.build import symmetry_of
+from learned_opt.inner.task_spec import symmetry_of
 from learned_opt.optimizers.adafactor_features import AdafactorFeatures
 from learned_opt.optimizers.celo2 import Celo2
 from learned_opt.optimizers.controller import AdamController
-from learned_opt.optimizers.hand import SGDM, Adam, HandDesigned
+from learned_opt.optimizers.hand.adafactor import Adafactor
+from learned_opt.optimizers.hand.adagrad import Adagrad, RMSProp
+from learned_opt.optimizers.hand.adam import NAdam, RAdam
+from learned_opt.optimizers.hand.hand_designed import SGDM, Adam, HandDesigned
+from learned_opt.optimizers.hand.lion import Lion
+from learned_opt.optimizers.hand.matrix import Muon, Shampoo
+from learned_opt.optimizers.hand.schedule_free import ScheduleFreeAdamW
+from learned_opt.optimizers.hand.sgd import SGD, Momentum
+from learned_opt.optimizers.hand.soap import SOAP
+from learned_opt.optimizers.hand.trust_ratio import TrustRatio
 from learned_opt.optimizers.lstm import LSTMOptimizer
 from learned_opt.optimizers.mlp import MLPOptimizer
 from learned_opt.optimizers.nominal import Relative
-from learned_opt.optimizers.rules.adafactor import Adafactor
-from learned_opt.optimizers.rules.adagrad import Adagrad, RMSProp
-from learned_opt.optimizers.rules.adam import NAdam, RAdam
-from learned_opt.optimizers.rules.lion import Lion
-from learned_opt.optimizers.rules.matrix import Muon, Shampoo
-from learned_opt.optimizers.rules.schedule_free import ScheduleFreeAdamW
-from learned_opt.optimizers.rules.sgd import SGD, Momentum
-from learned_opt.optimizers.rules.soap import SOAP
-from learned_opt.optimizers.rules.trust_ratio import TrustRatio
 from learned_opt.optimizers.schedule import Cosine
 from learned_opt.optimizers.unf import UNFOptimizer
 from learned_opt.symmetry import PermutationSpec
@@ -66,19 +66,29 @@ NETWORKS = {
     "prefix_tree_mlp": partial(PrefixTreeMLP, hidden_sizes=(5,), depth=2, rank=2),
     "moe_mlp": partial(MoEMLP, num_experts=3, width=4),
     "quadratic_mlp": partial(MLP, hidden_sizes=(5,), layer=QuadraticLinear),
-    "quadratic_cnn": partial(CNN, channels=(4,), strides=(2,), layer=partial(QuadraticConv2d, recompute=1)),
-    "vision_transformer": partial(VisionTransformer, width=6, num_blocks=1, num_heads=2, head_size=3, mlp_size=5),
+    "quadratic_cnn": partial(
+        CNN, channels=(4,), strides=(2,), layer=partial(QuadraticConv2d, recompute=1)
+    ),
+    "vision_transformer": partial(
+        VisionTransformer, width=6, num_blocks=1, num_heads=2, head_size=3, mlp_size=5
+    ),
     "looped_mlp": partial(LoopedMLP, width=6, hidden_sizes=(5,)),
 }
 
-HAND_WRITTEN = [name for name, make in NETWORKS.items() if make((2, 4, 4), 3).permutation_axes() is not None]
+HAND_WRITTEN = [
+    name for name, make in NETWORKS.items() if make((2, 4, 4), 3).permutation_axes() is not None
+]
 
 SEQUENCE_NETWORKS = {
     "irnn": partial(RecurrentNetwork, cell=RNNCell, embed_size=3, hidden_size=4),
-    "vanilla_rnn": partial(RecurrentNetwork, cell=partial(RNNCell, identity=False), embed_size=3, hidden_size=4),
+    "vanilla_rnn": partial(
+        RecurrentNetwork, cell=partial(RNNCell, identity=False), embed_size=3, hidden_size=4
+    ),
     "gru": partial(RecurrentNetwork, cell=GRUCell, embed_size=3, hidden_size=4),
     "lstm": partial(RecurrentNetwork, cell=LSTMCell, embed_size=3, hidden_size=4),
-    "transformer": partial(Transformer, width=6, num_blocks=1, num_heads=2, head_size=3, mlp_size=5),
+    "transformer": partial(
+        Transformer, width=6, num_blocks=1, num_heads=2, head_size=3, mlp_size=5
+    ),
 }
 
 
@@ -90,11 +100,16 @@ def tokens() -> TokenText:
 
 FAMILIES = {
     **{
-        name: partial(lambda network: NextToken("noise", network, tokens(), length=4, batch_size=3), network)
+        name: partial(
+            lambda network: NextToken("noise", network, tokens(), length=4, batch_size=3), network
+        )
         for name, network in SEQUENCE_NETWORKS.items()
     },
     "arithmetic": lambda: Arithmetic(
-        "noise", partial(Seq2Seq, cell=GRUCell, hidden_size=4), arithmetic(2, num_train=30, num_test=20), batch_size=7
+        "noise",
+        partial(Seq2Seq, cell=GRUCell, hidden_size=4),
+        arithmetic(2, num_train=30, num_test=20),
+        batch_size=7,
     ),
     "quadratic": lambda: Quadratic(dim=6, noise=0.1),
     "reparametrised": lambda: Reparametrised(FAMILIES["mlp"](), "tensor", 0.5, 2.0),
@@ -105,7 +120,10 @@ FAMILIES = {
         batch_size=50,
     ),
     **{
-        name: partial(lambda network: Classification("noise", network, images((2, 4, 4)), batch_size=7), network)
+        name: partial(
+            lambda network: Classification("noise", network, images((2, 4, 4)), batch_size=7),
+            network,
+        )
         for name, network in NETWORKS.items()
     },
 }
@@ -131,7 +149,9 @@ HAND_DESIGNED = {
 OPTIMIZERS = {
     **HAND_DESIGNED,
     "mlp": partial(MLPOptimizer, hidden_size=6, step_mult=0.1, exp_mult=0.1),
-    "adafactor_mlp": partial(MLPOptimizer, features=AdafactorFeatures, hidden_size=6, step_mult=0.1, exp_mult=0.1),
+    "adafactor_mlp": partial(
+        MLPOptimizer, features=AdafactorFeatures, hidden_size=6, step_mult=0.1, exp_mult=0.1
+    ),
     "lstm": partial(LSTMOptimizer, hidden_size=3, step_mult=0.1),
     "adam_controller": partial(AdamController, hidden_size=4, output_scale=0.1),
     "celo2": partial(Celo2, lr=0.01),
@@ -143,7 +163,11 @@ OPTIMIZERS = {
     "unf_encode": partial(UNFOptimizer, channels=6, beta=0.1, fixed_axes="encode"),
     "unf_shared": partial(UNFOptimizer, head=PointwiseUNFLinear, channels=6, beta=0.1),
     "unf_tied": partial(
-        UNFOptimizer, head=partial(PointwiseUNFLinear, tie="type"), channels=6, beta=0.1, nominal=Relative
+        UNFOptimizer,
+        head=partial(PointwiseUNFLinear, tie="type"),
+        channels=6,
+        beta=0.1,
+        nominal=Relative,
     ),
     "unf_muon": partial(
         UNFOptimizer,
@@ -154,8 +178,19 @@ OPTIMIZERS = {
     ),
     "nfn": partial(UNFOptimizer, head=NFNLinear, channels=6, beta=0.1),
 }
-TELLS_POSITIONS_APART = {"unf_fold", "unf_encode", "nfn"}  # not equivariant to permutations of (some) fixed axes
-POINTWISE = {*HAND_DESIGNED, "mlp", "adafactor_mlp", "lstm", "adam_controller", "celo2"}  # see no network, only tensors
+TELLS_POSITIONS_APART = {
+    "unf_fold",
+    "unf_encode",
+    "nfn",
+}  # not equivariant to permutations of (some) fixed axes
+POINTWISE = {
+    *HAND_DESIGNED,
+    "mlp",
+    "adafactor_mlp",
+    "lstm",
+    "adam_controller",
+    "celo2",
+}  # see no network, only tensors
 CHAINS_ONLY = {"nfn"}
 CHAINS = {"mlp", "mlp_deep", "cnn", "cnn_flatten"}
 NOT_DIFFERENTIABLE = {  # a sign, or a read-out that is zero at the start, hides these parts of theta
@@ -182,11 +217,16 @@ def spec_of(family: TaskFamily) -> PermutationSpec:
 SIZES = {"h": 4, "o": 2, "p": 3}
 
 
-def spec_tensors(spec: PermutationSpec, channels: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> dict:
+def spec_tensors(
+    spec: PermutationSpec, channels: int, seed: int = 0, dtype: torch.dtype = torch.float64
+) -> dict:
     """Random tensors ``(*shape, channels)`` that fit a spec; names without a size in SIZES get 3."""
     source = torch.Generator().manual_seed(seed)
     shapes = {name: [SIZES.get(axis, 3) for axis in axes] for name, axes in spec.axes.items()}
-    return {n: torch.randn(*shape, channels, generator=source, dtype=dtype) for n, shape in shapes.items()}
+    return {
+        n: torch.randn(*shape, channels, generator=source, dtype=dtype)
+        for n, shape in shapes.items()
+    }
 
 
 # made-up weight spaces with repeated names, diagonals and ranks 0 to 4, beside those of the networks

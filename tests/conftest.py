@@ -6,7 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
-if "PYTEST_XDIST_WORKER" in os.environ:  # one thread for each worker and for the processes that it starts
+if (
+    "PYTEST_XDIST_WORKER" in os.environ
+):  # one thread for each worker and for the processes that it starts
     os.environ["OMP_NUM_THREADS"] = "1"
 
 

@@ -4,8 +4,8 @@ import re
 
 import pytest
 
-from tests.examples import digits, lightning_digits, text
-from tests.test_pretrained import DEEP_SET, run_folder
+from examples import digits, lightning_digits, text
+from tests.deploy.test_pretrained import DEEP_SET, run_folder
 
 NOISY = ("ignore::UserWarning", "ignore::FutureWarning", "ignore:.*LeafSpec.*")
 

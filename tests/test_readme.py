@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.test_configs import composed
+from tests.compose.test_configs import composed
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
-COMMANDS = re.findall(r"^    python -m learned_opt(?:\.(\w+))? (.*?\S)(?:\s+#.*)?$", README, re.MULTILINE)
+COMMANDS = re.findall(
+    r"^    python -m learned_opt(?:\.(\w+))? (.*?\S)(?:\s+#.*)?$", README, re.MULTILINE
+)
 
 
 def test_it_is_short() -> None:
@@ -23,7 +25,13 @@ def test_its_python_runs() -> None:
         exec(block, {})
 
 
-@pytest.mark.parametrize(("module", "arguments"), [c for c in COMMANDS if c[1].strip().startswith(("+", "-m"))])
+@pytest.mark.parametrize(
+    ("module", "arguments"), [c for c in COMMANDS if c[1].strip().startswith(("+", "-m"))]
+)
 def test_its_commands_compose(module, arguments) -> None:
-    overrides = [word.split(",")[0] if "[" not in word else word for word in shlex.split(arguments) if word != "-m"]
+    overrides = [
+        word.split(",")[0] if "[" not in word else word
+        for word in shlex.split(arguments)
+        if word != "-m"
+    ]
     assert {"task", "mix"} & set(composed(*overrides, name=module or "config"))

@@ -16,7 +16,9 @@ from learned_opt.optimizers.base import MetaOptimizer
 from learned_opt.symmetry.spec import PermutationSpec
 
 PACKAGES = ("learned_opt.optimizers.", "learned_opt.unf.")
-SCHEDULES = "learned_opt.optimizers.schedule"  # whose members are functions of the step, not modules
+SCHEDULES = (
+    "learned_opt.optimizers.schedule"  # whose members are functions of the step, not modules
+)
 
 
 def build(node: Any, spec: PermutationSpec) -> MetaOptimizer:
@@ -30,10 +32,14 @@ def build(node: Any, spec: PermutationSpec) -> MetaOptimizer:
         with torch.random.fork_rng(devices=[]):
             constructor = _value(node, "meta_optimizer")
             if not isinstance(constructor, partial) or not _makes_optimizers(constructor.func):
-                raise ValueError(f"meta_optimizer must be the config of a meta-optimizer, got {target!r}.")
+                raise ValueError(
+                    f"meta_optimizer must be the config of a meta-optimizer, got {target!r}."
+                )
             return constructor(spec)
     except (TypeError, RuntimeError) as error:
-        raise ValueError(f"meta_optimizer {target} does not take these arguments: {error}.") from error
+        raise ValueError(
+            f"meta_optimizer {target} does not take these arguments: {error}."
+        ) from error
 
 
 def _makes_optimizers(constructor: Any) -> bool:
@@ -45,7 +51,9 @@ def _value(node: Any, where: str) -> Any:
         return [_value(part, f"{where}[{i}]") for i, part in enumerate(node)]
     if not isinstance(node, Mapping):
         return node
-    arguments = {key: _value(part, f"{where}.{key}") for key, part in node.items() if not key.startswith("_")}
+    arguments = {
+        key: _value(part, f"{where}.{key}") for key, part in node.items() if not key.startswith("_")
+    }
     if unknown := sorted(set(node) - set(arguments) - {"_target_", "_partial_"}):
         raise ValueError(f"{where} has keys that are not supported: {', '.join(unknown)}.")
     if "_target_" not in node:
@@ -57,7 +65,11 @@ def _value(node: Any, where: str) -> Any:
 def _ours(target: Any, where: str) -> Callable[..., Any]:
     """A module class that is defined in one of PACKAGES, or a schedule, by its full name."""
     refusal = f"{where} names {target!r}, which is no class of {' or '.join(p.rstrip('.') for p in PACKAGES)}."
-    if not isinstance(target, str) or not target.startswith(PACKAGES) or not target.replace(".", "").isidentifier():
+    if (
+        not isinstance(target, str)
+        or not target.startswith(PACKAGES)
+        or not target.replace(".", "").isidentifier()
+    ):
         raise ValueError(refusal)
     module_name, _, name = target.rpartition(".")
     try:
@@ -65,6 +77,8 @@ def _ours(target: Any, where: str) -> Callable[..., Any]:
     except ModuleNotFoundError as error:
         raise ValueError(refusal) from error
     module_class = isinstance(found, type) and issubclass(found, nn.Module)
-    if getattr(found, "__module__", None) != module_name or not (module_class or module_name == SCHEDULES):
+    if getattr(found, "__module__", None) != module_name or not (
+        module_class or module_name == SCHEDULES
+    ):
         raise ValueError(refusal)
     return cast(Callable[..., Any], found)

@@ -55,10 +55,16 @@ def push(folder: Path, repo_id: str, **options: Any) -> str:
     from huggingface_hub import HfApi, constants
 
     if not _answers(constants.ENDPOINT):
-        raise ConnectionError(f"{repo_id} cannot be pushed: {constants.ENDPOINT} cannot be reached.")
+        raise ConnectionError(
+            f"{repo_id} cannot be pushed: {constants.ENDPOINT} cannot be reached."
+        )
     api = HfApi(token=options.get("token"))
     repo_id = api.create_repo(repo_id, exist_ok=True, **options).repo_id
-    return str(api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message="Learned optimizer").commit_url)
+    return str(
+        api.upload_folder(
+            repo_id=repo_id, folder_path=folder, commit_message="Learned optimizer"
+        ).commit_url
+    )
 
 
 def _download(repo_id: str, revision: str | None) -> Path:
@@ -68,14 +74,19 @@ def _download(repo_id: str, revision: str | None) -> Path:
     # asked first, because the library tries five times, for 23 seconds
     offline = constants.HF_HUB_OFFLINE or not _answers(constants.ENDPOINT)
     try:
-        theta, _ = [hf_hub_download(repo_id, file, revision=revision, local_files_only=offline) for file in FILES]
+        theta, _ = [
+            hf_hub_download(repo_id, file, revision=revision, local_files_only=offline)
+            for file in FILES
+        ]
     except LocalEntryNotFoundError as error:
         raise ConnectionError(
             f"{repo_id!r} is no local folder, its files are not in the hub's cache, and {constants.ENDPOINT} cannot be "
             f"reached. Without a network the name must be {_choices()}."
         ) from error
     except (HfHubHTTPError, HFValidationError) as error:
-        raise ValueError(f"{repo_id!r} cannot be had from the hub: {str(error).strip().splitlines()[-1]}") from error
+        raise ValueError(
+            f"{repo_id!r} cannot be had from the hub: {str(error).strip().splitlines()[-1]}"
+        ) from error
     return Path(theta)
 
 

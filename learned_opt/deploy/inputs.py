@@ -6,10 +6,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from learned_opt.core.tree import Tree
 from learned_opt.optimizers.base import MetaOptimizer
-from learned_opt.tree import Tree
 
-WRAPPERS = {"DistributedDataParallel": "module", "DataParallel": "module", "OptimizedModule": "_orig_mod"}
+WRAPPERS = {
+    "DistributedDataParallel": "module",
+    "DataParallel": "module",
+    "OptimizedModule": "_orig_mod",
+}
 
 
 class _NoLoss(Tensor):
@@ -17,7 +21,9 @@ class _NoLoss(Tensor):
 
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        raise ValueError("this meta-optimizer reads the training loss: call step(loss=loss) or step(closure).")
+        raise ValueError(
+            "this meta-optimizer reads the training loss: call step(loss=loss) or step(closure)."
+        )
 
 
 NO_LOSS = torch.zeros(()).as_subclass(_NoLoss)
@@ -59,7 +65,9 @@ def check_parameter(name: str, param: Tensor, first: Tensor) -> None:
         )
     if (param.dtype, param.device) != (first.dtype, first.device):
         here, there = f"{param.dtype} on {param.device}", f"{first.dtype} on {first.device}"
-        raise ValueError(f"all parameters must have one dtype and device, got {here} ({name}) and {there}.")
+        raise ValueError(
+            f"all parameters must have one dtype and device, got {here} ({name}) and {there}."
+        )
 
 
 def fingerprint(meta_optimizer: MetaOptimizer) -> str:

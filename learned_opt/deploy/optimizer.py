@@ -8,15 +8,17 @@ from typing import Any, NamedTuple, Self
 import torch
 from torch import Tensor, nn
 
-from learned_opt import tree
+from learned_opt.core import tree
+from learned_opt.core.compiled import Compiled
+from learned_opt.core.tree import Tree
 from learned_opt.deploy import state as layout
 from learned_opt.deploy.inputs import Step, check_parameter, fingerprint, unwrap
-from learned_opt.meta.compiled import Compiled
 from learned_opt.optimizers.base import MetaOptimizer
 from learned_opt.symmetry.spec import PermutationSpec
-from learned_opt.tree import Tree
 
-BLOCK = 2**20  # entries that a separable optimizer works on at a time, which bounds its temporary memory
+BLOCK = (
+    2**20
+)  # entries that a separable optimizer works on at a time, which bounds its temporary memory
 
 
 class _Slot(NamedTuple):
@@ -81,7 +83,9 @@ class LearnedOptimizer(torch.optim.Optimizer):
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group; possible after construction only where the meta-optimizer is separable."""
         if self._spaces and not self.meta_optimizer.separable:
-            raise ValueError("this meta-optimizer works on one weight space, which a new param group would change.")
+            raise ValueError(
+                "this meta-optimizer works on one weight space, which a new param group would change."
+            )
         for name, low, high in (("lr", 0, float("inf")), ("weight_decay", 0, 1)):
             value = param_group.get(name, self.defaults[name])
             if not low <= value <= high:
@@ -92,7 +96,9 @@ class LearnedOptimizer(torch.optim.Optimizer):
             check_parameter(slot.name, slot.param, slots[0].param)
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None, *, loss: Tensor | float | None = None) -> Any:
+    def step(
+        self, closure: Callable[[], Any] | None = None, *, loss: Tensor | float | None = None
+    ) -> Any:
         """Update the parameters from their gradients.
 
         Args:
@@ -121,9 +127,14 @@ class LearnedOptimizer(torch.optim.Optimizer):
         Raises:
             ValueError: it was written with another theta, or does not fit the parameters.
         """
-        own, theirs = self.defaults["theta"], {group.get("theta") for group in state_dict["param_groups"]}
+        own, theirs = (
+            self.defaults["theta"],
+            {group.get("theta") for group in state_dict["param_groups"]},
+        )
         if theirs != {own}:
-            raise ValueError(f"the state_dict was written with theta {theirs.pop()}, this optimizer has {own}.")
+            raise ValueError(
+                f"the state_dict was written with theta {theirs.pop()}, this optimizer has {own}."
+            )
         super().load_state_dict(state_dict)
 
     @classmethod
@@ -178,7 +189,9 @@ class LearnedOptimizer(torch.optim.Optimizer):
         return super().__repr__().replace(type(self).__name__, f"LearnedOptimizer[{self._kind}]", 1)
 
     def __getstate__(self) -> dict[str, Any]:
-        own = {name: self.__dict__[name] for name in ("meta_optimizer", "fused", "compile", "metadata")}
+        own = {
+            name: self.__dict__[name] for name in ("meta_optimizer", "fused", "compile", "metadata")
+        }
         return {**super().__getstate__(), **own}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -191,7 +204,9 @@ class LearnedOptimizer(torch.optim.Optimizer):
 
     def _known(self) -> dict[str, Any]:
         if self.metadata is None:
-            raise ValueError("only an optimizer made by from_pretrained knows the config that its files must hold.")
+            raise ValueError(
+                "only an optimizer made by from_pretrained knows the config that its files must hold."
+            )
         return self.metadata
 
     def _slots(self) -> list[_Slot]:
@@ -199,7 +214,10 @@ class LearnedOptimizer(torch.optim.Optimizer):
         slots: list[_Slot] = []
         for group in self.param_groups:
             names = group.get("param_names", range(len(slots), len(slots) + len(group["params"])))
-            slots += [_Slot(str(name), param, group) for name, param in zip(names, group["params"], strict=True)]
+            slots += [
+                _Slot(str(name), param, group)
+                for name, param in zip(names, group["params"], strict=True)
+            ]
         if self.meta_optimizer.separable:
             return [slot._replace(name=str(number)) for number, slot in enumerate(slots)]
         return slots
@@ -207,16 +225,24 @@ class LearnedOptimizer(torch.optim.Optimizer):
     def _check_space(self) -> None:
         params = {slot.name: slot.param for slot in self._slots()}
         if keys := tree.difference(list(self.meta_optimizer.spec.axes), list(params)):
-            raise ValueError(f"the meta-optimizer is bound to another weight space than these parameters: {keys}.")
+            raise ValueError(
+                f"the meta-optimizer is bound to another weight space than these parameters: {keys}."
+            )
         self.meta_optimizer.spec.sizes(params)
         self._space(self._slots())
 
     def _check_fused(self) -> None:
         """Take a step on a parameter of one entry."""
-        trial = {"trial": torch.zeros(1, dtype=(like := self._slots()[0].param).dtype, device=like.device)}
+        trial = {
+            "trial": torch.zeros(
+                1, dtype=(like := self._slots()[0].param).dtype, device=like.device
+            )
+        }
         self.meta_optimizer.to(like)
         rates = {"trial": (1.0, 1.0)}
-        if self.compile or not self.meta_optimizer.step_(trial, self.meta_optimizer.init_state(trial), trial, rates):
+        if self.compile or not self.meta_optimizer.step_(
+            trial, self.meta_optimizer.init_state(trial), trial, rates
+        ):
             raise ValueError(
                 "fused needs a meta-optimizer that has such a kernel (pointwise layers), parameters on the CPU, a C++ "
                 f"compiler, and no compile; got {self._kind} on {like.device}, compile={self.compile}."
@@ -228,13 +254,18 @@ class LearnedOptimizer(torch.optim.Optimizer):
         live = [slot for slot in slots if slot.param.grad is not None]
         for slot in live:
             if slot.param.grad is not None and slot.param.grad.is_sparse:
-                raise ValueError(f"sparse gradients are not supported, parameter {slot.name} has one.")
+                raise ValueError(
+                    f"sparse gradients are not supported, parameter {slot.name} has one."
+                )
         if not self.meta_optimizer.separable:
             yield from [slots] if live else []
             return
         block: list[_Slot] = []
         for slot in sorted(live, key=self._count):
-            full = not self.fused and sum(other.param.numel() for other in block) + slot.param.numel() > BLOCK
+            full = (
+                not self.fused
+                and sum(other.param.numel() for other in block) + slot.param.numel() > BLOCK
+            )
             if block and (full or self._count(slot) != self._count(block[0])):
                 yield block
                 block = []
@@ -250,9 +281,14 @@ class LearnedOptimizer(torch.optim.Optimizer):
         """One step of some parameters."""
         space, count, device = self._space(slots), self._count(slots[0]), slots[0].param.device
         params = {slot.name: slot.param.detach() for slot in slots}
-        grads = {s.name: torch.zeros_like(s.param) if s.param.grad is None else s.param.grad.detach() for s in slots}
+        grads = {
+            s.name: torch.zeros_like(s.param) if s.param.grad is None else s.param.grad.detach()
+            for s in slots
+        }
         if count:
-            state = layout.together({slot.name: self.state[slot.param] for slot in slots}, space.like)
+            state = layout.together(
+                {slot.name: self.state[slot.param] for slot in slots}, space.like
+            )
             state["step"] = state["step"].to(device)
         else:
             state = self.meta_optimizer.init_state(params)
@@ -271,15 +307,22 @@ class LearnedOptimizer(torch.optim.Optimizer):
     def _space(self, slots: list[_Slot]) -> _Space:
         param = slots[0].param
         theta = next(self.meta_optimizer.parameters())
-        if (theta.device, theta.dtype) != (param.device, param.dtype):  # the model may have moved since
+        if (theta.device, theta.dtype) != (
+            param.device,
+            param.dtype,
+        ):  # the model may have moved since
             self.meta_optimizer.to(param)
         key = tuple((slot.name, slot.param.shape) for slot in slots)
         if key not in self._spaces:
             bound = self.meta_optimizer
             if bound.separable:
-                bound = bound.rebind(PermutationSpec({n: tuple(f"{n}[{i}]" for i in range(len(s))) for n, s in key}))
+                bound = bound.rebind(
+                    PermutationSpec({n: tuple(f"{n}[{i}]" for i in range(len(s))) for n, s in key})
+                )
             step = Step(bound)
-            like = bound.init_state({name: param.new_empty(shape, device="meta") for name, shape in key})
+            like = bound.init_state(
+                {name: param.new_empty(shape, device="meta") for name, shape in key}
+            )
             self._spaces[key] = _Space(bound, Compiled(step) if self.compile else step, like)
         return self._spaces[key]
 

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
-from learned_opt import tree
+from learned_opt.core import tree
+from learned_opt.core.tree import Tree
 from learned_opt.deploy.optimizer import LearnedOptimizer
 from learned_opt.optimizers.base import MetaOptimizer
 from learned_opt.symmetry.spec import PermutationSpec
-from learned_opt.tree import Tree
 
 AXIS = 3  # length of an axis of which nothing is known
 ROUNDING = 1e-5  # vmap may sum in another order; relative to the largest update of the tensor
@@ -35,11 +35,17 @@ def check_parity(meta_optimizer: MetaOptimizer, num_steps: int = 3) -> None:
     shapes = example_shapes(meta_optimizer.spec)
 
     def draw() -> Tree:
-        return {name: torch.randn(shape, generator=source, dtype=dtype) for name, shape in shapes.items()}
+        return {
+            name: torch.randn(shape, generator=source, dtype=dtype)
+            for name, shape in shapes.items()
+        }
 
     params = draw()
     ours = {name: nn.Parameter(value.clone()) for name, value in params.items()}
-    deployed, state = LearnedOptimizer(ours.items(), meta_optimizer), meta_optimizer.init_state(params)
+    deployed, state = (
+        LearnedOptimizer(ours.items(), meta_optimizer),
+        meta_optimizer.init_state(params),
+    )
     for step in range(1, num_steps + 1):
         grads, loss = draw(), torch.rand((), generator=source, dtype=dtype)
         with torch.no_grad():
@@ -52,10 +58,17 @@ def check_parity(meta_optimizer: MetaOptimizer, num_steps: int = 3) -> None:
         for name, param in ours.items():
             gap = (params[name] - param).abs().max().item()
             if not torch.equal(params[name], param):
-                raise ValueError(f"the exported optimizer differs at step {step} in {name!r}, by {gap:.2g}.")
-            gap, size = (chained[name] - updates[name]).abs().max().item(), updates[name].abs().max().item()
+                raise ValueError(
+                    f"the exported optimizer differs at step {step} in {name!r}, by {gap:.2g}."
+                )
+            gap, size = (
+                (chained[name] - updates[name]).abs().max().item(),
+                updates[name].abs().max().item(),
+            )
             if not gap <= ROUNDING * size:
-                raise ValueError(f"the inner loop differs at step {step} in {name!r}, by {gap:.2g} of {size:.2g}.")
+                raise ValueError(
+                    f"the inner loop differs at step {step} in {name!r}, by {gap:.2g} of {size:.2g}."
+                )
 
 
 def verdict(meta_optimizer: MetaOptimizer) -> str:
@@ -71,7 +84,9 @@ def example_shapes(spec: PermutationSpec) -> dict[str, tuple[int, ...]]:
     """Small shapes of parameters that fit a spec."""
     sizes = dict(spec.fixed_sizes)
     for parameter, factors in spec.views.items():
-        sizes |= dict(zip(spec.axes[parameter], [size for axis in factors for size in axis], strict=True))
+        sizes |= dict(
+            zip(spec.axes[parameter], [size for axis in factors for size in axis], strict=True)
+        )
     shapes = {}
     for parameter, names in spec.axes.items():
         lengths = iter([sizes.get(name, AXIS) for name in names])

@@ -28,7 +28,9 @@ def load(name: str | Path, revision: str | None = None) -> tuple[MetaOptimizer, 
     try:
         node, (spec, *_) = metadata["meta_optimizer"], specs(metadata)
     except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path.with_suffix('.json')} does not describe a learned optimizer: {error!r}.") from error
+        raise ValueError(
+            f"{path.with_suffix('.json')} does not describe a learned optimizer: {error!r}."
+        ) from error
     optimizer = construct.build(node, spec)
     load_theta(path, optimizer)
     return optimizer, metadata
@@ -40,7 +42,10 @@ def specs(metadata: dict[str, Any]) -> list[PermutationSpec]:
 
 
 def fit(
-    optimizer: MetaOptimizer, metadata: dict[str, Any], model: nn.Module, example_inputs: Sequence[Tensor] | None
+    optimizer: MetaOptimizer,
+    metadata: dict[str, Any],
+    model: nn.Module,
+    example_inputs: Sequence[Tensor] | None,
 ) -> MetaOptimizer:
     """The optimizer on the weight space of a model.
 
@@ -61,7 +66,11 @@ def fit(
         inferred = infer_permutation_spec(model, *example_inputs)
         same = [spec for spec in known if _renamed(spec) == _renamed(inferred)]
         # one written by hand may split axes otherwise than a trace does, and hold all the same
-        same = same or [spec for spec in known if check_spec(model, spec, *example_inputs, candidates=inferred).passed]
+        same = same or [
+            spec
+            for spec in known
+            if check_spec(model, spec, *example_inputs, candidates=inferred).passed
+        ]
         return optimizer.rebind((same or [inferred])[0])
     if not known:
         raise ValueError(
@@ -97,5 +106,7 @@ def _describes(spec: PermutationSpec, params: dict[str, nn.Parameter]) -> bool:
 def _renamed(spec: PermutationSpec) -> tuple[Any, ...]:
     """A spec up to what its permutations are called."""
     number = {name: i for i, name in enumerate(spec.names)}
-    axes = {parameter: tuple(number[name] for name in names) for parameter, names in spec.axes.items()}
+    axes = {
+        parameter: tuple(number[name] for name in names) for parameter, names in spec.axes.items()
+    }
     return axes, {number[name] for name in spec.fixed}, dict(spec.views)

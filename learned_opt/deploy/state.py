@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from learned_opt.tree import Tree, tree_map
+from learned_opt.core.tree import Tree, tree_map
 
 
 def by_parameter(state: Tree, names: Collection[str]) -> dict[str, dict[str, Any]]:

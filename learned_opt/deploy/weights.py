@@ -9,7 +9,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from learned_opt import tree
+from learned_opt.core import tree
 from learned_opt.optimizers.base import MetaOptimizer
 from learned_opt.symmetry.spec import PermutationSpec
 
@@ -28,7 +28,9 @@ def save_theta(folder: Path, theta: dict[str, Tensor], metadata: dict[str, Any])
         Path: the safetensors file.
     """
     path = folder / "theta.safetensors"
-    path.write_bytes(save({name: tensor.detach().cpu().contiguous() for name, tensor in theta.items()}))
+    path.write_bytes(
+        save({name: tensor.detach().cpu().contiguous() for name, tensor in theta.items()})
+    )
     text = json.dumps({"format": FORMAT, **metadata}, indent=1)
     path.with_suffix(".json").write_text(text + "\n")
     return path
@@ -45,20 +47,28 @@ def load_metadata(path: Path) -> dict[str, Any]:
     """
     beside = path.with_suffix(".json")
     if not path.is_file():
-        raise ValueError(f"checkpoint must be a theta.safetensors file, but there is none at {path}.")
+        raise ValueError(
+            f"checkpoint must be a theta.safetensors file, but there is none at {path}."
+        )
     if not beside.is_file():
-        raise ValueError(f"checkpoint {path} lacks its {beside.name}, which says what optimizer it is of.")
+        raise ValueError(
+            f"checkpoint {path} lacks its {beside.name}, which says what optimizer it is of."
+        )
     try:
         metadata = json.loads(beside.read_text())
     except ValueError as error:  # of the text's encoding, too
         raise ValueError(f"{beside} is not valid JSON: {error}.") from error
     if not isinstance(metadata, dict):
-        raise ValueError(f"{beside} does not describe a learned optimizer, it holds a {type(metadata).__name__}.")
+        raise ValueError(
+            f"{beside} does not describe a learned optimizer, it holds a {type(metadata).__name__}."
+        )
     if metadata.get("format") == 1:
         task = metadata["task"]["task"]
         return {**metadata, "specs": {task: metadata["spec"]}, "tasks": {task: metadata["task"]}}
     if metadata.get("format") != FORMAT:
-        raise ValueError(f"{beside} has format {metadata.get('format')!r}, this version reads {FORMAT}.")
+        raise ValueError(
+            f"{beside} has format {metadata.get('format')!r}, this version reads {FORMAT}."
+        )
     return metadata
 
 
@@ -74,7 +84,9 @@ def load_theta(path: Path, optimizer: MetaOptimizer) -> None:
         try:
             optimizer.rebind(specs[0])
         except ValueError as error:
-            raise ValueError(f"checkpoint {path} is of another network, its parameters differ: {keys[0]}.") from error
+            raise ValueError(
+                f"checkpoint {path} is of another network, its parameters differ: {keys[0]}."
+            ) from error
     try:
         theta = load_file(path)
     except SafetensorError as error:
@@ -98,4 +110,6 @@ def check_theta(optimizer: MetaOptimizer, theta: dict[str, Tensor], source: str)
     for name, parameter in own.items():
         if parameter.shape != theta[name].shape:
             shapes = f"{tuple(theta[name].shape)}, the optimizer needs {tuple(parameter.shape)}"
-            raise ValueError(f"checkpoint {source} is of another architecture: {name} has shape {shapes}.")
+            raise ValueError(
+                f"checkpoint {source} is of another architecture: {name} has shape {shapes}."
+            )

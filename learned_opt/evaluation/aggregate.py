@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from scipy import stats
 
-from learned_opt.evaluation.metrics import Interval
+from learned_opt.evaluation.intervals import Interval
 
 CHUNK = 500  # resamples that lie in memory at once
 
@@ -44,8 +44,13 @@ def stratified_iqm(strata: Sequence[Sequence[float]], num_resamples: int = 2_000
         size = min(CHUNK, num_resamples - start)
         drawn = [array[source.integers(len(array), size=(size, len(array)))] for array in arrays]
         estimates.append(stats.trim_mean(np.concatenate(drawn, 1), 0.25, axis=1))
-    spread = np.concatenate(estimates)  # quantiles without a mean of neighbours: inf - inf has no value
-    low, high = np.quantile(spread, 0.025, method="lower"), np.quantile(spread, 0.975, method="higher")
+    spread = np.concatenate(
+        estimates
+    )  # quantiles without a mean of neighbours: inf - inf has no value
+    low, high = (
+        np.quantile(spread, 0.025, method="lower"),
+        np.quantile(spread, 0.975, method="higher"),
+    )
     return Interval(iqm(np.concatenate(arrays)), float(low), float(high))
 
 
@@ -83,7 +88,10 @@ def win_matrix(losses: Mapping[str, Mapping[str, Sequence[float]]]) -> dict[str,
     Returns:
         dict[str, dict[str, float]]: row -> column -> share; NaN where they share no problem.
     """
-    return {row: {col: _share(losses[row], losses[col]) for col in losses if col != row} for row in losses}
+    return {
+        row: {col: _share(losses[row], losses[col]) for col in losses if col != row}
+        for row in losses
+    }
 
 
 def _share(left: Mapping[str, Sequence[float]], right: Mapping[str, Sequence[float]]) -> float:

@@ -9,14 +9,14 @@ from typing import NamedTuple, Self
 import torch
 from torch import Tensor
 
-from learned_opt import tree
-from learned_opt.evaluation.benchmark import SEGMENT
-from learned_opt.meta.unroll import Unroll
+from learned_opt.core import tree
+from learned_opt.core.rng import Key
+from learned_opt.core.tree import Tree, tree_map
+from learned_opt.evaluation.seeded_runs import SEGMENT
+from learned_opt.inner.unroll import Unroll
 from learned_opt.optimizers.base import MetaOptimizer
-from learned_opt.optimizers.hand import SGDM, Adam
-from learned_opt.rng import Key
+from learned_opt.optimizers.hand.hand_designed import SGDM, Adam
 from learned_opt.symmetry.spec import PermutationSpec
-from learned_opt.tree import Tree, tree_map
 
 QUANTITIES = ("update_to_weight", "effective_lr", "cosine_sgd", "cosine_momentum", "cosine_adam")
 
@@ -59,7 +59,10 @@ class Observed(MetaOptimizer):
         return {
             "step": own["step"],
             "own": own,
-            "references": {"momentum": self.momentum.init_state(params), "adam": self.adam.init_state(params)},
+            "references": {
+                "momentum": self.momentum.init_state(params),
+                "adam": self.adam.init_state(params),
+            },
             "seen": dict.fromkeys(("grads", "updates", "momentum", "adam"), zeros),
         }
 
@@ -81,7 +84,9 @@ class Observed(MetaOptimizer):
 
 
 @torch.no_grad()
-def observe(unroll: Unroll, keys: Sequence[tuple[Key, ...]], horizon: int, num_points: int) -> list[Row]:
+def observe(
+    unroll: Unroll, keys: Sequence[tuple[Key, ...]], horizon: int, num_points: int
+) -> list[Row]:
     """Train inner networks with theta as it is and measure the updates.
 
     Runs eagerly: a second compiled step would cost more than it saves, and the one of training stays as it is.
@@ -93,7 +98,9 @@ def observe(unroll: Unroll, keys: Sequence[tuple[Key, ...]], horizon: int, num_p
         num_points: how many of them are measured, evenly spread, the first and the last among them.
     """
     own = Unroll(unroll.family, Observed(unroll.optimizer), False, unroll.device, unroll.precision)
-    theta = tree.expand({n: p.detach().to(unroll.device) for n, p in own.optimizer.named_parameters()}, len(keys))
+    theta = tree.expand(
+        {n: p.detach().to(unroll.device) for n, p in own.optimizer.named_parameters()}, len(keys)
+    )
     points = set(torch.linspace(0, horizon - 1, min(num_points, horizon)).round().int().tolist())
     chains, rows = own.start(keys), []
     for start in range(0, horizon, SEGMENT):
@@ -107,7 +114,9 @@ def observe(unroll: Unroll, keys: Sequence[tuple[Key, ...]], horizon: int, num_p
     return rows
 
 
-def quantities(params: Tree, grads: Tree, updates: Tree, momentum: Tree, adam: Tree) -> dict[str, dict[str, Tensor]]:
+def quantities(
+    params: Tree, grads: Tree, updates: Tree, momentum: Tree, adam: Tree
+) -> dict[str, dict[str, Tensor]]:
     """Compare the update of every tensor with its weights and with other updates; all leaves ``(M, *shape)``.
 
     Args:
@@ -125,7 +134,9 @@ def quantities(params: Tree, grads: Tree, updates: Tree, momentum: Tree, adam: T
     """
     found = {}
     for name, grad in tree_map(_flat, grads).items():
-        weight, update, by_momentum, by_adam = (_flat(each[name]) for each in (params, updates, momentum, adam))
+        weight, update, by_momentum, by_adam = (
+            _flat(each[name]) for each in (params, updates, momentum, adam)
+        )
         found[name] = {
             "update_to_weight": update.norm(dim=1) / weight.norm(dim=1),
             "effective_lr": -(update * grad).sum(1) / (grad * grad).sum(1),

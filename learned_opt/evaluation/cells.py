@@ -18,15 +18,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from learned_opt import tree
-from learned_opt.evaluation.benchmark import HELDOUT, Runs, run_seeds
-from learned_opt.evaluation.compare import Benchmark, tune_for
+from learned_opt.core import tree
+from learned_opt.core.tree import Tree
+from learned_opt.evaluation.benchmark import Benchmark, tune_for
 from learned_opt.evaluation.guards import start_fingerprints
+from learned_opt.evaluation.seeded_runs import HELDOUT, Runs, run_seeds
 from learned_opt.evaluation.tuning import theta_at
-from learned_opt.meta.unroll import Unroll
+from learned_opt.inner.unroll import Unroll
 from learned_opt.optimizers.base import MetaOptimizer
 from learned_opt.symmetry.spec import PermutationSpec
-from learned_opt.tree import Tree
 from tasks.base import TaskFamily
 
 FACTS = b"learned_opt.cell"  # key of the Parquet schema's metadata
@@ -90,11 +90,18 @@ class Setting:
     @property
     def where(self) -> dict[str, Any]:
         """Its columns in tables."""
-        return {"task": self.task, "horizon": self.benchmark.horizon, "axis": self.axis, "point": self.point}
+        return {
+            "task": self.task,
+            "horizon": self.benchmark.horizon,
+            "axis": self.axis,
+            "point": self.point,
+        }
 
     def __str__(self) -> str:
         """Its name in sentences."""
-        return " ".join(filter(None, (self.task, self.axis, self.point, f"horizon {self.benchmark.horizon}")))
+        return " ".join(
+            filter(None, (self.task, self.axis, self.point, f"horizon {self.benchmark.horizon}"))
+        )
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -128,7 +135,10 @@ class Cell(NamedTuple):
 def identity(setting: Setting, contender: Contender, criterion: str) -> dict[str, Any]:
     """What the numbers of a cell depend on."""
     benchmark = setting.benchmark
-    grid = {name: getattr(benchmark, name) for name in ("lowest_lr", "highest_lr", "num_lrs", "num_tuning_seeds")}
+    grid = {
+        name: getattr(benchmark, name)
+        for name in ("lowest_lr", "highest_lr", "num_lrs", "num_tuning_seeds")
+    }
     tuning = {"criterion": criterion, **grid} if contender.tuned else None
     sizes = {"horizon": benchmark.horizon, "num_seeds": benchmark.num_seeds}
     return {**setting.identity, **sizes, "optimizer": dict(contender.identity), "tuning": tuning}
@@ -139,7 +149,9 @@ def digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:12]
 
 
-def run_cell(setting: Setting, contender: Contender, unroll: Unroll, criterion: str) -> tuple[pd.DataFrame, dict]:
+def run_cell(
+    setting: Setting, contender: Contender, unroll: Unroll, criterion: str
+) -> tuple[pd.DataFrame, dict]:
     """Tune where that is due, then train on the held-out seeds.
 
     Args:
@@ -165,12 +177,24 @@ def run_cell(setting: Setting, contender: Contender, unroll: Unroll, criterion: 
     return _table(runs, start_fingerprints(setting.family, HELDOUT, seeds)), facts
 
 
-def _tune(benchmark: Benchmark, contender: Contender, unroll: Unroll, criterion: str) -> tuple[float, dict[str, Any]]:
+def _tune(
+    benchmark: Benchmark, contender: Contender, unroll: Unroll, criterion: str
+) -> tuple[float, dict[str, Any]]:
     tuned = tune_for(benchmark, unroll, contender.constructor)
     lr, tries = tuned.best(criterion), len(tuned.learning_rates)
     diverged = int((~tuned.scores[criterion].isfinite()).sum())
-    facts = {"learning_rate": lr, "at_edge": tuned.at_edge(criterion), "tries": tries, "diverged_tries": diverged}
-    return lr, {**facts, "seeds": benchmark.num_tuning_seeds, "criterion": criterion, "reused": tuned.num_reused}
+    facts = {
+        "learning_rate": lr,
+        "at_edge": tuned.at_edge(criterion),
+        "tries": tries,
+        "diverged_tries": diverged,
+    }
+    return lr, {
+        **facts,
+        "seeds": benchmark.num_tuning_seeds,
+        "criterion": criterion,
+        "reused": tuned.num_reused,
+    }
 
 
 def _table(runs: Runs, starts: list[str]) -> pd.DataFrame:
@@ -187,7 +211,9 @@ def _table(runs: Runs, starts: list[str]) -> pd.DataFrame:
         **{name: values.double() for name, values in runs.heldout.items()},
         "losses": runs.losses.T.tolist(),
     }
-    return pd.DataFrame({name: v.numpy() if isinstance(v, torch.Tensor) else v for name, v in columns.items()})
+    return pd.DataFrame(
+        {name: v.numpy() if isinstance(v, torch.Tensor) else v for name, v in columns.items()}
+    )
 
 
 def path_of(folder: Path, setting: Setting, contender: Contender, criterion: str) -> Path:
@@ -199,7 +225,9 @@ def path_of(folder: Path, setting: Setting, contender: Contender, criterion: str
 def write(path: Path, table: pd.DataFrame, facts: dict[str, Any]) -> None:
     """Write a cell whole or not at all."""
     arrow = pa.Table.from_pandas(table, preserve_index=False)
-    arrow = arrow.replace_schema_metadata({**(arrow.schema.metadata or {}), FACTS: json.dumps(facts, default=str)})
+    arrow = arrow.replace_schema_metadata(
+        {**(arrow.schema.metadata or {}), FACTS: json.dumps(facts, default=str)}
+    )
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_suffix(f".{os.getpid()}.part")
     pq.write_table(arrow, beside, compression="zstd")

@@ -1,17 +1,15 @@
 """A learned optimizer against tuned baselines on held-out seeds."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
-from learned_opt import tree
-from learned_opt.evaluation.benchmark import run_seeds, time_steps
-from learned_opt.evaluation.tables import Entry
-from learned_opt.evaluation.tuning import Tuned, log_grid, theta_at, tune
-from learned_opt.meta.unroll import Unroll
-from learned_opt.optimizers.base import MetaOptimizer
-from learned_opt.tree import Tree
+from learned_opt.core import tree
+from learned_opt.core.tree import Tree
+from learned_opt.evaluation.benchmark import Benchmark, tune_for
+from learned_opt.evaluation.seeded_runs import run_seeds, time_steps
+from learned_opt.evaluation.tuning import theta_at
+from learned_opt.inner.unroll import Unroll
+from learned_opt.reporting.tables import Entry
 
 
 class Comparison(NamedTuple):
@@ -26,52 +24,12 @@ class Comparison(NamedTuple):
     warnings: list[str]
 
 
-@dataclass(frozen=True)
-class Benchmark:
-    """How optimizers are compared; equal tries and equal seeds for every baseline.
-
-    Args:
-        horizon: inner steps of every run.
-        num_seeds: held-out seeds.
-        num_chains: runs that go side by side.
-        baselines: name -> constructor ``(spec, lr=...)``.
-        lowest_lr: lower end of the learning-rate grid.
-        highest_lr: upper end.
-        num_lrs: tries of each baseline.
-        num_tuning_seeds: runs of each try.
-        archive: folder of tuning runs, which are not run again; None to keep none.
-
-    Raises:
-        ValueError: a count is not positive.
-    """
-
-    horizon: int
-    num_seeds: int
-    num_chains: int
-    baselines: dict[str, Callable[..., MetaOptimizer]]
-    lowest_lr: float
-    highest_lr: float
-    num_lrs: int
-    num_tuning_seeds: int
-    archive: str | None = None
-
-    def __post_init__(self) -> None:
-        for name in ("horizon", "num_seeds", "num_chains", "num_tuning_seeds"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
-        log_grid(self.lowest_lr, self.highest_lr, self.num_lrs)
-
-
-def tune_for(benchmark: Benchmark, unroll: Unroll, constructor: Callable[..., MetaOptimizer]) -> Tuned:
-    """Spend the tuning budget of a benchmark on one baseline."""
-    grid = log_grid(benchmark.lowest_lr, benchmark.highest_lr, benchmark.num_lrs)
-    archive = Path(benchmark.archive) if benchmark.archive else None
-    seeds, horizon, chains = benchmark.num_tuning_seeds, benchmark.horizon, benchmark.num_chains
-    return tune(unroll, constructor, grid, seeds, horizon, chains, archive)
-
-
 def compare(
-    unroll: Unroll, name: str, benchmark: Benchmark, compile: bool, say: Callable[[str], None] = lambda text: None
+    unroll: Unroll,
+    name: str,
+    benchmark: Benchmark,
+    compile: bool,
+    say: Callable[[str], None] = lambda text: None,
 ) -> Comparison:
     """Tune the baselines, run everything on the held-out seeds, time the steps.
 
@@ -85,11 +43,16 @@ def compare(
         compile: compile the baselines' inner steps too.
         say: called with a line on what is being done.
     """
-    chains, theta = benchmark.num_chains, {k: p.detach() for k, p in unroll.optimizer.named_parameters()}
+    chains, theta = (
+        benchmark.num_chains,
+        {k: p.detach() for k, p in unroll.optimizer.named_parameters()},
+    )
     contenders: dict[str, tuple[Unroll, Tree, float | None]] = {name: (unroll, theta, None)}
     warnings = []
     for baseline, constructor in benchmark.baselines.items():
-        say(f"tuning {baseline}: {benchmark.num_lrs} learning rates x {benchmark.num_tuning_seeds} seeds")
+        say(
+            f"tuning {baseline}: {benchmark.num_lrs} learning rates x {benchmark.num_tuning_seeds} seeds"
+        )
         own = Unroll(unroll.family, constructor(unroll.optimizer.spec), compile, unroll.device)
         tuned = tune_for(benchmark, own, constructor)
         if tuned.num_reused:
@@ -100,12 +63,16 @@ def compare(
                 at_lr = tree.to(theta_at(constructor, own.optimizer, lr), own.device)
                 contenders[label] = (own, at_lr, lr)
             if label in contenders and tuned.at_edge(criterion):
-                warnings.append(f"the best learning rate of {label} is at the edge of the grid ({lr:.3g}): widen it")
+                warnings.append(
+                    f"the best learning rate of {label} is at the edge of the grid ({lr:.3g}): widen it"
+                )
     say(f"running {', '.join(contenders)} on {benchmark.num_seeds} held-out seeds")
     times = time_steps({label: (own, at) for label, (own, at, _) in contenders.items()}, chains)
     entries = {}
     for label, (own, at, lr) in contenders.items():
         many = tree.expand(at, benchmark.num_seeds)
-        runs = run_seeds(own, many, "heldout", range(benchmark.num_seeds), benchmark.horizon, chains)
+        runs = run_seeds(
+            own, many, "heldout", range(benchmark.num_seeds), benchmark.horizon, chains
+        )
         entries[label] = Entry(runs, times[label], lr)
     return Comparison(entries, warnings)

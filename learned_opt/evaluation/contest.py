@@ -1,25 +1,17 @@
 """Several inner networks of one task, each trained by a tuned hand-designed optimizer on the same held-out seeds."""
 
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from learned_opt import tree
-from learned_opt.evaluation import tables
-from learned_opt.evaluation.benchmark import Runs, run_seeds, time_steps
-from learned_opt.evaluation.compare import Benchmark, tune_for
-from learned_opt.evaluation.metrics import Interval, bootstrap_mean, paired_difference
+from learned_opt.core import tree
+from learned_opt.evaluation.benchmark import Benchmark, tune_for
+from learned_opt.evaluation.seeded_runs import Runs, run_seeds, time_steps
 from learned_opt.evaluation.tuning import theta_at
-from learned_opt.meta.unroll import Unroll
+from learned_opt.inner.unroll import Unroll
 from learned_opt.symmetry.spec import PermutationSpec
 from tasks.base import TaskFamily
 
 FIGURES = ("final_loss", "test_loss", "accuracy")
-HEADINGS = ("network", "parameters", "optimizer", "lr", *FIGURES, "accuracy - first", "ms/step")
-NOTES = """\
-Each network's optimizer is the one of the benchmark, at the learning rate, that ends with the lowest training loss on
-tuning seeds; held-out seeds, equal for all networks, are used once. Brackets: 95% bootstrap intervals over seeds;
-"accuracy - first" is paired by seed with the first network."""
 
 
 def contest(
@@ -51,12 +43,20 @@ def contest(
         runs = run_seeds(unroll, many, "heldout", seeds, benchmark.horizon, benchmark.num_chains)
         ms = time_steps({name: (unroll, theta)}, benchmark.num_chains)[name]
         num_params = sum(leaf[0].numel() for leaf in tree.leaves(runs.params))
-        facts = {"network": name, "parameters": num_params, "optimizer": label, "lr": lr, "ms/step": ms}
+        facts = {
+            "network": name,
+            "parameters": num_params,
+            "optimizer": label,
+            "lr": lr,
+            "ms/step": ms,
+        }
         rows.append({**facts, **_figures(runs)})
     return rows
 
 
-def _tuned(family: TaskFamily, spec: PermutationSpec, benchmark: Benchmark, compile: bool, device: str) -> Any:
+def _tuned(
+    family: TaskFamily, spec: PermutationSpec, benchmark: Benchmark, compile: bool, device: str
+) -> Any:
     """Optimizer, learning rate, inner loop and theta of the lowest final training loss."""
     found = []
     for label, constructor in benchmark.baselines.items():
@@ -71,29 +71,3 @@ def _tuned(family: TaskFamily, spec: PermutationSpec, benchmark: Benchmark, comp
 def _figures(runs: Runs) -> dict[str, list[float]]:
     heldout = {name: values.tolist() for name, values in runs.heldout.items() if name in FIGURES}
     return {"final_loss": runs.final_loss.tolist(), **heldout}
-
-
-def summarise(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
-    """Rows as people read them, with the headings as keys."""
-    shown = []
-    for row in rows:
-        own = {figure: _say(bootstrap_mean(row[figure])) for figure in FIGURES if figure in row}
-        ahead = "-"
-        if row is not rows[0] and "accuracy" in row:
-            ahead = _say(paired_difference(row["accuracy"], rows[0]["accuracy"]), "+")
-        facts = {"network": row["network"], "parameters": f"{row['parameters']:,}", "optimizer": row["optimizer"]}
-        rest = {"lr": f"{row['lr']:.3g}", "accuracy - first": ahead, "ms/step": f"{row['ms/step']:.3f}"}
-        shown.append({**dict.fromkeys(HEADINGS, "-"), **facts, **own, **rest})
-    return shown
-
-
-def write(folder: Path, rows: Sequence[Mapping[str, Any]], facts: Mapping[str, Any]) -> None:
-    """Write ``contest.json`` and ``contest.md``."""
-    tables.write_json(folder / "contest.json", {**facts, "rows": rows})
-    shown = summarise(rows)
-    page = tables.markdown_table(HEADINGS, ([row[heading] for heading in HEADINGS] for row in shown))
-    (folder / "contest.md").write_text(f"# Networks at the same task\n\n{page}\n\n{NOTES}\n\n{facts['command']}\n")
-
-
-def _say(interval: Interval, sign: str = "") -> str:
-    return f"{interval.mean:{sign}.4f} [{interval.low:{sign}.4f}, {interval.high:{sign}.4f}]"

@@ -32,7 +32,10 @@ class Point(NamedTuple):
         """For tables."""
         if self.status == FITS_NOT:
             return FITS_NOT
-        words = [f"x{self.ratio:.3g}" if math.isfinite(self.ratio) else "", self.detail or self.status]
+        words = [
+            f"x{self.ratio:.3g}" if math.isfinite(self.ratio) else "",
+            self.detail or self.status,
+        ]
         text = " ".join(filter(None, words))
         return f"{text}, **{FIRST}**" if self.first else text
 

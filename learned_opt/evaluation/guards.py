@@ -11,12 +11,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from learned_opt import tree
-from learned_opt.rng import generator
+from learned_opt.core import tree
+from learned_opt.core.rng import generator
 from tasks.base import TaskFamily
 
 CHUNK = 1 << 16  # rows hashed at once
-SAME_TASK, SAME_DATA, SAME_NAME, UNSEEN = "in-distribution", "seen data", "data of the same name", "unseen"
+SAME_TASK, SAME_DATA, SAME_NAME, UNSEEN = (
+    "in-distribution",
+    "seen data",
+    "data of the same name",
+    "unseen",
+)
 
 
 class Origin(NamedTuple):
@@ -31,7 +36,9 @@ class Origin(NamedTuple):
     sentence: str
 
 
-def origin(name: str, metadata: Mapping[str, Any], task: str, facts: Mapping[str, Any], config: Any) -> Origin:
+def origin(
+    name: str, metadata: Mapping[str, Any], task: str, facts: Mapping[str, Any], config: Any
+) -> Origin:
     """Compare a task with those that an optimizer was meta-trained on.
 
     Args:
@@ -47,13 +54,18 @@ def origin(name: str, metadata: Mapping[str, Any], task: str, facts: Mapping[str
     seen = list(_trained_on(metadata))
     print_of, data = facts.get("fingerprint"), facts.get("data")
     for _, own, made_of in seen:
-        if _apart_from_name(own) == _apart_from_name(facts) and (made_of is None or made_of == config):
+        if _apart_from_name(own) == _apart_from_name(facts) and (
+            made_of is None or made_of == config
+        ):
             basis = "" if made_of is not None else " as far as its description tells"
-            return Origin(SAME_TASK, f"{name} was meta-trained on {task} itself{basis}: in-distribution.")
+            return Origin(
+                SAME_TASK, f"{name} was meta-trained on {task} itself{basis}: in-distribution."
+            )
     for trained, own, _ in seen:
         if print_of is not None and own.get("fingerprint") == print_of:
             return Origin(
-                SAME_DATA, f"{name} was meta-trained on the data of {task} ({data}) in another task, {trained}."
+                SAME_DATA,
+                f"{name} was meta-trained on the data of {task} ({data}) in another task, {trained}.",
             )
     for trained, own, _ in seen:
         if data is not None and _stem(own.get("data")) == _stem(data):
@@ -67,7 +79,9 @@ def _trained_on(metadata: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str,
     """Name, description and config of every task of a meta-training, and of those that it started from."""
     for prefix, record in _lineage(metadata):
         configs = record.get("task_configs") or {}
-        yield from ((prefix + name, facts, configs.get(name)) for name, facts in record["tasks"].items())
+        yield from (
+            (prefix + name, facts, configs.get(name)) for name, facts in record["tasks"].items()
+        )
 
 
 def _lineage(metadata: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -79,7 +93,9 @@ def _lineage(metadata: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, An
 
 def _apart_from_name(facts: Mapping[str, Any]) -> dict[str, Any]:
     """A description without the name, and as JSON gives it back."""
-    return {key: list(v) if isinstance(v, tuple) else v for key, v in facts.items() if key != "task"}
+    return {
+        key: list(v) if isinstance(v, tuple) else v for key, v in facts.items() if key != "task"
+    }
 
 
 def _stem(data: str | None) -> str | None:
@@ -92,9 +108,7 @@ def seeds_sentence(name: str, metadata: Mapping[str, Any], purpose: str) -> str:
     for _, record in _lineage(metadata):
         recorded = record.get("draws")
         if recorded is None:
-            return (
-                f"{name} does not say which random draws its meta-training used; it may have seen the held-out seeds."
-            )
+            return f"{name} does not say which random draws its meta-training used; it may have seen the held-out seeds."
         if purpose in recorded.values():
             used = ", ".join(use for use, word in recorded.items() if word == purpose)
             return f"{name} used the held-out seeds (draws keyed {purpose!r}) for {used}: its figures are not held out."
@@ -140,13 +154,21 @@ def shared_rows(family: TaskFamily) -> tuple[int, int] | None:
     train, test = family.rows("train"), family.rows("test")
     if train is None or test is None:
         return None
-    hashes = [np.concatenate([_hashes(part) for part in rows.split(CHUNK)]) for rows in (train, test)]
+    hashes = [
+        np.concatenate([_hashes(part) for part in rows.split(CHUNK)]) for rows in (train, test)
+    ]
     return int(np.isin(hashes[1], hashes[0]).sum()), len(test)
 
 
 def _hashes(rows: Tensor) -> np.ndarray:
     """A number for each row: a sum of its columns with random odd factors, modulo 2^64."""
     columns = rows.double().contiguous().view(torch.int64)
-    factors = torch.randint(-(2**62), 2**62, (rows.shape[1],), generator=torch.Generator().manual_seed(0)) * 2 + 1
-    mixed = (columns ^ (columns >> 29)) * factors  # floats that are whole numbers differ in their highest bits alone
+    factors = (
+        torch.randint(-(2**62), 2**62, (rows.shape[1],), generator=torch.Generator().manual_seed(0))
+        * 2
+        + 1
+    )
+    mixed = (
+        columns ^ (columns >> 29)
+    ) * factors  # floats that are whole numbers differ in their highest bits alone
     return (mixed ^ (mixed >> 32)).sum(1).cpu().numpy()

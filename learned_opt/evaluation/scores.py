@@ -13,7 +13,7 @@ import torch
 
 from learned_opt.evaluation.aggregate import iqm, stratified_iqm
 from learned_opt.evaluation.cells import Cell
-from learned_opt.evaluation.metrics import Interval, bootstrap_mean, paired_difference
+from learned_opt.evaluation.intervals import Interval, bootstrap_mean, paired_difference
 
 WHERE = ["task", "horizon", "axis", "point"]
 RATIOS = ("speedup", "time_speedup", "loss_ratio")
@@ -50,7 +50,9 @@ def rows(
         frame["steps_to_target"] = steps.numpy()
         frame["seconds_to_target"] = steps.numpy() * frame["ms_per_step"] / 1e3
         frame["speedup"] = speedup.numpy()
-        frame["time_speedup"] = speedup.numpy() * times.get(reference, math.nan) / frame["ms_per_step"]
+        frame["time_speedup"] = (
+            speedup.numpy() * times.get(reference, math.nan) / frame["ms_per_step"]
+        )
         ratio = torch.tensor(frame["final_loss"].to_numpy()) / target
         frame["loss_ratio"] = ratio.where(valid & (target > 0), math.nan).numpy()
         frames.append(frame)
@@ -86,7 +88,10 @@ def _groups(frame: Any, keys: list[str]) -> list[tuple[tuple[Any, ...], Any]]:
 
 def _summary(name: str, own: Any, rival: list[float]) -> dict[str, Any]:
     steps = own["steps_to_target"].dropna()
-    figures = {figure: bootstrap_mean(own[figure].tolist()) for figure in ("final_loss", "mean_loss", "min_loss")}
+    figures = {
+        figure: bootstrap_mean(own[figure].tolist())
+        for figure in ("final_loss", "mean_loss", "min_loss")
+    }
     accuracy = own["accuracy"].dropna().tolist() if "accuracy" in own else []
     difference = _difference(own["final_loss"].tolist(), rival)
     return {
@@ -128,7 +133,12 @@ def aggregate(frame: pd.DataFrame) -> list[dict[str, Any]]:
     for (name,), of in _groups(own, ["optimizer"]):
         strata = [stratum for _, stratum in _groups(of, ["task", "horizon"])]
         ratios = {ratio: _ratio([stratum[ratio] for stratum in strata]) for ratio in RATIOS}
-        counts = {"settings": len(strata), "of": total, "runs": len(of), "diverged": int(of["diverged"].sum())}
+        counts = {
+            "settings": len(strata),
+            "of": total,
+            "runs": len(of),
+            "diverged": int(of["diverged"].sum()),
+        }
         found.append({"optimizer": name, **counts, **ratios})
     return sorted(found, key=lambda row: -(row["speedup"].mean if row["speedup"] else 0))
 
@@ -138,13 +148,19 @@ def costs(frame: pd.DataFrame, column: str) -> dict[str, np.ndarray]:
     own: Any = frame[frame["axis"] == ""]
     table = own.pivot(index=["task", "horizon", "seed"], columns="optimizer", values=column)
     wanted = table.notna().any(axis=1)  # a seed on which the reference diverged has no target
-    return {name: table.loc[wanted, name].fillna(np.inf).to_numpy() for name in own["optimizer"].unique()}
+    return {
+        name: table.loc[wanted, name].fillna(np.inf).to_numpy()
+        for name in own["optimizer"].unique()
+    }
 
 
 def losses(frame: pd.DataFrame) -> dict[str, dict[str, list[float]]]:
     """Optimizer -> task and horizon -> final loss of each seed."""
     own = frame[frame["axis"] == ""]
     return {
-        name: {str(where): stratum["final_loss"].tolist() for where, stratum in _groups(of, ["task", "horizon"])}
+        name: {
+            str(where): stratum["final_loss"].tolist()
+            for where, stratum in _groups(of, ["task", "horizon"])
+        }
         for (name,), of in _groups(own, ["optimizer"])
     }

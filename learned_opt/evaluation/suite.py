@@ -8,12 +8,12 @@ from typing import Any
 
 import pandas as pd
 
-from learned_opt import tree
+from learned_opt.core import tree
 from learned_opt.evaluation import cells, guards, scores
-from learned_opt.evaluation.benchmark import HELDOUT, time_steps
 from learned_opt.evaluation.cells import Cell, Contender, Setting
-from learned_opt.evaluation.tables import write_json
-from learned_opt.meta.unroll import Unroll
+from learned_opt.evaluation.seeded_runs import HELDOUT, time_steps
+from learned_opt.inner.unroll import Unroll
+from learned_opt.reporting.tables import write_json
 
 
 @dataclass
@@ -88,12 +88,18 @@ def run_suite(
                 results.reused += 1
             else:
                 say(f"{setting}: {contender.name}")
-                table, facts = cells.run_cell(setting, contender, unrolls[contender.name], criterion)
+                table, facts = cells.run_cell(
+                    setting, contender, unrolls[contender.name], criterion
+                )
                 who = cells.identity(setting, contender, criterion)
                 cells.write(path, table, {**facts, "identity": who, "provenance": dict(provenance)})
             found[contender.name] = cells.read(path)
         guards.check_paired({name: cell.table["start"].tolist() for name, cell in found.items()})
-        times = {} if setting.axis else _times(setting, contenders, unrolls, folder, provenance.get("machine", ""))
+        times = (
+            {}
+            if setting.axis
+            else _times(setting, contenders, unrolls, folder, provenance.get("machine", ""))
+        )
         _collect(results, setting, found, reference, times, provenance)
         if not setting.axis:
             results.curves[setting.task, setting.benchmark.horizon] = found
@@ -109,9 +115,13 @@ def _check(contenders: Sequence[Contender], reference: str, criterion: str) -> N
     if twice:
         raise ValueError(f"every optimizer needs a name of its own, got {', '.join(twice)} twice.")
     if reference not in baselines:
-        raise ValueError(f"reference must be one of the baselines {', '.join(baselines)}, got {reference!r}.")
+        raise ValueError(
+            f"reference must be one of the baselines {', '.join(baselines)}, got {reference!r}."
+        )
     if criterion not in cells.CRITERIA:
-        raise ValueError(f"tuned_for must be one of {', '.join(cells.CRITERIA)}, got {criterion!r}.")
+        raise ValueError(
+            f"tuned_for must be one of {', '.join(cells.CRITERIA)}, got {criterion!r}."
+        )
 
 
 def _bind(setting: Setting, contenders: Sequence[Contender], results: Results) -> dict[str, Unroll]:
@@ -121,25 +131,51 @@ def _bind(setting: Setting, contenders: Sequence[Contender], results: Results) -
         try:
             optimizer = contender.constructor(setting.spec)
         except ValueError as error:
-            results.left_out.append({**setting.where, "optimizer": contender.name, "reason": str(error)})
+            results.left_out.append(
+                {**setting.where, "optimizer": contender.name, "reason": str(error)}
+            )
             continue
         unrolls[contender.name] = Unroll(
-            setting.family, optimizer.to(setting.device), setting.compile, setting.device, setting.precision
+            setting.family,
+            optimizer.to(setting.device),
+            setting.compile,
+            setting.device,
+            setting.precision,
         )
     if not setting.axis and not any(c.name in unrolls for c in contenders if c.trained is not None):
-        raise ValueError(f"no checkpoint fits task {setting.task}: {results.left_out[-1]['reason']}")
+        raise ValueError(
+            f"no checkpoint fits task {setting.task}: {results.left_out[-1]['reason']}"
+        )
     return unrolls
 
 
 def _times(
-    setting: Setting, contenders: Sequence[Contender], unrolls: Mapping[str, Unroll], folder: Path, machine: str
+    setting: Setting,
+    contenders: Sequence[Contender],
+    unrolls: Mapping[str, Unroll],
+    folder: Path,
+    machine: str,
 ) -> dict[str, float]:
     """Milliseconds per inner step, of all optimizers in turn; measured once for a task, whatever the horizon."""
-    who = {contender.name: dict(contender.identity) for contender in contenders if contender.name in unrolls}
-    path = folder / f"{setting.task} times {cells.digest([setting.identity, who, machine])}.json".replace(" ", "-")
+    who = {
+        contender.name: dict(contender.identity)
+        for contender in contenders
+        if contender.name in unrolls
+    }
+    path = (
+        folder
+        / f"{setting.task} times {cells.digest([setting.identity, who, machine])}.json".replace(
+            " ", "-"
+        )
+    )
     if not path.exists():
         thetas = {
-            name: (unroll, tree.to({k: p.detach() for k, p in unroll.optimizer.named_parameters()}, unroll.device))
+            name: (
+                unroll,
+                tree.to(
+                    {k: p.detach() for k, p in unroll.optimizer.named_parameters()}, unroll.device
+                ),
+            )
             for name, unroll in unrolls.items()
         }
         times = time_steps(thetas, setting.benchmark.num_chains)
@@ -171,7 +207,9 @@ def _collect(
             results.warn(f"{rate} ({tuning['learning_rate']:.3g}): widen it")
         made_by = cell.facts["provenance"].get("git")
         if made_by != provenance.get("git"):
-            results.warn(f"some cells are of another revision ({made_by}) than this run's ({provenance.get('git')})")
+            results.warn(
+                f"some cells are of another revision ({made_by}) than this run's ({provenance.get('git')})"
+            )
 
 
 def _describe(results: Results, setting: Setting, learned: Sequence[Contender]) -> None:
@@ -186,7 +224,12 @@ def _describe(results: Results, setting: Setting, learned: Sequence[Contender]) 
         origin = guards.origin(contender.name, trained, setting.task, facts, setting.config)
         command = trained.get("provenance", {}).get("command", "unknown")
         results.origins.append(
-            {"optimizer": contender.name, "task": setting.task, **origin._asdict(), "command": command}
+            {
+                "optimizer": contender.name,
+                "task": setting.task,
+                **origin._asdict(),
+                "command": command,
+            }
         )
         if origin.kind != guards.UNSEEN:
             results.warn(origin.sentence)

@@ -8,12 +8,12 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
-from learned_opt import tree
-from learned_opt.evaluation.archive import SCORES, Archive, fingerprint
-from learned_opt.evaluation.benchmark import run_seeds
-from learned_opt.meta.unroll import Unroll
+from learned_opt.core import tree
+from learned_opt.core.tree import Tree
+from learned_opt.evaluation.seeded_runs import run_seeds
+from learned_opt.evaluation.tuning_archive import SCORES, Archive, fingerprint
+from learned_opt.inner.unroll import Unroll
 from learned_opt.optimizers.base import MetaOptimizer
-from learned_opt.tree import Tree
 
 
 class Tuned(NamedTuple):
@@ -45,10 +45,14 @@ def log_grid(lowest: float, highest: float, count: int) -> list[float]:
         ValueError: not 0 < lowest < highest, or fewer than two.
     """
     if not 0 < lowest < highest:
-        raise ValueError(f"learning rates must satisfy 0 < lowest < highest, got {lowest} and {highest}.")
+        raise ValueError(
+            f"learning rates must satisfy 0 < lowest < highest, got {lowest} and {highest}."
+        )
     if count < 2:
         raise ValueError(f"count of learning rates must be at least 2, got {count}.")
-    return [float(f"{lr:.12g}") for lr in np.geomspace(lowest, highest, count)]  # the same on every machine
+    return [
+        float(f"{lr:.12g}") for lr in np.geomspace(lowest, highest, count)
+    ]  # the same on every machine
 
 
 def tune(

@@ -7,8 +7,8 @@ parameter after them.
 import torch
 from torch import Tensor, nn
 
+from learned_opt.core.tree import Tree
 from learned_opt.optimizers.features import Features, ema, normalise
-from learned_opt.tree import Tree
 
 
 class AdafactorFeatures(Features):
@@ -46,7 +46,9 @@ class AdafactorFeatures(Features):
                 "decays must be one rms_decay and as many momentum_decays as adafactor_decays, got "
                 f"{len(rms_decays)}, {len(momentum_decays)} and {len(adafactor_decays)}."
             )
-        super().__init__(4 + 2 * len(momentum_decays) + 6 * len(adafactor_decays) + 2 * with_clipped)
+        super().__init__(
+            4 + 2 * len(momentum_decays) + 6 * len(adafactor_decays) + 2 * with_clipped
+        )
         self.momentum_decays, self.rms_decays = Decays(momentum_decays), Decays(rms_decays)
         self.adafactor_decays = Decays(adafactor_decays)
         self.with_clipped, self.epsilon = with_clipped, epsilon
@@ -56,7 +58,10 @@ class AdafactorFeatures(Features):
         return {name: self._init_tensor(param) for name, param in params.items()}
 
     def _init_tensor(self, param: Tensor) -> Tree:
-        num_momenta, num_factored = len(self.momentum_decays.start), len(self.adafactor_decays.start)
+        num_momenta, num_factored = (
+            len(self.momentum_decays.start),
+            len(self.adafactor_decays.start),
+        )
         rows, columns = _factored_shapes(param)
         return {
             "momenta": param.new_zeros(num_momenta, *param.shape),
@@ -76,7 +81,11 @@ class AdafactorFeatures(Features):
     def _accumulate(self, grad: Tensor, state: Tree) -> Tree:
         square, longest = (grad * grad).unsqueeze(0), _longest_axes(grad)
         factored = square + 1e-30
-        means = [factored.mean(1 + axis, keepdim=True) for axis in longest] if longest else [factored, factored]
+        means = (
+            [factored.mean(1 + axis, keepdim=True) for axis in longest]
+            if longest
+            else [factored, factored]
+        )
         decays = self.adafactor_decays(grad.ndim).clamp(0, 1)
         return {
             "momenta": ema(state["momenta"], grad, self.momentum_decays(grad.ndim)),
@@ -86,11 +95,25 @@ class AdafactorFeatures(Features):
         }
 
     def _channels(
-        self, grad: Tensor, param: Tensor, momenta: Tensor, second: Tensor, rows: Tensor, columns: Tensor
+        self,
+        grad: Tensor,
+        param: Tensor,
+        momenta: Tensor,
+        second: Tensor,
+        rows: Tensor,
+        columns: Tensor,
     ) -> Tensor:
         raw, inverse = grad.unsqueeze(0), torch.rsqrt(second + 1e-6)
         factor = _inverse_root(grad, rows, columns)
-        channels = [raw, param.unsqueeze(0), momenta, second, momenta * inverse, inverse, raw * factor]
+        channels = [
+            raw,
+            param.unsqueeze(0),
+            momenta,
+            second,
+            momenta * inverse,
+            inverse,
+            raw * factor,
+        ]
         channels += [each.expand(-1, *grad.shape) for each in (rows, columns)]
         channels += [torch.rsqrt(each + 1e-8).expand(-1, *grad.shape) for each in (rows, columns)]
         channels.append(momenta * factor)
@@ -124,7 +147,9 @@ def _longest_axes(tensor: Tensor) -> tuple[int, int] | None:
 
 def _factored_shapes(param: Tensor) -> list[list[int]]:
     longest = _longest_axes(param) or (None, None)
-    return [[1 if axis == gone else size for axis, size in enumerate(param.shape)] for gone in longest]
+    return [
+        [1 if axis == gone else size for axis, size in enumerate(param.shape)] for gone in longest
+    ]
 
 
 def _inverse_root(tensor: Tensor, rows: Tensor, columns: Tensor) -> Tensor:

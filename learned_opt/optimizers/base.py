@@ -7,8 +7,8 @@ from typing import Self
 
 from torch import Tensor, nn
 
+from learned_opt.core.tree import Tree
 from learned_opt.symmetry.spec import PermutationSpec
-from learned_opt.tree import Tree
 
 
 class MetaOptimizer(nn.Module, ABC):
@@ -46,7 +46,9 @@ class MetaOptimizer(nn.Module, ABC):
             tuple[Tree, Tree]: updates, which are ADDED to the parameters, and the next opt_state.
         """
 
-    def step_(self, grads: Tree, state: Tree, params: Tree, rates: Mapping[str, tuple[float, float]]) -> bool:
+    def step_(
+        self, grads: Tree, state: Tree, params: Tree, rates: Mapping[str, tuple[float, float]]
+    ) -> bool:
         """One inner step in place, equal to ``forward`` to rounding: ``p <- keep p + rate update``.
 
         Args:

@@ -6,15 +6,15 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from learned_opt.core.tree import Tree
 from learned_opt.optimizers.adafactor_features import AdafactorFeatures
 from learned_opt.optimizers.base import MetaOptimizer
 from learned_opt.optimizers.features import Features
-from learned_opt.optimizers.rules.adam import Adam
-from learned_opt.optimizers.rules.base import Now, Rule, log_parameter
-from learned_opt.optimizers.rules.matrix import orthogonalise
+from learned_opt.optimizers.hand.adam import Adam
+from learned_opt.optimizers.hand.base import Now, Rule, log_parameter
+from learned_opt.optimizers.hand.matrix import orthogonalise
 from learned_opt.optimizers.schedule import Schedule, constant
 from learned_opt.symmetry.spec import PermutationSpec
-from learned_opt.tree import Tree
 from learned_opt.unf.layers import Pointwise
 from learned_opt.unf.stack import UNF
 
@@ -75,13 +75,18 @@ class Celo2(MetaOptimizer):
         return {
             "step": torch.zeros((), dtype=torch.int64, device=next(iter(params.values())).device),
             "features": self.features.init_state(params),
-            "vectors": {n: {} if _is_matrix(p) else self.vectors.init_state(p) for n, p in params.items()},
+            "vectors": {
+                n: {} if _is_matrix(p) else self.vectors.init_state(p) for n, p in params.items()
+            },
         }
 
     def forward(self, grads: Tree, state: Tree, params: Tree, loss: Tensor) -> tuple[Tree, Tree]:
         """One inner step, see ``MetaOptimizer.forward``."""
         del loss
-        step, lr = state["step"] + 1, self.log_lr.exp() * self.schedule(state["step"].to(self.log_lr.dtype))
+        step, lr = (
+            state["step"] + 1,
+            self.log_lr.exp() * self.schedule(state["step"].to(self.log_lr.dtype)),
+        )
         clipped = {name: grad.clamp(-1000, 1000) for name, grad in grads.items()}
         inputs, accumulators = self.features(clipped, state["features"], params)
         matrices = {name: inputs[name] for name, param in params.items() if _is_matrix(param)}

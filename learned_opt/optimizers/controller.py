@@ -9,16 +9,24 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
+from learned_opt.core.tree import Tree
 from learned_opt.optimizers.base import MetaOptimizer
 from learned_opt.optimizers.features import ema
+from learned_opt.optimizers.hand.base import log_parameter
 from learned_opt.optimizers.lstm import LSTMCell
-from learned_opt.optimizers.rules.base import log_parameter
 from learned_opt.symmetry.spec import PermutationSpec
-from learned_opt.tree import Tree
 from learned_opt.unf.mixing import matmul
 
-KNOBS = ("lr", "beta1", "beta2", "eps")  # kept as a tenth of log lr, log(1 - beta1), log(1 - beta2), log eps
-LOWEST, HIGHEST = (-1.84, -1.0, -1.0, -2.53), (0.69, 0.0, 0.0, 0.92)  # lr 1e-8 to 1e3, eps 1e-11 to 1e4
+KNOBS = (
+    "lr",
+    "beta1",
+    "beta2",
+    "eps",
+)  # kept as a tenth of log lr, log(1 - beta1), log(1 - beta2), log eps
+LOWEST, HIGHEST = (
+    (-1.84, -1.0, -1.0, -2.53),
+    (0.69, 0.0, 0.0, 0.92),
+)  # lr 1e-8 to 1e3, eps 1e-11 to 1e4
 NUM_FEATURES = 19
 FAINT = 1e-5  # means below this have no sign: that of a read-out's bias gradient is zero but for rounding
 
@@ -65,9 +73,14 @@ class AdamController(MetaOptimizer):
         for name, value in (("beta1", beta1), ("beta2", beta2)):
             if not 0 < value < 1:
                 raise ValueError(f"{name} must lie between 0 and 1, got {value}.")
-        self.knobs = nn.Parameter(torch.tensor([log(lr), log(1 - beta1), log(1 - beta2), log(eps)]) / 10)
+        self.knobs = nn.Parameter(
+            torch.tensor([log(lr), log(1 - beta1), log(1 - beta2), log(eps)]) / 10
+        )
         self.cell = LSTMCell(NUM_FEATURES, hidden_size)
-        self.weight, self.bias = nn.Parameter(torch.zeros(hidden_size, 4)), nn.Parameter(torch.zeros(4))
+        self.weight, self.bias = (
+            nn.Parameter(torch.zeros(hidden_size, 4)),
+            nn.Parameter(torch.zeros(4)),
+        )
         self.hidden_size, self.output_scale = hidden_size, output_scale
 
     def init_state(self, params: Tree) -> Tree:
@@ -83,7 +96,9 @@ class AdamController(MetaOptimizer):
     def forward(self, grads: Tree, state: Tree, params: Tree, loss: Tensor) -> tuple[Tree, Tree]:
         """One inner step, see ``MetaOptimizer.forward``."""
         del loss
-        moved, rests = (torch.stack([state[part][name] for name in params]) for part in ("moved", "lstm"))
+        moved, rests = (
+            torch.stack([state[part][name] for name in params]) for part in ("moved", "lstm")
+        )
         knobs = self._clip(self.knobs + moved)  # (T, 4)
         updates, first, second, features = {}, {}, {}, []
         for (name, param), knob in zip(params.items(), knobs.unbind(0), strict=True):
@@ -94,13 +109,19 @@ class AdamController(MetaOptimizer):
             updates[name] = -lr * (1 + eps) * first[name] / (eps + torch.sqrt(second[name] + 1e-10))
             features.append(statistics(param, grad, first[name], second[name], knob))
         hidden = self.cell(torch.stack(features), rests.movedim(1, 0))  # (2, T, H)
-        moved = self._clip(knobs + self.output_scale * (matmul(hidden[0], self.weight) + self.bias)) - self.knobs
+        moved = (
+            self._clip(knobs + self.output_scale * (matmul(hidden[0], self.weight) + self.bias))
+            - self.knobs
+        )
         after = {"moved": dict(zip(params, moved.unbind(0), strict=True))}
         after["lstm"] = dict(zip(params, hidden.unbind(1), strict=True))
         return updates, {"step": state["step"] + 1, "first": first, "second": second, **after}
 
     def _clip(self, knobs: Tensor) -> Tensor:
-        lowest, highest = (torch.tensor(values, dtype=knobs.dtype, device=knobs.device) for values in (LOWEST, HIGHEST))
+        lowest, highest = (
+            torch.tensor(values, dtype=knobs.dtype, device=knobs.device)
+            for values in (LOWEST, HIGHEST)
+        )
         return torch.minimum(torch.maximum(knobs, lowest), highest)
 
     def rebind(self, spec: PermutationSpec) -> Self:
@@ -117,7 +138,11 @@ def statistics(param: Tensor, grad: Tensor, first: Tensor, second: Tensor, knobs
     values = []
     for tensor in (first, second, param, grad):
         mean = tensor.mean()
-        values += [_log_size(mean), mean / (mean.abs() + FAINT), _log_size((tensor - mean).square().mean())]
+        values += [
+            _log_size(mean),
+            mean / (mean.abs() + FAINT),
+            _log_size((tensor - mean).square().mean()),
+        ]
     values.append(_log_size(grad.abs().mean()))
     shape = [grad.new_tensor(1.0 if grad.ndim == rank else -1.0) for rank in (0, 1)]
     return torch.cat([torch.stack([*values, *shape]), 0.2 * knobs.clamp(-5, 5)])

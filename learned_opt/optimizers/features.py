@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
-from learned_opt.tree import Tree, tree_map
+from learned_opt.core.tree import Tree, tree_map
 
 MOMENTUM_DECAYS = (0.1, 0.5, 0.9, 0.99, 0.999, 0.9999)
 TIME_SCALES = (1, 3, 10, 30, 100, 300, 1_000, 3_000, 10_000, 30_000, 100_000)  # inner steps
@@ -38,7 +38,9 @@ def update_momenta(momenta: Tree, grads: Tree) -> Tree:
     return tree_map(update, momenta, grads)
 
 
-def tensor_features(params: Tree, grads: Tree, momenta: Tree, normalisation: str, *others: Tree) -> Tree:
+def tensor_features(
+    params: Tree, grads: Tree, momenta: Tree, normalisation: str, *others: Tree
+) -> Tree:
     """Clipped and normalised channels ``(*shape, 8)``: parameter, gradient, six momenta; and others as they are.
 
     Args:

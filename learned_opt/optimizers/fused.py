@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from learned_opt import native
+from learned_opt.core import native
 from learned_opt.optimizers.features import MOMENTUM_DECAYS
 from learned_opt.unf import fused
 
@@ -56,7 +56,10 @@ def momentum_step(
         ctypes.c_int64(count),
         (ctypes.c_int64 * count)(*[tensor.numel() for tensor in params]),
         (ctypes.c_int64 * count)(*[tensor.ndim for tensor in params]),
-        *map(fused.addresses, (written[:count], read[0], written[count : 2 * count], written[2 * count :])),
+        *map(
+            fused.addresses,
+            (written[:count], read[0], written[count : 2 * count], written[2 * count :]),
+        ),
         *((ctypes.c_double * count)(*numbers) for numbers in zip(*rates, strict=True)),
         *map(fused.addresses, read[1:]),
         *map(ctypes.c_double, nominal),
@@ -74,4 +77,6 @@ def _library(like: Tensor, weights: Sequence[Tensor]) -> ctypes.CDLL | None:
         return None
     widths = [weights[0].shape[0], *(weight.shape[1] for weight in weights)]
     decays = ",".join(map(str, MOMENTUM_DECAYS))
-    return native.load(SOURCE, (*fused.defines(like.dtype, widths), ("DECAYS", decays)), (fused.SOURCE,))
+    return native.load(
+        SOURCE, (*fused.defines(like.dtype, widths), ("DECAYS", decays)), (fused.SOURCE,)
+    )

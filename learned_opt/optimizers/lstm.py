@@ -10,9 +10,9 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
+from learned_opt.core.tree import Tree, tree_map
 from learned_opt.optimizers.base import MetaOptimizer
 from learned_opt.symmetry.spec import PermutationSpec
-from learned_opt.tree import Tree, tree_map
 from learned_opt.unf.mixing import matmul
 
 
@@ -27,7 +27,9 @@ class LSTMCell(nn.Module):
     def __init__(self, num_inputs: int, hidden_size: int) -> None:
         super().__init__()
         bound = 1 / sqrt(hidden_size)
-        self.weight = nn.Parameter(torch.empty(num_inputs + hidden_size, 4 * hidden_size).uniform_(-bound, bound))
+        self.weight = nn.Parameter(
+            torch.empty(num_inputs + hidden_size, 4 * hidden_size).uniform_(-bound, bound)
+        )
         self.bias = nn.Parameter(torch.cat([torch.ones(hidden_size), torch.zeros(3 * hidden_size)]))
 
     def forward(self, inputs: Tensor, state: Tensor) -> Tensor:
@@ -83,12 +85,18 @@ class LSTMOptimizer(MetaOptimizer):
         """Zero outputs and cells, and step."""
         step = torch.zeros((), dtype=torch.int64, device=next(iter(params.values())).device)
         zeros = tree_map(lambda param: param.new_zeros(2, *param.shape, self.hidden_size), params)
-        return {"step": step, **{f"layer{i}": tree_map(torch.clone, zeros) for i in range(len(self.cells))}}
+        return {
+            "step": step,
+            **{f"layer{i}": tree_map(torch.clone, zeros) for i in range(len(self.cells))},
+        }
 
     def forward(self, grads: Tree, state: Tree, params: Tree, loss: Tensor) -> tuple[Tree, Tree]:
         """One inner step, see ``MetaOptimizer.forward``."""
         del loss, params
-        hidden, after = tree_map(lambda grad: log_and_sign(grad, self.log_range), grads), {"step": state["step"] + 1}
+        hidden, after = (
+            tree_map(lambda grad: log_and_sign(grad, self.log_range), grads),
+            {"step": state["step"] + 1},
+        )
         for i, cell in enumerate(self.cells):
             after[f"layer{i}"] = tree_map(cell, hidden, state[f"layer{i}"])
             hidden = tree_map(lambda both: both[0], after[f"layer{i}"])

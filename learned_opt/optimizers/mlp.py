@@ -6,10 +6,10 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from learned_opt.core.tree import Tree, tree_map
 from learned_opt.optimizers.base import MetaOptimizer
 from learned_opt.optimizers.features import TIME_SCALES, Features, MomentumFeatures, time_features
 from learned_opt.symmetry.spec import PermutationSpec
-from learned_opt.tree import Tree, tree_map
 from learned_opt.unf.layers import Pointwise
 from learned_opt.unf.stack import UNF
 
@@ -67,7 +67,9 @@ class MLPOptimizer(MetaOptimizer):
         """One inner step, see ``MetaOptimizer.forward``."""
         del loss
         inputs, accumulators = self.features(grads, state["features"], params)
-        outputs = self.function(inputs, time_features(state["step"], next(iter(params.values())).dtype))
+        outputs = self.function(
+            inputs, time_features(state["step"], next(iter(params.values())).dtype)
+        )
         updates = tree_map(self._update, outputs)
         return updates, {"step": state["step"] + 1, "features": accumulators}
 

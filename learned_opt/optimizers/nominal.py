@@ -10,9 +10,9 @@ from math import log, sqrt
 import torch
 from torch import Tensor, nn
 
+from learned_opt.core.tree import Tree, tree_map
 from learned_opt.optimizers.features import ema
-from learned_opt.optimizers.rules.matrix import orthogonalise
-from learned_opt.tree import Tree, tree_map
+from learned_opt.optimizers.hand.matrix import orthogonalise
 
 TINY = 1e-24  # keeps a weight that never had a gradient from 0 / 0; its rsqrt to the third power is still finite
 
@@ -36,7 +36,9 @@ class Nominal(nn.Module, ABC):
         """Where to go, up to sign and size; ``step`` counts the gradients seen, this one included."""
 
     @abstractmethod
-    def update(self, direction: Tensor, learned: Tensor, param: Tensor, step: Tensor, beta: Tensor) -> Tensor:
+    def update(
+        self, direction: Tensor, learned: Tensor, param: Tensor, step: Tensor, beta: Tensor
+    ) -> Tensor:
         """The step of one tensor, before ``-alpha``.
 
         Args:
@@ -58,7 +60,9 @@ class Momentum(Nominal):
         del step, gamma
         return state["momentum"]
 
-    def update(self, direction: Tensor, learned: Tensor, param: Tensor, step: Tensor, beta: Tensor) -> Tensor:
+    def update(
+        self, direction: Tensor, learned: Tensor, param: Tensor, step: Tensor, beta: Tensor
+    ) -> Tensor:
         """See ``Nominal.update``."""
         del param, step
         return direction + beta * learned.squeeze(-1)
@@ -109,7 +113,12 @@ class Relative(Nominal):
         super().__init__()
         if not 0 < beta2 < 1:
             raise ValueError(f"beta2 must lie between 0 and 1, got {beta2}.")
-        for name, value in (("floor", floor), ("period", period), ("power", power), ("limit", limit)):
+        for name, value in (
+            ("floor", floor),
+            ("period", period),
+            ("power", power),
+            ("limit", limit),
+        ):
             if value <= 0:
                 raise ValueError(f"{name} must be positive, got {value}.")
         for name, flag in (("orthogonal", orthogonal), ("additive", additive)):
@@ -123,13 +132,17 @@ class Relative(Nominal):
 
     def init_state(self, params: Tree) -> Tree:
         """Zero moments; second ones of the tensors that take Adam's direction."""
-        second = {n: torch.zeros_like(p) for n, p in params.items() if not self.orthogonal or p.ndim < 2}
+        second = {
+            n: torch.zeros_like(p) for n, p in params.items() if not self.orthogonal or p.ndim < 2
+        }
         return super().init_state(params) | {"second": second}
 
     def advance(self, grads: Tree, state: Tree, gamma: Tensor) -> Tree:
         """Both moments."""
         beta2 = self.logit_beta2.sigmoid()
-        second = {name: ema(v, grads[name] * grads[name], beta2) for name, v in state["second"].items()}
+        second = {
+            name: ema(v, grads[name] * grads[name], beta2) for name, v in state["second"].items()
+        }
         return super().advance(grads, state, gamma) | {"second": second}
 
     def direction(self, state: Tree, step: Tensor, gamma: Tensor) -> Tree:
@@ -137,11 +150,15 @@ class Relative(Nominal):
         correction = (1 - self.logit_beta2.sigmoid() ** step).sqrt() / (1 - gamma**step)
         seconds = state["second"]
         return {
-            name: correction * m * torch.rsqrt(seconds[name] + TINY) if name in seconds else _orthogonal(m)
+            name: correction * m * torch.rsqrt(seconds[name] + TINY)
+            if name in seconds
+            else _orthogonal(m)
             for name, m in state["momentum"].items()
         }
 
-    def update(self, direction: Tensor, learned: Tensor, param: Tensor, step: Tensor, beta: Tensor) -> Tensor:
+    def update(
+        self, direction: Tensor, learned: Tensor, param: Tensor, step: Tensor, beta: Tensor
+    ) -> Tensor:
         """See ``Nominal.update``."""
         moved = direction * (beta * learned[..., -1]).exp()
         if self.additive:

@@ -7,7 +7,9 @@ from math import pi
 import torch
 from torch import Tensor
 
-Schedule = Callable[[Tensor], Tensor | float]  # step (float scalar, 0 at the first update) -> factor
+Schedule = Callable[
+    [Tensor], Tensor | float
+]  # step (float scalar, 0 at the first update) -> factor
 
 
 def constant(step: Tensor) -> float:

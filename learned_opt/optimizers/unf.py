@@ -7,12 +7,12 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
+from learned_opt.core.tree import Tree, tree_map
 from learned_opt.optimizers import features
 from learned_opt.optimizers.base import MetaOptimizer
 from learned_opt.optimizers.fused import momentum_step
 from learned_opt.optimizers.nominal import Momentum, Nominal
 from learned_opt.symmetry.spec import PermutationSpec
-from learned_opt.tree import Tree, tree_map
 from learned_opt.unf.base import with_modules
 from learned_opt.unf.layers import Pointwise, UNFLinear
 from learned_opt.unf.stack import UNF
@@ -59,7 +59,9 @@ class UNFOptimizer(MetaOptimizer):
         nominal: Callable[[], Nominal] = Momentum,
     ) -> None:
         super().__init__(spec)
-        _check(alpha=alpha, beta=beta, gamma=gamma, num_layers=num_layers, normalisation=normalisation)
+        _check(
+            alpha=alpha, beta=beta, gamma=gamma, num_layers=num_layers, normalisation=normalisation
+        )
         self.nominal = nominal()
         num_features = features.NUM_FEATURES + self.nominal.num_features
         widths = (num_features, *[channels] * (num_layers - 1), self.nominal.num_outputs)
@@ -90,15 +92,22 @@ class UNFOptimizer(MetaOptimizer):
         time = features.time_features(state["step"], self.log_alpha.dtype)
         outputs = self.spec.unview(self.function(self.spec.view(inputs), time))
         updates = tree_map(
-            lambda d, f, p: -alpha * self.nominal.update(d, f, p, step, beta), direction, outputs, params
+            lambda d, f, p: -alpha * self.nominal.update(d, f, p, step, beta),
+            direction,
+            outputs,
+            params,
         )
         return updates, {"step": step, **moved, "momenta": momenta}
 
-    def step_(self, grads: Tree, state: Tree, params: Tree, rates: Mapping[str, tuple[float, float]]) -> bool:
+    def step_(
+        self, grads: Tree, state: Tree, params: Tree, rates: Mapping[str, tuple[float, float]]
+    ) -> bool:
         """See ``MetaOptimizer.step_``; for pointwise layers with the paper's nominal part, on the CPU."""
         if not self.separable or not isinstance(self.nominal, Momentum):
             return False
-        weights, biases = self.function.affine(features.time_features(state["step"], self.log_alpha.dtype))
+        weights, biases = self.function.affine(
+            features.time_features(state["step"], self.log_alpha.dtype)
+        )
         return momentum_step(
             list(params.values()),
             [grads[name] for name in params],
@@ -106,7 +115,11 @@ class UNFOptimizer(MetaOptimizer):
             [state["momenta"][name] for name in params],
             weights,
             biases,
-            (self.log_alpha.exp().item(), self.log_beta.exp().item(), self.logit_gamma.sigmoid().item()),
+            (
+                self.log_alpha.exp().item(),
+                self.log_beta.exp().item(),
+                self.logit_gamma.sigmoid().item(),
+            ),
             self.normalisation == "joint",
             [rates[name] for name in params],
         )
@@ -116,7 +129,9 @@ class UNFOptimizer(MetaOptimizer):
         if spec == self.spec and spec.fixed_sizes == self.spec.fixed_sizes:
             return self._on(spec)
         if not self.function.fits_every_spec:
-            raise ValueError("theta of this optimizer belongs to one weight space; it cannot move to another spec.")
+            raise ValueError(
+                "theta of this optimizer belongs to one weight space; it cannot move to another spec."
+            )
         return with_modules(self._on(spec), function=self.function.rebind(spec))
 
 
@@ -130,4 +145,6 @@ def _check(*, alpha: float, beta: float, gamma: float, num_layers: int, normalis
     if num_layers < 1:
         raise ValueError(f"num_layers must be at least 1, got {num_layers}.")
     if normalisation not in features.NORMALISATIONS:
-        raise ValueError(f"normalisation must be one of {features.NORMALISATIONS}, got {normalisation!r}.")
+        raise ValueError(
+            f"normalisation must be one of {features.NORMALISATIONS}, got {normalisation!r}."
+        )

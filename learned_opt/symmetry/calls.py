@@ -51,7 +51,9 @@ class Call(NamedTuple):
         """All tensor arguments, those in lists too."""
         found: list[Labelled] = []
         for value in self.arguments.values():
-            own = [value] if isinstance(value, Labelled) else value if isinstance(value, list) else []
+            own = (
+                [value] if isinstance(value, Labelled) else value if isinstance(value, list) else []
+            )
             found += [item for item in own if isinstance(item, Labelled)]
         return found
 
@@ -85,7 +87,9 @@ def not_understood(call: Call) -> Results:
 
     def results(value: Any) -> Any:
         return (
-            [fresh(size, reason) for size in value.shape] if isinstance(value, Tensor) else [results(v) for v in value]
+            [fresh(size, reason) for size in value.shape]
+            if isinstance(value, Tensor)
+            else [results(v) for v in value]
         )
 
     return results(call.result)

@@ -8,9 +8,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils._pytree import tree_leaves
 
+from learned_opt.core.tree import Tree
 from learned_opt.symmetry.infer import infer_permutation_spec
 from learned_opt.symmetry.spec import GroupElement, PermutationSpec
-from learned_opt.tree import Tree
 
 TOLERANCE = 1e-9  # relative to the largest output, in float64
 
@@ -74,14 +74,20 @@ def check_function(
         places = _places(spec, name)
         if name in spec.fixed:
             if error <= tolerance:
-                smaller.append(f"{name} is fixed, but permuting {_say(places)} together leaves the outputs unchanged")
+                smaller.append(
+                    f"{name} is fixed, but permuting {_say(places)} together leaves the outputs unchanged"
+                )
             continue
         worst = max(worst, error)
         if error > tolerance:
-            findings.append(f"{name} is no symmetry: permuting {_say(places)} changes the outputs by {error:.1e}")
+            findings.append(
+                f"{name} is no symmetry: permuting {_say(places)} changes the outputs by {error:.1e}"
+            )
             continue
         for parameter, axis in places if len(places) > 1 else []:
-            alone = [_apply_one(spec, params, parameter, axis, element[name]) for element in moves(name)]
+            alone = [
+                _apply_one(spec, params, parameter, axis, element[name]) for element in moves(name)
+            ]
             if max(map(change, alone)) <= tolerance:
                 smaller.append(f"axis {axis} of {parameter} need not move with the rest of {name}")
     if candidates is not None:
@@ -89,7 +95,9 @@ def check_function(
         for name in _parts(spec, candidates):
             element = still | {name: _derangement(len(still[name]), generator)}
             if change(candidates.apply(params, element)) <= tolerance:
-                smaller.append(f"{_say(_places(candidates, name))} can be permuted apart from what shares their name")
+                smaller.append(
+                    f"{_say(_places(candidates, name))} can be permuted apart from what shares their name"
+                )
     return SpecReport(not findings and worst <= tolerance, not smaller, worst, findings + smaller)
 
 
@@ -134,7 +142,8 @@ def _random_function(
         return tensor.detach().double() if tensor.is_floating_point() else tensor
 
     params = {
-        name: torch.randn(p.shape, generator=source, dtype=torch.float64) / max(1, p.shape[-1] if p.ndim else 1) ** 0.5
+        name: torch.randn(p.shape, generator=source, dtype=torch.float64)
+        / max(1, p.shape[-1] if p.ndim else 1) ** 0.5
         for name, p in module.named_parameters()
     }
     buffers = {name: double(buffer) for name, buffer in module.named_buffers()}
@@ -160,7 +169,9 @@ def _derangement(size: int, source: torch.Generator) -> Tensor:
 
 
 def _places(spec: PermutationSpec, name: str) -> list[tuple[str, int]]:
-    return [(p, i) for p, names in spec.axes.items() for i, other in enumerate(names) if other == name]
+    return [
+        (p, i) for p, names in spec.axes.items() for i, other in enumerate(names) if other == name
+    ]
 
 
 def _parts(spec: PermutationSpec, candidates: PermutationSpec) -> list[str]:
@@ -168,7 +179,9 @@ def _parts(spec: PermutationSpec, candidates: PermutationSpec) -> list[str]:
     own = [set(_places(spec, name)) for name in spec.names]
 
     def comparable(name: str) -> bool:
-        return all(spec.views.get(p) == candidates.views.get(p) for p, _ in _places(candidates, name))
+        return all(
+            spec.views.get(p) == candidates.views.get(p) for p, _ in _places(candidates, name)
+        )
 
     free = [name for name in candidates.names if name not in candidates.fixed and comparable(name)]
     return [name for name in free if any(set(_places(candidates, name)) < places for places in own)]
@@ -178,7 +191,9 @@ def _say(places: list[tuple[str, int]]) -> str:
     return ", ".join(f"axis {axis} of {parameter}" for parameter, axis in places)
 
 
-def _apply_one(spec: PermutationSpec, params: Tree, parameter: str, axis: int, order: Tensor) -> Tree:
+def _apply_one(
+    spec: PermutationSpec, params: Tree, parameter: str, axis: int, order: Tensor
+) -> Tree:
     """Permute one axis of one parameter alone."""
     viewed = spec.view(params)
     return spec.unview({**viewed, parameter: viewed[parameter].index_select(axis, order)})

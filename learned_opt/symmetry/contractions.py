@@ -3,7 +3,16 @@
 from torch import Tensor
 
 from learned_opt.symmetry.atoms import fix, length, take, unify
-from learned_opt.symmetry.calls import PICKED, POSITION, Axes, Call, Labelled, Results, fresh, not_understood
+from learned_opt.symmetry.calls import (
+    PICKED,
+    POSITION,
+    Axes,
+    Call,
+    Labelled,
+    Results,
+    fresh,
+    not_understood,
+)
 from learned_opt.symmetry.pointwise import pointwise
 
 
@@ -22,7 +31,9 @@ def addmm(call: Call) -> Results:
     """``bias + left @ right``."""
     bias, left, right = (call.arguments[name] for name in ("self", "mat1", "mat2"))
     product = matmul(Call("mm", {"left": left, "right": right}, call.result))
-    return pointwise(Call("add", {"bias": bias, "product": Labelled(call.result, product)}, call.result))
+    return pointwise(
+        Call("add", {"bias": bias, "product": Labelled(call.result, product)}, call.result)
+    )
 
 
 def convolution(call: Call) -> Results:
@@ -32,7 +43,9 @@ def convolution(call: Call) -> Results:
     for axis in [*source.axes[2:], *weight.axes[2:]]:
         fix(axis, POSITION)
     parts_in = take(source.axes[1], groups)
-    outer, inner = (weight.axes[1], weight.axes[0]) if transposed else (weight.axes[0], weight.axes[1])
+    outer, inner = (
+        (weight.axes[1], weight.axes[0]) if transposed else (weight.axes[0], weight.axes[1])
+    )
     parts_weight = take(inner if transposed else outer, groups)
     if parts_in is None or parts_weight is None:
         return not_understood(call)
@@ -55,7 +68,9 @@ def embedding(call: Call) -> Results:
 
 def trilinear(call: Call) -> Results:
     """Three tensors, broadcast over inserted axes, multiplied and summed: what ``nn.Bilinear`` runs."""
-    axes: Axes = [[] for _ in range(len(call.arguments["i1"].axes) + len(call.arguments["expand1"]))]
+    axes: Axes = [
+        [] for _ in range(len(call.arguments["i1"].axes) + len(call.arguments["expand1"]))
+    ]
     for number in "123":
         own = iter(call.arguments[f"i{number}"].axes)
         for position in range(len(axes)):
@@ -105,9 +120,16 @@ def group_norm(call: Call) -> Results:
 def positions(call: Call) -> Results:
     """Pooling and resampling: batch and channels pass, positions are fixed."""
     source = call.labelled[0]
-    results = [call.result] if isinstance(call.result, Tensor) else [r for r in call.result if r is not None]
+    results = (
+        [call.result]
+        if isinstance(call.result, Tensor)
+        else [r for r in call.result if r is not None]
+    )
     keep = len(source.axes) - (1 if "1d" in call.name else 2)
     for axis in source.axes[keep:]:
         fix(axis, POSITION)
-    axes = [[*source.axes[:keep], *(fresh(size, POSITION) for size in result.shape[keep:])] for result in results]
+    axes = [
+        [*source.axes[:keep], *(fresh(size, POSITION) for size in result.shape[keep:])]
+        for result in results
+    ]
     return axes[0] if isinstance(call.result, Tensor) else axes

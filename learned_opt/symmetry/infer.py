@@ -12,11 +12,11 @@ from torch.func import functional_call
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._pytree import tree_leaves
 
+from learned_opt.core.tree import Tree
 from learned_opt.symmetry.atoms import Atom, fix, leaves
 from learned_opt.symmetry.calls import Axes, Call, Labelled, constant_axes, fix_positions, fresh
 from learned_opt.symmetry.rules import KEEP_POSITIONS, rule_for
 from learned_opt.symmetry.spec import PermutationSpec
-from learned_opt.tree import Tree
 
 
 def infer_permutation_spec(module: nn.Module, *example_inputs: Tensor) -> PermutationSpec:
@@ -61,7 +61,10 @@ def infer_from_function(
         params: name -> tensor.
         example_inputs: further arguments.
     """
-    values, inputs = [p.detach().clone().requires_grad_() for p in params.values()], list(example_inputs)
+    values, inputs = (
+        [p.detach().clone().requires_grad_() for p in params.values()],
+        list(example_inputs),
+    )
 
     def flat(values: list[Tensor], inputs: list[Tensor]) -> list[Tensor]:
         return function(dict(zip(params, values, strict=True)), *inputs)
@@ -83,7 +86,9 @@ def _exact(tensor: Tensor) -> Tensor:
 class _AxisTracer(fx.Interpreter):
     """Runs the graph on the example values and keeps the axes of every result that depends on parameters or inputs."""
 
-    def __init__(self, graph: fx.GraphModule, param_axes: list[Axes], inputs: Sequence[Tensor]) -> None:
+    def __init__(
+        self, graph: fx.GraphModule, param_axes: list[Axes], inputs: Sequence[Tensor]
+    ) -> None:
         super().__init__(graph)
         self.param_axes = param_axes
         reason = "an axis of the input"
@@ -142,7 +147,9 @@ def _spec_of(param_axes: dict[str, Axes]) -> PermutationSpec:
     views: dict[str, tuple[tuple[int, ...], ...]] = {}
     for parameter, own in param_axes.items():
         parts = [leaves(axis) or [Atom(1, "a single index")] for axis in own]
-        places = [(dim, i, atom) for dim, factors in enumerate(parts) for i, atom in enumerate(factors)]
+        places = [
+            (dim, i, atom) for dim, factors in enumerate(parts) for i, atom in enumerate(factors)
+        ]
         axes[parameter] = tuple(
             names.setdefault(atom, f"{parameter}[{dim}]" + (f".{i}" if len(parts[dim]) > 1 else ""))
             for dim, i, atom in places

@@ -5,7 +5,15 @@ from collections.abc import Callable
 from torch import Tensor
 
 from learned_opt.symmetry.atoms import fix, length, unify
-from learned_opt.symmetry.calls import Axes, Call, Positions, Results, constant_axes, fresh, not_understood
+from learned_opt.symmetry.calls import (
+    Axes,
+    Call,
+    Positions,
+    Results,
+    constant_axes,
+    fresh,
+    not_understood,
+)
 
 
 def pointwise(call: Call) -> Results:
@@ -51,7 +59,9 @@ def along(*names: str) -> Callable[[Call], Results]:
 
     def rule(call: Call) -> Results:
         source = call.arguments["self"]
-        dims = next((call.arguments[name] for name in names if call.arguments.get(name) is not None), -1)
+        dims = next(
+            (call.arguments[name] for name in names if call.arguments.get(name) is not None), -1
+        )
         dims = {d % len(source.axes) for d in ([dims] if isinstance(dims, int) else dims)}
         reason = f"the order along it matters to {call.name}"
 
@@ -59,9 +69,15 @@ def along(*names: str) -> Callable[[Call], Results]:
             for d in dims:
                 fix(source.axes[d], reason)
             sizes = result.shape
-            return [fresh(sizes[d], reason) if d in dims else axis for d, axis in enumerate(source.axes)]
+            return [
+                fresh(sizes[d], reason) if d in dims else axis for d, axis in enumerate(source.axes)
+            ]
 
-        return axes_of(call.result) if isinstance(call.result, Tensor) else [axes_of(r) for r in call.result]
+        return (
+            axes_of(call.result)
+            if isinstance(call.result, Tensor)
+            else [axes_of(r) for r in call.result]
+        )
 
     return rule
 

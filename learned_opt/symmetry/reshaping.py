@@ -3,7 +3,16 @@
 from math import gcd
 
 from learned_opt.symmetry.atoms import Axis, fix, length, take, unify
-from learned_opt.symmetry.calls import PICKED, PIECES, Axes, Call, Positions, Results, fix_positions, fresh
+from learned_opt.symmetry.calls import (
+    PICKED,
+    PIECES,
+    Axes,
+    Call,
+    Positions,
+    Results,
+    fix_positions,
+    fresh,
+)
 
 
 def view(call: Call) -> Results:
@@ -63,7 +72,10 @@ def expand(call: Call) -> Results:
     source = call.arguments["self"]
     new = call.result.ndim - len(source.axes)
     axes = [[] for _ in range(new)] + list(source.axes)
-    return [fresh(size) if length(axis) == 1 else axis for axis, size in zip(axes, call.result.shape, strict=True)]
+    return [
+        fresh(size) if length(axis) == 1 else axis
+        for axis, size in zip(axes, call.result.shape, strict=True)
+    ]
 
 
 def select(call: Call) -> Results:
@@ -94,7 +106,10 @@ def chunk_axis(axis: Axis, start: int, size: int) -> Axis:
 
 def slice_(call: Call) -> Results:
     """A range of indices."""
-    source, dim = call.arguments["self"], call.arguments.get("dim", 0) % len(call.arguments["self"].axes)
+    source, dim = (
+        call.arguments["self"],
+        call.arguments.get("dim", 0) % len(call.arguments["self"].axes),
+    )
     start, size = call.arguments.get("start") or 0, call.result.shape[dim]
     start = start + source.value.shape[dim] if start < 0 else start
     axes = list(source.axes)
@@ -121,7 +136,9 @@ def split(call: Call) -> Results:
 
 def unbind(call: Call) -> Results:
     """Every index of an axis becomes a result."""
-    axes = select(Call(call.name, {"self": call.arguments["self"], "dim": call.arguments.get("dim", 0)}, None))
+    axes = select(
+        Call(call.name, {"self": call.arguments["self"], "dim": call.arguments.get("dim", 0)}, None)
+    )
     return [axes for _ in call.result]
 
 

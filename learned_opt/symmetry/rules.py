@@ -21,21 +21,27 @@ def _table(rule: Callable[[Call], Results], names: str) -> dict[str, Callable[[C
 
 RULES: dict[str, Callable[[Call], Results]] = {
     **_table(
-        entries.reduction, "sum mean amax amin var std var_mean std_mean any all logsumexp prod linalg_vector_norm"
+        entries.reduction,
+        "sum mean amax amin var std var_mean std_mean any all logsumexp prod linalg_vector_norm",
     ),
     **_table(entries.argument, "argmin argmax"),
-    **_table(entries.same_axes, "clone alias detach _to_copy contiguous lift_fresh_copy _softmax _log_softmax dropout"),
+    **_table(
+        entries.same_axes,
+        "clone alias detach _to_copy contiguous lift_fresh_copy _softmax _log_softmax dropout",
+    ),
     **_table(reshaping.view, "view _unsafe_view reshape"),
     **_table(contractions.matmul, "mm bmm mv dot"),
     **_table(
-        contractions.positions, "max_pool2d_with_indices avg_pool2d _adaptive_avg_pool2d avg_pool1d upsample_nearest2d"
+        contractions.positions,
+        "max_pool2d_with_indices avg_pool2d _adaptive_avg_pool2d avg_pool1d upsample_nearest2d",
     ),
     **_table(contractions.positions, "upsample_bilinear2d"),
     **_table(entries.along("dim", "dims"), "cumsum flip sort topk cumprod"),
     **_table(reshaping.split, "split_with_sizes split"),
     **_table(entries.filled, "full_like zeros_like ones_like new_zeros new_ones new_full"),
     **_table(
-        contractions.batch_norm, "native_batch_norm _native_batch_norm_legit_no_training _native_batch_norm_legit"
+        contractions.batch_norm,
+        "native_batch_norm _native_batch_norm_legit_no_training _native_batch_norm_legit",
     ),
     "_trilinear": contractions.trilinear,
     "native_layer_norm": contractions.layer_norm,
@@ -60,7 +66,15 @@ RULES: dict[str, Callable[[Call], Results]] = {
 
 
 # what passes positions on an axis on, or takes them for positions; all others take them for numbers
-KEEP_POSITIONS = {"index", "index_select", "clone", "alias", "detach", "contiguous", "lift_fresh_copy"}
+KEEP_POSITIONS = {
+    "index",
+    "index_select",
+    "clone",
+    "alias",
+    "detach",
+    "contiguous",
+    "lift_fresh_copy",
+}
 
 # in place, but on the shape alone
 RESHAPES_IN_PLACE = {"transpose_", "t_", "squeeze_", "unsqueeze_"}

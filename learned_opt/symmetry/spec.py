@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from learned_opt import tree
+from learned_opt.core import tree
 
 GroupElement = dict[str, Tensor]
 
@@ -58,7 +58,9 @@ class PermutationSpec:
         object.__setattr__(self, "folded", frozenset(self.folded))
         unknown = sorted(set(self.fixed) - set(self.names))
         if unknown:
-            raise ValueError(f"fixed must hold names of axes, got {unknown}; axes are named {list(self.names)}.")
+            raise ValueError(
+                f"fixed must hold names of axes, got {unknown}; axes are named {list(self.names)}."
+            )
         unknown = sorted(set(self.folded) - (set(self.fixed) & set(self.fixed_sizes)))
         if unknown:
             raise ValueError(f"folded must hold fixed names whose length is known, got {unknown}.")
@@ -74,7 +76,10 @@ class PermutationSpec:
     def measure(self, params: Mapping[str, Tensor]) -> "PermutationSpec":
         """The same spec, knowing how long the axes of its fixed names are; errors as of ``sizes``."""
         return replace(
-            self, fixed_sizes={name: size for name, size in self.sizes(params).items() if name in self.fixed}
+            self,
+            fixed_sizes={
+                name: size for name, size in self.sizes(params).items() if name in self.fixed
+            },
         )
 
     def sizes(self, params: Mapping[str, Tensor]) -> dict[str, int]:
@@ -94,7 +99,9 @@ class PermutationSpec:
         for parameter, names in self.axes.items():
             shape = tuple(viewed[parameter].shape)
             if len(shape) < len(names):
-                raise ValueError(f"the spec gives {parameter!r} the axes {names}, but its shape is {shape}.")
+                raise ValueError(
+                    f"the spec gives {parameter!r} the axes {names}, but its shape is {shape}."
+                )
             for axis, name in enumerate(names):
                 size, where = sizes.setdefault(name, (shape[axis], f"axis {axis} of {parameter!r}"))
                 if size != shape[axis]:
@@ -141,8 +148,12 @@ class PermutationSpec:
         for parameter, factors in self.views.items():
             shape, rank = tuple(params[parameter].shape), len(factors)
             if shape[:rank] != tuple(map(prod, factors)):
-                raise ValueError(f"the spec splits {parameter!r} into the factors {factors}, but its shape is {shape}.")
-            viewed[parameter] = params[parameter].reshape(*chain.from_iterable(factors), *shape[rank:])
+                raise ValueError(
+                    f"the spec splits {parameter!r} into the factors {factors}, but its shape is {shape}."
+                )
+            viewed[parameter] = params[parameter].reshape(
+                *chain.from_iterable(factors), *shape[rank:]
+            )
         return viewed
 
     def unview(self, viewed: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -153,14 +164,18 @@ class PermutationSpec:
             params[parameter] = viewed[parameter].reshape(*map(prod, factors), *tail)
         return params
 
-    def permute(self, params: Mapping[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
+    def permute(
+        self, params: Mapping[str, Tensor], generator: torch.Generator
+    ) -> dict[str, Tensor]:
         """Apply a random symmetry; the fixed names stay."""
         return self.apply(params, self.draw(params, generator))
 
     def as_dict(self) -> dict[str, Any]:
         """Plain containers, for JSON."""
         axes = {parameter: list(names) for parameter, names in self.axes.items()}
-        views = {parameter: [list(axis) for axis in factors] for parameter, factors in self.views.items()}
+        views = {
+            parameter: [list(axis) for axis in factors] for parameter, factors in self.views.items()
+        }
         return {
             "axes": axes,
             "fixed": sorted(self.fixed),

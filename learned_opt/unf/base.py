@@ -24,7 +24,9 @@ class Layer(nn.Module):
         Raises:
             ValueError: the layer does not fit every spec.
         """
-        raise ValueError(f"theta of {type(self).__name__} belongs to one weight space; it cannot move to another spec.")
+        raise ValueError(
+            f"theta of {type(self).__name__} belongs to one weight space; it cannot move to another spec."
+        )
 
 
 def with_modules(module: M, **modules: nn.Module) -> M:

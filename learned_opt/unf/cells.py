@@ -35,7 +35,10 @@ def make_blocks(spec: PermutationSpec) -> tuple[Block, ...]:
     blocks: dict[tuple, list[Cell]] = defaultdict(list)
     tensors = [Axes(spec, parameter) for parameter in spec.axes]
     for relation, kind, sources, targets, small in _cells(spec, tensors):
-        index = tuple(tuple(ROW[_type(relation, kind, source, target)] for target in targets) for source in sources)
+        index = tuple(
+            tuple(ROW[_type(relation, kind, source, target)] for target in targets)
+            for source in sources
+        )
         cell = Cell(tuple(map(tuple, sources.values())), tuple(map(tuple, targets.values())))
         blocks[index, small].append(cell)
     return tuple(Block(index, tuple(cells), small) for (index, small), cells in blocks.items())
@@ -45,12 +48,16 @@ def num_terms(spec: PermutationSpec) -> dict[str, int]:
     """How many averaged sources arrive at each tensor."""
     counts = dict.fromkeys(spec.axes, 0)
     for block in make_blocks(spec):
-        for pattern in (pattern for cell in block.cells for target in cell.targets for pattern in target):
+        for pattern in (
+            pattern for cell in block.cells for target in cell.targets for pattern in target
+        ):
             counts[pattern.parameter] += len(block.rows)
     return counts
 
 
-def _cells(spec: PermutationSpec, tensors: list[Axes]) -> Iterator[tuple[str, str, Readings, Readings, bool]]:
+def _cells(
+    spec: PermutationSpec, tensors: list[Axes]
+) -> Iterator[tuple[str, str, Readings, Readings, bool]]:
     """Relation, kind, sources and targets of each cell, and whether it is small."""
     for relation, readings in _mean_cells(tensors):
         yield relation, "", readings, readings, True
@@ -71,7 +78,9 @@ def _mean_cells(tensors: list[Axes]) -> Iterator[tuple[str, Readings]]:
 
 
 def _line_cells(tensors: list[Axes]) -> Iterator[tuple[str, tuple[str, ...], Readings]]:
-    groups = {names for tensor in tensors for names, _, _ in tensor.lines(partly=False) if len(names) > 1}
+    groups = {
+        names for tensor in tensors for names, _, _ in tensor.lines(partly=False) if len(names) > 1
+    }
     parts = {(name,) for names in groups for name in names}
     for relation, partly in (("linked", False), ("partly", True)):
         by_names: dict[tuple[str, ...], list[tuple[View, Pattern]]] = defaultdict(list)
@@ -79,11 +88,17 @@ def _line_cells(tensors: list[Axes]) -> Iterator[tuple[str, tuple[str, ...], Rea
             for names, view, pattern in tensor.lines(partly=partly):
                 by_names[names].append((view, pattern))
         for names, lines in by_names.items():
-            if len({pattern.parameter for _, pattern in lines}) > 1 and (not partly or names in parts):
+            if len({pattern.parameter for _, pattern in lines}) > 1 and (
+                not partly or names in parts
+            ):
                 yield relation, names, _gather([{view: [pattern]} for view, pattern in lines])
             if not partly:
                 for tensor in tensors:
-                    own = [{view: [pattern]} for view, pattern in lines if pattern.parameter == tensor.parameter]
+                    own = [
+                        {view: [pattern]}
+                        for view, pattern in lines
+                        if pattern.parameter == tensor.parameter
+                    ]
                     if own:
                         yield "own", names, _gather(own)
 
@@ -106,16 +121,25 @@ def _plane_cells(tensors: list[Axes]) -> Iterator[tuple[str, str, Readings, Read
 
 
 def _own_and_linked(tensors: list[Axes]) -> list[tuple[str, list[Axes]]]:
-    return [("own", [tensor]) for tensor in tensors] + ([("linked", tensors)] if len(tensors) > 1 else [])
+    return [("own", [tensor]) for tensor in tensors] + (
+        [("linked", tensors)] if len(tensors) > 1 else []
+    )
 
 
-def _orders(tensors: list[Axes], first: tuple[str, ...], second: tuple[str, ...]) -> tuple[Readings, Readings]:
+def _orders(
+    tensors: list[Axes], first: tuple[str, ...], second: tuple[str, ...]
+) -> tuple[Readings, Readings]:
     """Patterns of planes by the order of their axes; a square one is read in both orders and written in one."""
     if first == second:
-        both = {view: [tensor.plane(order) for tensor in tensors] for order, view in enumerate(ORDERS)}
+        both = {
+            view: [tensor.plane(order) for tensor in tensors] for order, view in enumerate(ORDERS)
+        }
         return both, {ORDERS[0]: both[ORDERS[0]]}
     orders = [int(tensor.of("out") != first) for tensor in tensors]
-    own = [{ORDERS[order]: [tensor.plane(order)]} for tensor, order in zip(tensors, orders, strict=True)]
+    own = [
+        {ORDERS[order]: [tensor.plane(order)]}
+        for tensor, order in zip(tensors, orders, strict=True)
+    ]
     return _gather(own), _gather(own)
 
 

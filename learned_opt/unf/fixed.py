@@ -26,18 +26,26 @@ def fold_short(spec: PermutationSpec) -> PermutationSpec:
         ValueError: the lengths of the fixed axes are not known.
     """
     _check_measured(spec)
-    return replace(spec, folded={name for name, size in spec.fixed_sizes.items() if size <= MAX_FOLDED})
+    return replace(
+        spec, folded={name for name, size in spec.fixed_sizes.items() if size <= MAX_FOLDED}
+    )
 
 
 def without_folded(spec: PermutationSpec) -> PermutationSpec:
     """The axes that are left when the folded ones are channels."""
-    axes = {p: tuple(name for name in names if name not in spec.folded) for p, names in spec.axes.items()}
+    axes = {
+        p: tuple(name for name in names if name not in spec.folded)
+        for p, names in spec.axes.items()
+    }
     return PermutationSpec(axes, frozenset(spec.fixed) - frozenset(spec.folded))
 
 
 def num_folds(spec: PermutationSpec) -> dict[str, int]:
     """How many indices of folded axes each parameter has, 1 where none are folded."""
-    return {p: prod(spec.fixed_sizes[name] for name in names if name in spec.folded) for p, names in spec.axes.items()}
+    return {
+        p: prod(spec.fixed_sizes[name] for name in names if name in spec.folded)
+        for p, names in spec.axes.items()
+    }
 
 
 def fold(spec: PermutationSpec, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -109,4 +117,6 @@ class PositionalEncoding(nn.Module):
 def _check_measured(spec: PermutationSpec) -> None:
     missing = sorted(set(spec.fixed) - set(spec.fixed_sizes))
     if missing:
-        raise ValueError(f"the lengths of the fixed axes {missing} are not known; call spec.measure(params) first.")
+        raise ValueError(
+            f"the lengths of the fixed axes {missing} are not known; call spec.measure(params) first."
+        )

@@ -13,7 +13,7 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from learned_opt import native
+from learned_opt.core import native
 
 SOURCE = Path(__file__).with_name("pointwise_stack.cpp")
 C_TYPES = {torch.float32: ("float", "4"), torch.float64: ("double", "8")}
@@ -64,7 +64,9 @@ def pointwise_stack(
 
 
 @pointwise_stack.register_fake
-def _(inputs: list[Tensor], weights: list[Tensor], biases: list[Tensor], final_relu: bool) -> list[Tensor]:
+def _(
+    inputs: list[Tensor], weights: list[Tensor], biases: list[Tensor], final_relu: bool
+) -> list[Tensor]:
     return _allocate(inputs, weights)
 
 
@@ -80,7 +82,10 @@ def _(info, in_dims, inputs, weights, biases, final_relu):
         return [tensor.flatten(0, 1) for tensor in moved]
 
     folded = [fold(*pair) for pair in zip((inputs, weights, biases), in_dims, strict=False)]
-    outputs = [output.unflatten(0, (info.batch_size, -1)) for output in pointwise_stack(*folded, final_relu)]
+    outputs = [
+        output.unflatten(0, (info.batch_size, -1))
+        for output in pointwise_stack(*folded, final_relu)
+    ]
     return outputs, [0] * len(outputs)
 
 
@@ -97,7 +102,10 @@ def _backward(ctx, gradients: list[Tensor]):
     inputs, weights = saved[:num_tensors], saved[num_tensors : num_tensors + num_layers]
     biases = saved[num_tensors + num_layers :]
     to_inputs: list[Tensor] = []
-    to_weights, to_biases = [torch.zeros_like(w) for w in weights], [torch.zeros_like(b) for b in biases]
+    to_weights, to_biases = (
+        [torch.zeros_like(w) for w in weights],
+        [torch.zeros_like(b) for b in biases],
+    )
     for tensor, gradient in zip(inputs, gradients, strict=True):
         activations, delta = _activations(tensor, weights, biases, ctx.final_relu), gradient
         for layer in reversed(range(num_layers)):
@@ -114,7 +122,10 @@ pointwise_stack.register_autograd(_backward, setup_context=_save)
 
 
 def apply_pointwise(
-    inputs: Mapping[str, Tensor], weights: Sequence[Tensor], biases: Sequence[Tensor], final_relu: bool
+    inputs: Mapping[str, Tensor],
+    weights: Sequence[Tensor],
+    biases: Sequence[Tensor],
+    final_relu: bool,
 ) -> dict[str, Tensor]:
     """Dense layers with ReLU between them on the channels of every entry of every tensor.
 
@@ -143,7 +154,9 @@ def apply_pointwise(
     }
 
 
-def _activations(tensor: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], final_relu: bool) -> list[Tensor]:
+def _activations(
+    tensor: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], final_relu: bool
+) -> list[Tensor]:
     """The input and what follows each layer."""
     activations = [tensor]
     for layer, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
@@ -153,13 +166,19 @@ def _activations(tensor: Tensor, weights: Sequence[Tensor], biases: Sequence[Ten
 
 
 def _allocate(inputs: Sequence[Tensor], weights: Sequence[Tensor]) -> list[Tensor]:
-    return [tensor.new_empty(len(tensor), tensor.shape[1], weights[-1].shape[2]) for tensor in inputs]
+    return [
+        tensor.new_empty(len(tensor), tensor.shape[1], weights[-1].shape[2]) for tensor in inputs
+    ]
 
 
 @cache
 def _gpu_kernel() -> ModuleType | None:
     """Triton comes with the CUDA builds of torch, but for Windows."""
-    return importlib.import_module("learned_opt.unf.fused_gpu") if importlib.util.find_spec("triton") else None
+    return (
+        importlib.import_module("learned_opt.unf.fused_gpu")
+        if importlib.util.find_spec("triton")
+        else None
+    )
 
 
 def _kernel(dtype: torch.dtype, widths: Sequence[int]):

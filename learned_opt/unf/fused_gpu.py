@@ -12,7 +12,10 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 BLOCK = 64  # entries of one program
-LEAST, MOST = 16, 64  # P: the least that a block product takes, and the most that stays in registers
+LEAST, MOST = (
+    16,
+    64,
+)  # P: the least that a block product takes, and the most that stays in registers
 
 
 @triton.jit
@@ -29,7 +32,10 @@ def _kernel(
     for layer in tl.static_range(L):
         first = m * L + layer
         weight = tl.load(weights + first * P * P + channel[:, None] * P + channel[None, :])
-        x = tl.dot(x, weight, input_precision="ieee") + tl.load(biases + first * P + channel)[None, :]
+        x = (
+            tl.dot(x, weight, input_precision="ieee")
+            + tl.load(biases + first * P + channel)[None, :]
+        )
         if FINAL_RELU or layer < L - 1:
             x = tl.where(x < 0, 0.0, x)  # NaN stays NaN
     places = (m * num_entries + entry) * c_out + channel[None, :]
@@ -55,7 +61,9 @@ def pointwise_stack(
     c_in, c_out = weights[0].shape[1], weights[-1].shape[2]
     widest = max(c_in, *(weight.shape[2] for weight in weights))
     width = max(LEAST, triton.next_power_of_2(widest))
-    packed = torch.stack([pad(w, (0, width - w.shape[2], 0, width - w.shape[1])) for w in weights], 1)
+    packed = torch.stack(
+        [pad(w, (0, width - w.shape[2], 0, width - w.shape[1])) for w in weights], 1
+    )
     shifts = torch.stack([pad(b, (0, width - b.shape[1])) for b in biases], 1)
     for tensor, output in zip(inputs, outputs, strict=True):
         chains, entries, _ = tensor.shape

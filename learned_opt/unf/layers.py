@@ -67,24 +67,38 @@ class UNFLinear(Layer):
     ) -> None:
         super().__init__()
         del tie
-        self.spec, self.plan, self.num_folds = spec, make_plan(without_folded(spec)), num_folds(spec)
+        self.spec, self.plan, self.num_folds = (
+            spec,
+            make_plan(without_folded(spec)),
+            num_folds(spec),
+        )
         self.in_channels, self.out_channels = in_channels, out_channels
-        self.num_terms = self._num_terms()  # basis maps that arrive at one entry of each output tensor
+        self.num_terms = (
+            self._num_terms()
+        )  # basis maps that arrive at one entry of each output tensor
         self.weights = nn.ParameterDict()
         for group in self.plan.groups:
-            fan_in = torch.tensor([in_channels * self.num_terms[name] for name in self._indices(group.targets)])
+            fan_in = torch.tensor(
+                [in_channels * self.num_terms[name] for name in self._indices(group.targets)]
+            )
             std = gain(init) * fan_in.rsqrt()[:, None]
             shape = (len(self._indices(group.sources)), in_channels, len(fan_in), out_channels)
             self.weights[_key(group.signature)] = nn.Parameter(torch.randn(shape) * std)
-        sizes = {escape(name): folds * out_channels for name, folds in self.num_folds.items() if bias}
-        self.biases = nn.ParameterDict({name: nn.Parameter(torch.zeros(size)) for name, size in sizes.items()})
+        sizes = {
+            escape(name): folds * out_channels for name, folds in self.num_folds.items() if bias
+        }
+        self.biases = nn.ParameterDict(
+            {name: nn.Parameter(torch.zeros(size)) for name, size in sizes.items()}
+        )
 
     @property
     def num_basis(self) -> int:
         """Number of basis maps, a sum of products of Bell numbers."""
         return sum(weight.shape[0] * weight.shape[2] for weight in self.weights.values())
 
-    def forward(self, inputs: Mapping[str, Tensor], shared: Tensor | None = None) -> dict[str, Tensor]:
+    def forward(
+        self, inputs: Mapping[str, Tensor], shared: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """Apply the map.
 
         Args:
@@ -99,15 +113,23 @@ class UNFLinear(Layer):
         terms = {name: [self.biases[escape(name)]] if self.biases else [] for name in inputs}
         for group in self.plan.groups:
             weight = self.weights[_key(group.signature)]
-            mixed = mix([read(source) for source in group.sources], weight, shared)  # (*kept, D, C_out)
+            mixed = mix(
+                [read(source) for source in group.sources], weight, shared
+            )  # (*kept, D, C_out)
             parts = mixed.split([self.num_folds[target.parameter] for target in group.targets], -2)
             for target, part in zip(group.targets, parts, strict=True):
-                terms[target.parameter].append(spread(part.flatten(-2), target, folded[target.parameter]))
+                terms[target.parameter].append(
+                    spread(part.flatten(-2), target, folded[target.parameter])
+                )
         return unfold(self.spec, {name: total(own) for name, own in terms.items()})
 
     def _indices(self, patterns: tuple[Pattern, ...]) -> list[str]:
         """The parameter of each pattern, as often as it has folded indices."""
-        return [pattern.parameter for pattern in patterns for _ in range(self.num_folds[pattern.parameter])]
+        return [
+            pattern.parameter
+            for pattern in patterns
+            for _ in range(self.num_folds[pattern.parameter])
+        ]
 
     def _num_terms(self) -> dict[str, int]:
         num_terms = dict.fromkeys(self.spec.axes, 0)
@@ -133,11 +155,18 @@ class Pointwise(Layer):
     """
 
     def __init__(
-        self, spec: PermutationSpec, in_channels: int, out_channels: int, bias: bool = True, init: str = "lecun"
+        self,
+        spec: PermutationSpec,
+        in_channels: int,
+        out_channels: int,
+        bias: bool = True,
+        init: str = "lecun",
     ) -> None:
         super().__init__()
         del spec
-        self.weight = nn.Parameter(torch.randn(in_channels, out_channels) * (gain(init) / sqrt(in_channels)))
+        self.weight = nn.Parameter(
+            torch.randn(in_channels, out_channels) * (gain(init) / sqrt(in_channels))
+        )
         self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
 
     @property
@@ -149,14 +178,19 @@ class Pointwise(Layer):
         """See ``Layer.rebind``."""
         return copy(self)
 
-    def forward(self, inputs: Mapping[str, Tensor], shared: Tensor | None = None) -> dict[str, Tensor]:
+    def forward(
+        self, inputs: Mapping[str, Tensor], shared: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """Apply the layer to every tensor; shapes as in ``UNFLinear``."""
         weight, bias = self.affine(shared)
         return {name: matmul(tensor, weight) + bias for name, tensor in inputs.items()}
 
     def affine(self, shared: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Weight ``(C, C_out)`` and bias ``(C_out,)`` of the channels that are not shared."""
-        weight, bias = self.weight, self.weight.new_zeros(self.weight.shape[1]) if self.bias is None else self.bias
+        weight, bias = (
+            self.weight,
+            self.weight.new_zeros(self.weight.shape[1]) if self.bias is None else self.bias,
+        )
         if shared is None:
             return weight, bias
         split = weight.shape[0] - shared.shape[0]
@@ -181,7 +215,12 @@ class PointwiseUNFLinear(Layer):
     """
 
     def __init__(
-        self, spec: PermutationSpec, in_channels: int, out_channels: int, init: str = "lecun", tie: str = "tensor"
+        self,
+        spec: PermutationSpec,
+        in_channels: int,
+        out_channels: int,
+        init: str = "lecun",
+        tie: str = "tensor",
     ) -> None:
         super().__init__()
         self.equivariant = UNFLinear(spec, in_channels, out_channels, init="zero", tie=tie)
@@ -196,11 +235,16 @@ class PointwiseUNFLinear(Layer):
         """See ``Layer.rebind``."""
         return with_modules(self, equivariant=self.equivariant.rebind(spec))
 
-    def forward(self, inputs: Mapping[str, Tensor], shared: Tensor | None = None) -> dict[str, Tensor]:
+    def forward(
+        self, inputs: Mapping[str, Tensor], shared: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """Apply both parts and add; shapes as in ``UNFLinear``."""
         own = self.pointwise(inputs, shared)
         equivariant = self.equivariant(inputs, shared)
-        return {name: own[name] + terms**-0.5 * equivariant[name] for name, terms in self.equivariant.num_terms.items()}
+        return {
+            name: own[name] + terms**-0.5 * equivariant[name]
+            for name, terms in self.equivariant.num_terms.items()
+        }
 
 
 def _key(signature: tuple[str, ...]) -> str:

@@ -24,7 +24,9 @@ def gain(init: str) -> float:
 
 def matmul(tensor: Tensor, matrix: Tensor) -> Tensor:
     """``tensor @ matrix`` as one 2-D product, so that vmap over both makes one batched product of few large blocks."""
-    return (tensor.reshape(-1, tensor.shape[-1]) @ matrix).reshape(*tensor.shape[:-1], matrix.shape[-1])
+    return (tensor.reshape(-1, tensor.shape[-1]) @ matrix).reshape(
+        *tensor.shape[:-1], matrix.shape[-1]
+    )
 
 
 def mix(sources: list[Tensor], weight: Tensor, shared: Tensor | None) -> Tensor:

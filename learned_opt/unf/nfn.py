@@ -50,7 +50,12 @@ class NFNLinear(Layer):
     """
 
     def __init__(
-        self, spec: PermutationSpec, in_channels: int, out_channels: int, bias: bool = True, init: str = "lecun"
+        self,
+        spec: PermutationSpec,
+        in_channels: int,
+        out_channels: int,
+        bias: bool = True,
+        init: str = "lecun",
     ) -> None:
         super().__init__()
         self.chain = find_chain(spec)
@@ -61,7 +66,10 @@ class NFNLinear(Layer):
         everything = sum(self.num_folds.values())
         for link in self.chain:
             folds = self.num_folds[link.weight]
-            rows, columns = (sum(self.num_folds[p] for p in self._touching(name)) for name in (link.out, link.inp))
+            rows, columns = (
+                sum(self.num_folds[p] for p in self._touching(name))
+                for name in (link.out, link.inp)
+            )
             std = gain(init) / (in_channels * (folds + rows + columns + everything)) ** 0.5
             self.own[escape(link.weight)] = self._weight(folds, folds, std)
             for kind, terms in (("rows", rows), ("columns", columns), ("mean", everything)):
@@ -70,18 +78,28 @@ class NFNLinear(Layer):
                 std = gain(init) / (in_channels * (rows + everything)) ** 0.5
                 for kind, terms in (("rows", rows), ("mean", everything)):
                     self.pooled[escape(f"{link.bias}:{kind}")] = self._weight(terms, 1, std)
-        sizes = {escape(name): folds * out_channels for name, folds in self.num_folds.items() if bias}
-        self.biases = nn.ParameterDict({name: nn.Parameter(torch.zeros(size)) for name, size in sizes.items()})
+        sizes = {
+            escape(name): folds * out_channels for name, folds in self.num_folds.items() if bias
+        }
+        self.biases = nn.ParameterDict(
+            {name: nn.Parameter(torch.zeros(size)) for name, size in sizes.items()}
+        )
 
     @property
     def num_basis(self) -> int:
         """Number of basis maps."""
         return sum(w.shape[0] * w.shape[2] for w in (*self.own.values(), *self.pooled.values()))
 
-    def forward(self, inputs: Mapping[str, Tensor], shared: Tensor | None = None) -> dict[str, Tensor]:
+    def forward(
+        self, inputs: Mapping[str, Tensor], shared: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """Apply the map; shapes as in ``UNFLinear``."""
         folded = fold(self.spec, inputs)
-        units = {name: self._summary(name, folded) for link in self.chain for name in (link.out, link.inp)}
+        units = {
+            name: self._summary(name, folded)
+            for link in self.chain
+            for name in (link.out, link.inp)
+        }
         means = [folded[p].flatten(0, -2).mean(0) for p in self.num_folds]
         outputs = {}
         for link in self.chain:
@@ -101,14 +119,23 @@ class NFNLinear(Layer):
         return f"{self.in_channels}, {self.out_channels}, num_basis={self.num_basis}"
 
     def _weight(self, sources: int, targets: int, std: float) -> nn.Parameter:
-        return nn.Parameter(torch.randn(sources, self.in_channels, targets, self.out_channels) * std)
+        return nn.Parameter(
+            torch.randn(sources, self.in_channels, targets, self.out_channels) * std
+        )
 
-    def _pool(self, parameter: str, kind: str, sources: list[Tensor], shared: Tensor | None) -> Tensor:
+    def _pool(
+        self, parameter: str, kind: str, sources: list[Tensor], shared: Tensor | None
+    ) -> Tensor:
         return mix(sources, self.pooled[escape(f"{parameter}:{kind}")], shared).flatten(-2)
 
     def _touching(self, name: str) -> list[str]:
         """Parameters with an axis of these units."""
-        return [p for link in self.chain for p in (link.weight, link.bias) if p and name in self.spec.axes[p]]
+        return [
+            p
+            for link in self.chain
+            for p in (link.weight, link.bias)
+            if p and name in self.spec.axes[p]
+        ]
 
     def _summary(self, name: str, folded: Mapping[str, Tensor]) -> list[Tensor]:
         """For each unit, its bias and the means of the weights that touch it: tensors ``(n, F C)``."""
@@ -129,7 +156,9 @@ def find_chain(spec: PermutationSpec) -> list[Link]:
     rule = "nfn needs a chain of weights (out, in, *kernel), each with at most one bias (out)"
     if not weights:
         raise ValueError(f"{rule}, but the spec has no weight.")
-    chain = [Link(weight, biases.get(names[0]), names[0], names[1]) for weight, names in weights.items()]
+    chain = [
+        Link(weight, biases.get(names[0]), names[0], names[1]) for weight, names in weights.items()
+    ]
     for before, link in zip([None, *chain], chain, strict=False):
         names = [name for other in chain[: chain.index(link)] for name in (other.out, other.inp)]
         if link.out in (*names, link.inp) or (before and link.inp != before.out):

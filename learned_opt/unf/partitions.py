@@ -11,7 +11,9 @@ from math import comb, prod
 
 from learned_opt.symmetry.spec import PermutationSpec
 
-Labels = tuple[int, ...]  # block number of each axis, in order of first appearance (restricted growth)
+Labels = tuple[
+    int, ...
+]  # block number of each axis, in order of first appearance (restricted growth)
 
 
 def set_partitions(names: Sequence[str]) -> Iterator[Labels]:

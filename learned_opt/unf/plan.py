@@ -55,14 +55,19 @@ def block_names(names: Sequence[str], labels: Labels) -> tuple[str, ...]:
 
 def _kept_blocks(names: tuple[str, ...]) -> list[tuple[int, ...]]:
     """Every subset of blocks, sorted by name so that equal signatures line up."""
-    subsets = [subset for size in range(len(names) + 1) for subset in combinations(range(len(names)), size)]
+    subsets = [
+        subset for size in range(len(names) + 1) for subset in combinations(range(len(names)), size)
+    ]
     return [tuple(sorted(subset, key=lambda block: (names[block], block))) for subset in subsets]
 
 
 def _orders(names: tuple[str, ...], kept: tuple[int, ...]) -> list[tuple[int, ...]]:
     """All orders of the kept blocks that leave the signature as it is: blocks of one name may swap."""
     runs = [[b for b in kept if names[b] == name] for name in dict.fromkeys(names[b] for b in kept)]
-    return [tuple(b for run in choice for b in run) for choice in product(*(list(permutations(r)) for r in runs))]
+    return [
+        tuple(b for run in choice for b in run)
+        for choice in product(*(list(permutations(r)) for r in runs))
+    ]
 
 
 @cache

@@ -28,10 +28,16 @@ class Reducer:
 
     def _reduce(self, pattern: Pattern) -> Tensor:
         if pattern not in self.cache:
-            dropped = [block for block in range(max(pattern.labels, default=-1) + 1) if block not in pattern.kept]
+            dropped = [
+                block
+                for block in range(max(pattern.labels, default=-1) + 1)
+                if block not in pattern.kept
+            ]
             if dropped:
                 larger = tuple(sorted((*pattern.kept, dropped[-1])))
-                self.cache[pattern] = self._reduce(pattern._replace(kept=larger)).mean(larger.index(dropped[-1]))
+                self.cache[pattern] = self._reduce(pattern._replace(kept=larger)).mean(
+                    larger.index(dropped[-1])
+                )
             else:
                 self.cache[pattern] = _diagonal(self.inputs[pattern.parameter], pattern.labels)
         return self.cache[pattern]

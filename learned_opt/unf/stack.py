@@ -19,7 +19,9 @@ class InvariantPool(nn.Module):
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """Pool ``name -> Tensor[*shape, C]`` in the order of the dict."""
-        return torch.cat([tensor.reshape(-1, tensor.shape[-1]).mean(0) for tensor in inputs.values()])
+        return torch.cat(
+            [tensor.reshape(-1, tensor.shape[-1]).mean(0) for tensor in inputs.values()]
+        )
 
 
 class UNF(nn.Module):
@@ -51,12 +53,16 @@ class UNF(nn.Module):
         if len(channels) < 2:
             raise ValueError(f"channels must name an input and an output width, got {channels}.")
         if fixed_axes not in FIXED_AXES:
-            raise ValueError(f"fixed_axes must be one of {', '.join(FIXED_AXES)}, got {fixed_axes!r}.")
+            raise ValueError(
+                f"fixed_axes must be one of {', '.join(FIXED_AXES)}, got {fixed_axes!r}."
+            )
         if fixed_axes == "fold":
             spec = fold_short(spec)
         kinds = [trunk] * (len(channels) - 2) + [head]
         sizes = pairwise(channels)
-        self.layers = nn.ModuleList(kind(spec, *size) for kind, size in zip(kinds, sizes, strict=True))
+        self.layers = nn.ModuleList(
+            kind(spec, *size) for kind, size in zip(kinds, sizes, strict=True)
+        )
         self.encoding = PositionalEncoding(spec, channels[1]) if fixed_axes == "encode" else None
         self.activation = activation
         plain = self.encoding is None and activation is torch.relu
@@ -70,13 +76,19 @@ class UNF(nn.Module):
     @property
     def fits_every_spec(self) -> bool:
         """Whether no parameter belongs to the spec: that of the layers, and no encodings."""
-        return self.encoding is None and all(cast(Layer, layer).fits_every_spec for layer in self.layers)
+        return self.encoding is None and all(
+            cast(Layer, layer).fits_every_spec for layer in self.layers
+        )
 
     def rebind(self, spec: PermutationSpec) -> Self:
         """The same parameters on another spec, in a new module, where ``fits_every_spec``."""
-        return with_modules(self, layers=nn.ModuleList(cast(Layer, layer).rebind(spec) for layer in self.layers))
+        return with_modules(
+            self, layers=nn.ModuleList(cast(Layer, layer).rebind(spec) for layer in self.layers)
+        )
 
-    def forward(self, inputs: Mapping[str, Tensor], shared: Tensor | None = None) -> dict[str, Tensor]:
+    def forward(
+        self, inputs: Mapping[str, Tensor], shared: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """Apply all layers; ``shared`` channels enter the first."""
         hidden, rest = self._begin(inputs, shared)
         if not rest:
@@ -85,7 +97,9 @@ class UNF(nn.Module):
             hidden = self._activate(layer(hidden))
         return rest[-1](hidden)
 
-    def _begin(self, inputs: Mapping[str, Tensor], shared: Tensor | None) -> tuple[dict[str, Tensor], list[nn.Module]]:
+    def _begin(
+        self, inputs: Mapping[str, Tensor], shared: Tensor | None
+    ) -> tuple[dict[str, Tensor], list[nn.Module]]:
         """What the leading pointwise layers, or else the first layer, make of the input, and the layers that are left.
 
         The result is activated if any are left.
@@ -103,7 +117,9 @@ class UNF(nn.Module):
     def affine(self, shared: Tensor | None) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
         """Weights ``(C_l, C_{l+1})`` and biases ``(C_{l+1},)`` of the leading pointwise layers."""
         first = [cast(Pointwise, layer) for layer in self.layers[: self.num_fused]]
-        weights, biases = zip(first[0].affine(shared), *[layer.affine() for layer in first[1:]], strict=True)
+        weights, biases = zip(
+            first[0].affine(shared), *[layer.affine() for layer in first[1:]], strict=True
+        )
         return weights, biases
 
     def _activate(self, hidden: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -40,7 +40,12 @@ class TypeTied(Layer):
     """
 
     def __init__(
-        self, spec: PermutationSpec, in_channels: int, out_channels: int, bias: bool = True, init: str = "lecun"
+        self,
+        spec: PermutationSpec,
+        in_channels: int,
+        out_channels: int,
+        bias: bool = True,
+        init: str = "lecun",
     ) -> None:
         super().__init__()
         std = gain(init) * (in_channels * TYPICAL_TERMS) ** -0.5
@@ -61,12 +66,20 @@ class TypeTied(Layer):
 
     def _plan(self, spec: PermutationSpec) -> None:
         if spec.folded:
-            raise ValueError(f"tie=type cannot read fixed axes as channels, but {sorted(spec.folded)} are folded.")
+            raise ValueError(
+                f"tie=type cannot read fixed axes as channels, but {sorted(spec.folded)} are folded."
+            )
         self.spec = spec
-        self.blocks, self.types, self.num_terms = make_blocks(spec), tensor_types(spec), num_terms(spec)
+        self.blocks, self.types, self.num_terms = (
+            make_blocks(spec),
+            tensor_types(spec),
+            num_terms(spec),
+        )
         self.rows = [row for block in self.blocks for sources in block.rows for row in sources]
 
-    def forward(self, inputs: Mapping[str, Tensor], shared: Tensor | None = None) -> dict[str, Tensor]:
+    def forward(
+        self, inputs: Mapping[str, Tensor], shared: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """Apply the map; shapes as in ``UNFLinear``."""
         read = Reducer(inputs)
         parts: dict[Pattern, list[Tensor]] = defaultdict(list)
@@ -74,7 +87,10 @@ class TypeTied(Layer):
             for cells in [block.cells] if block.small else [(cell,) for cell in block.cells]:
                 for pattern, part in _apply(cells, read, weight, shared):
                     parts[pattern].append(part)
-        terms = {name: [] if self.bias is None else [self.bias[kind]] for name, kind in self.types.items()}
+        terms = {
+            name: [] if self.bias is None else [self.bias[kind]]
+            for name, kind in self.types.items()
+        }
         for pattern, own in parts.items():  # what is written alike is added before it is spread out
             terms[pattern.parameter].append(spread(total(own), pattern, inputs[pattern.parameter]))
         return {name: total(own) for name, own in terms.items()}
@@ -91,7 +107,10 @@ def _apply(
     cells: tuple[Cell, ...], read: Reducer, weight: Tensor, shared: Tensor | None
 ) -> Iterator[tuple[Pattern, Tensor]]:
     """One matrix product for all cells; yields each pattern and what arrives there, ``(*kept, C_out)``."""
-    sources = [[_mean([read(pattern) for pattern in patterns]) for patterns in cell.sources] for cell in cells]
+    sources = [
+        [_mean([read(pattern) for pattern in patterns]) for patterns in cell.sources]
+        for cell in cells
+    ]
     shapes = [own[0].shape[:-1] for own in sources]
     flat = [[tensor.reshape(-1, tensor.shape[-1]) for tensor in own] for own in sources]
     rows = flat[0] if len(cells) == 1 else [torch.cat(column) for column in zip(*flat, strict=True)]

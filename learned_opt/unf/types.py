@@ -29,9 +29,17 @@ View = tuple[str, str]  # shape of the tensor, what is read of it
 Readings = dict[View, list[Pattern]]
 
 GROUPS = ("out", "in", "rest")
-MEANS: tuple[View, ...] = (("scalar", "mean"), ("vector", "mean"), ("matrix", "mean"), ("matrix", "diagonal mean"))
+MEANS: tuple[View, ...] = (
+    ("scalar", "mean"),
+    ("vector", "mean"),
+    ("matrix", "mean"),
+    ("matrix", "diagonal mean"),
+)
 LINES: tuple[View, ...] = (("vector", "out"), *(("matrix", line) for line in (*GROUPS, "diagonal")))
-ORDERS: tuple[View, ...] = (("matrix", "plane"), ("matrix", "plane turned"))  # which of out and in comes first
+ORDERS: tuple[View, ...] = (
+    ("matrix", "plane"),
+    ("matrix", "plane turned"),
+)  # which of out and in comes first
 WHOLE: View = ("matrix", "whole")
 PLANES = ("hidden", "mixed", "fixed")  # kinds of out and in together
 
@@ -63,7 +71,11 @@ def _enumerate() -> Iterator[Type]:
 
 
 TYPES = tuple(_enumerate())
-TENSOR_TYPES = (("scalar",), *product(("vector",), ("hidden", "fixed")), *product(("matrix",), PLANES))
+TENSOR_TYPES = (
+    ("scalar",),
+    *product(("vector",), ("hidden", "fixed")),
+    *product(("matrix",), PLANES),
+)
 ROW = {kind: row for row, kind in enumerate(TYPES)}
 
 
@@ -80,7 +92,8 @@ class Axes:
         factors = spec.views.get(parameter, tuple((1,) for _ in self.names))
         slots = [min(axis, 2) for axis, split in enumerate(factors) for _ in split]
         self.groups = {
-            group: [axis for axis, slot in enumerate(slots) if slot == number] for number, group in enumerate(GROUPS)
+            group: [axis for axis, slot in enumerate(slots) if slot == number]
+            for number, group in enumerate(GROUPS)
         }
         self.shape = ("scalar", "vector", "matrix")[min(len(factors), 2)]
         self.plain = tuple(range(len(self.names)))
@@ -94,7 +107,10 @@ class Axes:
     def kind(self) -> tuple[str, ...]:
         """One of ``TENSOR_TYPES``."""
         kinds = [kind_of(self.spec, self.of(group)) for group in GROUPS[:2] if self.groups[group]]
-        return (self.shape, *([] if not kinds else kinds if len(kinds) == 1 else [plane_kind(kinds)]))
+        return (
+            self.shape,
+            *([] if not kinds else kinds if len(kinds) == 1 else [plane_kind(kinds)]),
+        )
 
     def means(self) -> Readings:
         """Nothing is kept."""
@@ -111,16 +127,24 @@ class Axes:
         for group, labels, axes in groups:
             for chosen in [[axis] for axis in axes] if partly else [axes]:
                 pattern = self.pattern(labels, [labels[axis] for axis in chosen])
-                yield tuple(sorted(self.names[axis] for axis in chosen)), (self.shape, group), pattern
+                yield (
+                    tuple(sorted(self.names[axis] for axis in chosen)),
+                    (self.shape, group),
+                    pattern,
+                )
 
     def plane(self, order: int, *, with_rest: bool = False) -> Pattern:
         """Out and in are kept; order 1 pairs the axes of in with those that order 0 pairs the axes of out with."""
         groups = [self.groups["out"], self.groups["in"]][:: -1 if order else 1]
-        return self.pattern(self.plain, [*groups[0], *groups[1], *(self.groups["rest"] if with_rest else [])])
+        return self.pattern(
+            self.plain, [*groups[0], *groups[1], *(self.groups["rest"] if with_rest else [])]
+        )
 
     def pattern(self, labels: tuple[int, ...], blocks: list[int]) -> Pattern:
         """The pattern that keeps some blocks, sorted by name so that equal signatures line up."""
-        return Pattern(self.parameter, labels, tuple(sorted(blocks, key=lambda b: self.names[labels.index(b)])))
+        return Pattern(
+            self.parameter, labels, tuple(sorted(blocks, key=lambda b: self.names[labels.index(b)]))
+        )
 
     def _merge(self) -> tuple[int, ...]:
         """Labels in which each axis of in has the label of an axis of out with its name, where there is one."""

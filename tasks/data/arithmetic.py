@@ -39,10 +39,14 @@ class Problems:
     def fingerprint(self) -> str:
         """First 16 hex digits of the SHA-256 of all tokens."""
         tensors = (self.train_questions, self.train_answers, self.test_questions, self.test_answers)
-        return hashlib.sha256(b"".join(tensor.numpy().tobytes() for tensor in tensors)).hexdigest()[:16]
+        return hashlib.sha256(b"".join(tensor.numpy().tobytes() for tensor in tensors)).hexdigest()[
+            :16
+        ]
 
 
-def arithmetic(max_digits: int, operators: str = "+-", num_train: int = 4096, num_test: int = 512) -> Problems:
+def arithmetic(
+    max_digits: int, operators: str = "+-", num_train: int = 4096, num_test: int = 512
+) -> Problems:
     """Draw different problems; the same in every run.
 
     Args:
@@ -59,10 +63,14 @@ def arithmetic(max_digits: int, operators: str = "+-", num_train: int = 4096, nu
     if not operators or set(operators) - set("+-"):
         raise ValueError(f"operators must be some of '+-', got {operators!r}.")
     if num_train < 1 or num_test < 1:
-        raise ValueError(f"num_train and num_test must be at least 1, got {num_train} and {num_test}.")
+        raise ValueError(
+            f"num_train and num_test must be at least 1, got {num_train} and {num_test}."
+        )
     most = len(operators) * 100**max_digits
     if num_train + num_test > most // 2:
-        raise ValueError(f"num_train + num_test must be at most {most // 2}, half of all problems that there are.")
+        raise ValueError(
+            f"num_train + num_test must be at most {most // 2}, half of all problems that there are."
+        )
     source = torch.Generator().manual_seed(0)
     problems: dict[str, str] = {}
     while len(problems) < num_train + num_test:
@@ -71,7 +79,13 @@ def arithmetic(max_digits: int, operators: str = "+-", num_train: int = 4096, nu
     questions = _tokens([q.rjust(2 * max_digits + 2, PAD) for q in problems])
     answers = _tokens([a.ljust(max_digits + 2, END) for a in problems.values()])
     train, test = slice(num_train), slice(num_train, None)
-    return Problems(f"arithmetic {max_digits} digits", questions[train], answers[train], questions[test], answers[test])
+    return Problems(
+        f"arithmetic {max_digits} digits",
+        questions[train],
+        answers[train],
+        questions[test],
+        answers[test],
+    )
 
 
 def _draw(source: torch.Generator, max_digits: int, operators: str) -> tuple[str, str]:

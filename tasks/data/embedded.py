@@ -24,4 +24,6 @@ def digits(test_fraction: float = 0.2) -> LabelledImages:
     train, test = train_test_split(
         range(len(labels)), test_size=test_fraction, stratify=classes, random_state=0, shuffle=True
     )
-    return LabelledImages("digits", images[train], labels[train], images[test], labels[test], num_classes=10)
+    return LabelledImages(
+        "digits", images[train], labels[train], images[test], labels[test], num_classes=10
+    )

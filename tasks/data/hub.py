@@ -46,8 +46,13 @@ def images(
     if image_size < 1:
         raise ValueError(f"image_size must be at least 1, got {image_size}.")
     splits = load_splits(name, hub_id, root, EMBEDDED, columns=(image_column, label_column))
-    train, test = (_tensors(splits[split], image_column, label_column, image_size) for split in ("train", "test"))
-    label = f"{name} {image_size}x{image_size}" + (" (JPEG pixels)" if _is_jpeg(splits["train"], image_column) else "")
+    train, test = (
+        _tensors(splits[split], image_column, label_column, image_size)
+        for split in ("train", "test")
+    )
+    label = f"{name} {image_size}x{image_size}" + (
+        " (JPEG pixels)" if _is_jpeg(splits["train"], image_column) else ""
+    )
     return LabelledImages(label, *train, *test, num_classes=int(train[1].max()) + 1)
 
 
@@ -62,7 +67,9 @@ def _is_jpeg(split: "Dataset", column: str) -> bool:
     return _encoded(split, column)[0][column]["bytes"][:2] == JPEG_START
 
 
-def _tensors(split: "Dataset", image_column: str, label_column: str, size: int) -> tuple[Tensor, Tensor]:
+def _tensors(
+    split: "Dataset", image_column: str, label_column: str, size: int
+) -> tuple[Tensor, Tensor]:
     """Images ``(n, channels, size, size)`` float32 in [0, 1] and labels ``(n,)`` int64."""
 
     def decode(row: dict[str, Any]) -> np.ndarray:
@@ -74,4 +81,6 @@ def _tensors(split: "Dataset", image_column: str, label_column: str, size: int) 
 
     with ThreadPoolExecutor() as pool:  # decoding and resizing release the interpreter lock
         pixels = np.stack(list(pool.map(decode, _encoded(split, image_column))))
-    return torch.from_numpy(pixels).float() / 255, torch.tensor(split[label_column][:], dtype=torch.int64)
+    return torch.from_numpy(pixels).float() / 255, torch.tensor(
+        split[label_column][:], dtype=torch.int64
+    )

@@ -52,7 +52,12 @@ def _load_local(name: str, root: Path, config: str | None) -> "DatasetDict":
     from datasets.exceptions import DatasetGenerationError
 
     folders = [folder / config if config else folder for folder in (root / name, root)]
-    own = [folder for folder in folders for pattern in ("*.parquet", "data/*.parquet") if any(folder.glob(pattern))]
+    own = [
+        folder
+        for folder in folders
+        for pattern in ("*.parquet", "data/*.parquet")
+        if any(folder.glob(pattern))
+    ]
     if not own:
         raise FileNotFoundError(f"data.root: no parquet files in {' or '.join(map(str, folders))}.")
     try:
@@ -61,7 +66,9 @@ def _load_local(name: str, root: Path, config: str | None) -> "DatasetDict":
         raise ValueError(f"data.root: the files in {own[0]} cannot be read: {error}.") from error
 
 
-def _load_hub(name: str, hub_id: str, embedded: str, config: str | None, revision: str | None) -> "DatasetDict":
+def _load_hub(
+    name: str, hub_id: str, embedded: str, config: str | None, revision: str | None
+) -> "DatasetDict":
     import datasets
     from datasets import config as settings
     from huggingface_hub import constants
@@ -84,7 +91,9 @@ def _hub_answers(endpoint: str) -> bool:
 
     def ask() -> None:
         try:
-            urllib.request.urlopen(urllib.request.Request(endpoint, method="HEAD"), timeout=PATIENCE)
+            urllib.request.urlopen(
+                urllib.request.Request(endpoint, method="HEAD"), timeout=PATIENCE
+            )
         except urllib.request.HTTPError:
             pass  # an answer all the same
         except OSError:
@@ -106,4 +115,6 @@ def _check_columns(name: str, splits: "DatasetDict", columns: tuple[str, ...]) -
         missing = set(columns) - set(splits[split].column_names)
         if missing:
             has = ", ".join(splits[split].column_names)
-            raise ValueError(f"data set {name} lacks the column {', '.join(sorted(missing))}; it has: {has}.")
+            raise ValueError(
+                f"data set {name} lacks the column {', '.join(sorted(missing))}; it has: {has}."
+            )

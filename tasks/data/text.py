@@ -38,7 +38,9 @@ class TokenText:
     @property
     def fingerprint(self) -> str:
         """First 16 hex digits of the SHA-256 of all tokens."""
-        return hashlib.sha256(self.train.numpy().tobytes() + self.test.numpy().tobytes()).hexdigest()[:16]
+        return hashlib.sha256(
+            self.train.numpy().tobytes() + self.test.numpy().tobytes()
+        ).hexdigest()[:16]
 
 
 def docs_text(tokeniser: str, max_vocab: int, test_fraction: float = 0.1) -> TokenText:
@@ -99,14 +101,20 @@ def hub_text(
         rows = splits[split]
         if max_rows is not None and len(rows) > max_rows:
             log.warning(
-                "%s: %d of %d rows of %s are left out by max_rows", name, len(rows) - max_rows, len(rows), split
+                "%s: %d of %d rows of %s are left out by max_rows",
+                name,
+                len(rows) - max_rows,
+                len(rows),
+                split,
             )
             rows = rows.select(range(max_rows))
         texts.append(separator.join(rows[text_column]))
     return tokenise(name, texts[:1], texts[1:], tokeniser, max_vocab)
 
 
-def tokenise(name: str, train: Iterable[str], test: Iterable[str], tokeniser: str, max_vocab: int) -> TokenText:
+def tokenise(
+    name: str, train: Iterable[str], test: Iterable[str], tokeniser: str, max_vocab: int
+) -> TokenText:
     """Number the most frequent tokens of the training text; 0 stands for the others, and the log says how many.
 
     Args:
@@ -120,13 +128,20 @@ def tokenise(name: str, train: Iterable[str], test: Iterable[str], tokeniser: st
     pieces = [_split(text, tokeniser) for text in ("".join(train), "".join(test))]
     counts = Counter(pieces[0]).most_common()
     numbers = {token: i + 1 for i, (token, _) in enumerate(counts[: max_vocab - 1])}
-    tensors = [torch.tensor([numbers.get(token, 0) for token in piece], dtype=torch.int64) for piece in pieces]
+    tensors = [
+        torch.tensor([numbers.get(token, 0) for token in piece], dtype=torch.int64)
+        for piece in pieces
+    ]
     unknown = [(tensor == 0).float().mean().item() for tensor in tensors]
     if max(unknown) > 0:
         dropped = max(0, len(counts) - len(numbers))
         shares = f"{unknown[0]:.2%} of the training and {unknown[1]:.2%} of the test tokens"
         log.warning(
-            "%s: %d of %d different tokens are cut by max_vocab; %s are unknown", name, dropped, len(counts), shares
+            "%s: %d of %d different tokens are cut by max_vocab; %s are unknown",
+            name,
+            dropped,
+            len(counts),
+            shares,
         )
     return TokenText(f"{name} {tokeniser}s", *tensors, vocab_size=len(numbers) + 1)
 

@@ -45,7 +45,10 @@ class Network(nn.Module, ABC):
         Returns:
             Params: tensors in the order of ``named_parameters()``.
         """
-        return {name: self.draw(name, parameter, generator) for name, parameter in self.named_parameters()}
+        return {
+            name: self.draw(name, parameter, generator)
+            for name, parameter in self.named_parameters()
+        }
 
     def draw(self, name: str, parameter: Tensor, generator: torch.Generator) -> Tensor:
         """One initial tensor: weights N(0, 2 / fan_in) (He et al. 2015), biases 0, norm scales 1.
@@ -60,7 +63,9 @@ class Network(nn.Module, ABC):
         if parameter.ndim >= 2:
             fan_in = prod(parameter.shape[1:])
             return torch.randn(parameter.shape, generator=generator) * sqrt(2 / fan_in)
-        return torch.ones(parameter.shape) if name.endswith("weight") else torch.zeros(parameter.shape)
+        return (
+            torch.ones(parameter.shape) if name.endswith("weight") else torch.zeros(parameter.shape)
+        )
 
 
 def check_sizes(**sizes: int) -> None:

@@ -39,7 +39,9 @@ class CNN(Network):
         self._check(input_shape, channels, strides, kernel_size, pool)
         widths, (height, width) = [input_shape[0], *channels], input_shape[1:]
         pairs = zip(widths[:-1], widths[1:], strides, strict=True)
-        self.convs = nn.ModuleList(layer(a, b, kernel_size, s, kernel_size // 2) for a, b, s in pairs)
+        self.convs = nn.ModuleList(
+            layer(a, b, kernel_size, s, kernel_size // 2) for a, b, s in pairs
+        )
         self.norms = nn.ModuleList(nn.GroupNorm(1, size) for size in channels) if norm else None
         self.pool = pool
         for stride in strides:
@@ -52,12 +54,20 @@ class CNN(Network):
 
     @staticmethod
     def _check(
-        input_shape: Sequence[int], channels: Sequence[int], strides: Sequence[int], size: int, pool: str
+        input_shape: Sequence[int],
+        channels: Sequence[int],
+        strides: Sequence[int],
+        size: int,
+        pool: str,
     ) -> None:
         if len(input_shape) != 3:
-            raise ValueError(f"a CNN needs inputs (channels, height, width), got the shape {tuple(input_shape)}.")
+            raise ValueError(
+                f"a CNN needs inputs (channels, height, width), got the shape {tuple(input_shape)}."
+            )
         if not channels or len(channels) != len(strides):
-            raise ValueError(f"channels and strides must be of one length, got {len(channels)} and {len(strides)}.")
+            raise ValueError(
+                f"channels and strides must be of one length, got {len(channels)} and {len(strides)}."
+            )
         check_sizes(**{f"channels[{i}]": c for i, c in enumerate(channels)})
         check_sizes(**{f"strides[{i}]": s for i, s in enumerate(strides)})
         if size < 1 or size % 2 == 0:
@@ -93,7 +103,9 @@ class CNN(Network):
         axes["head.weight"] = ("output", names[-1], *positions)
         axes["head.bias"] = ("output",)
         free = set(names[1:])
-        return axes, frozenset(name for group in axes.values() for name in group if name not in free)
+        return axes, frozenset(
+            name for group in axes.values() for name in group if name not in free
+        )
 
 
 class PositionwiseLinear(nn.Module):
@@ -108,7 +120,9 @@ class PositionwiseLinear(nn.Module):
     def __init__(self, channels: int, positions: tuple[int, int], num_outputs: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(
-            nn.init.kaiming_uniform_(nn.Linear(1, 1).weight.new_empty(num_outputs, channels, *positions))
+            nn.init.kaiming_uniform_(
+                nn.Linear(1, 1).weight.new_empty(num_outputs, channels, *positions)
+            )
         )
         self.bias = nn.Parameter(self.weight.new_zeros(num_outputs))
 

@@ -55,7 +55,9 @@ def dispatch(index: Tensor, *others: Tensor) -> Dispatch:
     groups = (counts + capacity - 1).div(capacity, rounding_mode="floor")
     order = member.argsort()
     rank = torch.empty_like(order)
-    rank[order] = torch.arange(len(index), device=index.device) - (counts.cumsum(0) - counts)[member[order]]
+    rank[order] = (
+        torch.arange(len(index), device=index.device) - (counts.cumsum(0) - counts)[member[order]]
+    )
     places = (groups.cumsum(0) - groups)[member] * capacity + rank
     return Dispatch(used.repeat_interleave(groups), places, capacity)
 
@@ -81,4 +83,6 @@ def refuse_nonfinite(name: str, inputs: Tensor, *others: Tensor) -> None:
         return
     example, entry = (~finite).nonzero()[0].tolist()
     value = inputs[example, entry].item()
-    raise ValueError(f"{name} must be finite to be routed, got {value} in entry {entry} of example {example}.")
+    raise ValueError(
+        f"{name} must be finite to be routed, got {value} in entry {entry} of example {example}."
+    )

@@ -49,9 +49,14 @@ class SubleqNetwork(nn.Module):
         super().__init__()
         self.machine = Machine(num_words, word_bits, separate)
         self.layers = nn.Sequential(*(compact_circuit if compact else full_circuit)(self.machine))
-        largest, exact = 4 * max(float(p.detach().abs().max()) for p in self.parameters()), 2 / torch.finfo(dtype).eps
+        largest, exact = (
+            4 * max(float(p.detach().abs().max()) for p in self.parameters()),
+            2 / torch.finfo(dtype).eps,
+        )
         if largest > exact:  # the sums inside of units are smaller than that
-            raise ValueError(f"{dtype} is exact up to {exact:.0f}, but word_bits={word_bits} needs {largest:.0f}.")
+            raise ValueError(
+                f"{dtype} is exact up to {exact:.0f}, but word_bits={word_bits} needs {largest:.0f}."
+            )
         self.to(dtype).requires_grad_(trainable)
 
     def forward(self, state: Tensor) -> Tensor:
@@ -157,11 +162,15 @@ class NoisySubleq(Network):
 
     def draw(self, name: str, parameter: Tensor, generator: torch.Generator) -> Tensor:
         """The exact value and noise."""
-        return self._exact(name).cpu() + self.noise * torch.randn(parameter.shape, generator=generator)
+        return self._exact(name).cpu() + self.noise * torch.randn(
+            parameter.shape, generator=generator
+        )
 
     def figures(self, params: Params) -> dict[str, Tensor]:
         """Root mean square difference from the exact weights."""
-        squares = torch.cat([(value - self._exact(name)).square().flatten() for name, value in params.items()])
+        squares = torch.cat(
+            [(value - self._exact(name)).square().flatten() for name, value in params.items()]
+        )
         return {"distance": squares.mean().sqrt()}
 
     def _exact(self, name: str) -> Tensor:
@@ -192,7 +201,9 @@ class LoopedMLP(Network):
         check_sizes(num_outputs=num_outputs, width=width, num_loops=num_loops, **inside)
         self.num_loops = num_loops
         self.read = nn.Linear(prod(input_shape), width)
-        self.loop = nn.ModuleList(nn.Linear(*pair) for pair in pairwise([width, *hidden_sizes, width]))
+        self.loop = nn.ModuleList(
+            nn.Linear(*pair) for pair in pairwise([width, *hidden_sizes, width])
+        )
         self.write = nn.Linear(width, num_outputs)
 
     def forward(self, inputs: Tensor) -> Tensor:

@@ -28,7 +28,10 @@ class MLP(Network):
         layer: Callable[[int, int], nn.Module] = nn.Linear,
     ) -> None:
         super().__init__()
-        check_sizes(num_outputs=num_outputs, **{f"hidden_sizes[{i}]": size for i, size in enumerate(hidden_sizes)})
+        check_sizes(
+            num_outputs=num_outputs,
+            **{f"hidden_sizes[{i}]": size for i, size in enumerate(hidden_sizes)},
+        )
         widths = [prod(input_shape), *hidden_sizes]
         self.layers = nn.ModuleList(layer(*pair) for pair in pairwise(widths))
         self.layers.append(nn.Linear(widths[-1], num_outputs))

@@ -54,17 +54,34 @@ class NearestPrototypeMoE(nn.Module):
         temperature: float | None = None,
     ) -> None:
         super().__init__()
-        _check(in_features, out_features, num_experts, depth, width, activation, tree_arity, temperature)
-        self.in_features, self.out_features, self.num_experts = in_features, out_features, num_experts
+        _check(
+            in_features,
+            out_features,
+            num_experts,
+            depth,
+            width,
+            activation,
+            tree_arity,
+            temperature,
+        )
+        self.in_features, self.out_features, self.num_experts = (
+            in_features,
+            out_features,
+            num_experts,
+        )
         self.depth, self.width, self.activation = depth, width, activation
         self.tree_arity, self.temperature = tree_arity, temperature
         sizes = [in_features, *[width] * (depth - 1), out_features]
         outs = sizes[1:] if depth else [out_features]
         self.prototypes = nn.Parameter(torch.empty(num_experts, in_features))
-        self.weights = nn.ParameterList(torch.empty(num_experts, outs[i], sizes[i]) for i in range(depth))
+        self.weights = nn.ParameterList(
+            torch.empty(num_experts, outs[i], sizes[i]) for i in range(depth)
+        )
         self.biases = nn.ParameterList(torch.zeros(num_experts, size) for size in outs)
         learned = activation == "prelu"
-        self.slopes = nn.ParameterList(torch.full((num_experts, size), 0.25) for size in outs[:-1] if learned)
+        self.slopes = nn.ParameterList(
+            torch.full((num_experts, size), 0.25) for size in outs[:-1] if learned
+        )
         for name, parameter in self.named_parameters():
             if parameter.ndim == 3 or name == "prototypes":
                 nn.init.normal_(parameter, std=self.initial_std(parameter))
@@ -84,14 +101,22 @@ class NearestPrototypeMoE(nn.Module):
     @property
     def multiply_adds(self) -> int:
         """Of one input: one expert and the distances that the router computes."""
-        height = 0 if self.tree_arity is None else prototypes.tree_height(self.num_experts, self.tree_arity)
+        height = (
+            0
+            if self.tree_arity is None
+            else prototypes.tree_height(self.num_experts, self.tree_arity)
+        )
         compared = self.num_experts if self.tree_arity is None else self.tree_arity * height
         return compared * self.in_features + sum(weight[0].numel() for weight in self.weights)
 
     @torch.no_grad()
     def set_prototypes(self, values: Tensor) -> None:
         """Copy ``(L, I)`` prototypes, ordered as the routing tree needs them where there is one."""
-        order = slice(None) if self.tree_arity is None else prototypes.tree_order(values, self.tree_arity)
+        order = (
+            slice(None)
+            if self.tree_arity is None
+            else prototypes.tree_order(values, self.tree_arity)
+        )
         self.prototypes.copy_(values[order])
 
     def init_prototypes(self, inputs: Tensor, seed: int = 0) -> None:
@@ -126,7 +151,9 @@ class NearestPrototypeMoE(nn.Module):
         if self.training and self.temperature is not None:
             refuse_nonfinite("inputs", flat, self.prototypes)
             everyone = self.experts(flat.expand(self.num_experts, *flat.shape))  # (L, B, O)
-            outputs = (self.assign(flat, self.temperature).unsqueeze(1) @ everyone.transpose(0, 1)).squeeze(1)
+            outputs = (
+                self.assign(flat, self.temperature).unsqueeze(1) @ everyone.transpose(0, 1)
+            ).squeeze(1)
         else:
             groups = dispatch(self.route(flat), flat, *self.parameters())
             outputs = groups.combine(self.experts.pick(groups.used)(groups.pack(flat)))
@@ -182,7 +209,9 @@ def _check(
     tree_arity: int | None,
     temperature: float | None,
 ) -> None:
-    check_sizes(in_features=in_features, out_features=out_features, num_experts=num_experts, width=width)
+    check_sizes(
+        in_features=in_features, out_features=out_features, num_experts=num_experts, width=width
+    )
     if depth < 0:
         raise ValueError(f"depth must not be negative, got {depth}.")
     if activation not in ACTIVATIONS:
@@ -220,7 +249,14 @@ class MoEMLP(Network):
     ) -> None:
         super().__init__()
         self.mixture = NearestPrototypeMoE(
-            prod(input_shape), num_outputs, num_experts, depth, width, activation, tree_arity, temperature
+            prod(input_shape),
+            num_outputs,
+            num_experts,
+            depth,
+            width,
+            activation,
+            tree_arity,
+            temperature,
         )
 
     def forward(self, inputs: Tensor) -> Tensor:
@@ -230,5 +266,7 @@ class MoEMLP(Network):
     def draw(self, name: str, parameter: Tensor, generator: torch.Generator) -> Tensor:
         """Weights at the scale of one expert, prototypes of norm 1, slopes 0.25, biases 0."""
         if ".weights." in name or name.endswith("prototypes"):
-            return torch.randn(parameter.shape, generator=generator) * self.mixture.initial_std(parameter)
+            return torch.randn(parameter.shape, generator=generator) * self.mixture.initial_std(
+                parameter
+            )
         return torch.full(parameter.shape, 0.25 if ".slopes." in name else 0.0)

@@ -59,7 +59,9 @@ def plan(eps: float, num_inputs: int, alpha: float = 1.0, r: float = 0.0, arity:
     if not 0 < alpha <= 1:
         raise ValueError(f"alpha must be in (0, 1], got {alpha}.")
     if not 0 <= r <= num_inputs / (2 * alpha):
-        raise ValueError(f"r must be between 0 and n / (2 alpha) = {num_inputs / (2 * alpha):g}, got {r}.")
+        raise ValueError(
+            f"r must be between 0 and n / (2 alpha) = {num_inputs / (2 * alpha):g}, got {r}."
+        )
     experts, params = _round_up(eps ** -(num_inputs / alpha - 2 * r)), _round_up(eps**-r)
     return Plan(experts, params, experts * params, tree_height(experts, arity))
 
@@ -90,7 +92,9 @@ def fit_lipschitz(
     Source: delta-net construction of Kratsios et al. 2024 (arXiv 2402.03460), with the simplest experts (r = 0).
     """
     if eps <= 0 or lipschitz <= 0 or not 0 < alpha <= 1:
-        raise ValueError(f"eps and lipschitz must be positive and alpha in (0, 1], got {eps}, {lipschitz} and {alpha}.")
+        raise ValueError(
+            f"eps and lipschitz must be positive and alpha in (0, 1], got {eps}, {lipschitz} and {alpha}."
+        )
     delta = (eps / lipschitz) ** (1 / alpha)
     return fit_grid(function, num_inputs, _round_up(sqrt(num_inputs) / (2 * delta)), 0, tree_arity)
 
@@ -122,7 +126,11 @@ def fit_smooth(
 
 @torch.no_grad()
 def fit_grid(
-    function: Callable[[Tensor], Tensor], num_inputs: int, cells: int, depth: int, tree_arity: int | None = None
+    function: Callable[[Tensor], Tensor],
+    num_inputs: int,
+    cells: int,
+    depth: int,
+    tree_arity: int | None = None,
 ) -> NearestPrototypeMoE:
     """Experts on a grid of cells^n equal cells: the function's value at the centre (depth 0), or its tangent (1).
 
@@ -131,23 +139,31 @@ def fit_grid(
     check_sizes(num_inputs=num_inputs, cells=cells)
     cells = cells if tree_arity is None else tree_arity ** tree_height(cells, tree_arity)
     if cells**num_inputs > MAX_EXPERTS:
-        raise ValueError(f"{cells}^{num_inputs} experts are needed, at most {MAX_EXPERTS} are made: raise eps.")
+        raise ValueError(
+            f"{cells}^{num_inputs} experts are needed, at most {MAX_EXPERTS} are made: raise eps."
+        )
     ticks = (torch.arange(cells) + 0.5) / cells
     centres = torch.cartesian_prod(*[ticks] * num_inputs).reshape(-1, num_inputs)
     num_outputs = function(centres[:1]).shape[-1]
-    mixture = NearestPrototypeMoE(num_inputs, num_outputs, len(centres), depth, tree_arity=tree_arity)
+    mixture = NearestPrototypeMoE(
+        num_inputs, num_outputs, len(centres), depth, tree_arity=tree_arity
+    )
     mixture.set_prototypes(centres)
     centres = mixture.prototypes.detach()
     values = function(centres)
     if depth:
-        slopes = vmap(jacrev(lambda x: function(x.unsqueeze(0)).squeeze(0)))(centres)  # (L, outputs, n)
+        slopes = vmap(jacrev(lambda x: function(x.unsqueeze(0)).squeeze(0)))(
+            centres
+        )  # (L, outputs, n)
         mixture.weights[0].copy_(slopes)
         values = values - (slopes @ centres.unsqueeze(-1)).squeeze(-1)
     mixture.biases[0].copy_(values)
     return mixture
 
 
-def vc_dimension_bound(num_experts: int, num_inputs: int, depth: int, width: int, activation: str = "prelu") -> int:
+def vc_dimension_bound(
+    num_experts: int, num_inputs: int, depth: int, width: int, activation: str = "prelu"
+) -> int:
     """No more than this many points can be labelled in every way by the sign of a mixture with one output.
 
     The largest m with 2^m <= (routings of m points) * (sign patterns of the experts on the points that they get); one
@@ -176,7 +192,9 @@ def vc_dimension_bound(num_experts: int, num_inputs: int, depth: int, width: int
     def log_patterns(m: int) -> float:
         routings = _log_routings(m, num_experts, num_inputs)
         # concave in the number of points, so that an even share of them is the worst case
-        return routings + num_experts * sum(_log_signs(m / num_experts * k, w, d) for k, w, d in layers)
+        return routings + num_experts * sum(
+            _log_signs(m / num_experts * k, w, d) for k, w, d in layers
+        )
 
     upper = 1
     while upper <= log_patterns(upper):
@@ -188,7 +206,9 @@ def vc_dimension_bound(num_experts: int, num_inputs: int, depth: int, width: int
     return lower
 
 
-def _expert_layers(num_inputs: int, depth: int, width: int, learned_slopes: bool) -> list[tuple[int, int, int]]:
+def _expert_layers(
+    num_inputs: int, depth: int, width: int, learned_slopes: bool
+) -> list[tuple[int, int, int]]:
     """Units of each layer, parameters up to it, and the degree of its pre-activations as polynomials in them."""
     if depth == 0:
         return [(1, 1, 1)]

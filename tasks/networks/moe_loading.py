@@ -18,7 +18,16 @@ from tasks.networks.dispatch import refuse_nonfinite
 from tasks.networks.moe import Experts, NearestPrototypeMoE
 from tasks.networks.prototypes import route
 
-SETTINGS = ("in_features", "out_features", "num_experts", "depth", "width", "activation", "tree_arity", "temperature")
+SETTINGS = (
+    "in_features",
+    "out_features",
+    "num_experts",
+    "depth",
+    "width",
+    "activation",
+    "tree_arity",
+    "temperature",
+)
 
 
 def save_moe(mixture: NearestPrototypeMoE, path: str | Path) -> None:
@@ -28,7 +37,9 @@ def save_moe(mixture: NearestPrototypeMoE, path: str | Path) -> None:
     save_file(tensors, path, metadata={"settings": settings})
 
 
-def load_moe(path: str | Path, load: str = "all", max_active: int = 64) -> "NearestPrototypeMoE | ActiveExperts":
+def load_moe(
+    path: str | Path, load: str = "all", max_active: int = 64
+) -> "NearestPrototypeMoE | ActiveExperts":
     """Read a mixture.
 
     Args:
@@ -74,7 +85,9 @@ class ActiveExperts(nn.Module):
         self.path, self.tree_arity = Path(path), tree_arity
         with safe_open(path, framework="numpy") as file:
             self.register_buffer("prototypes", torch.from_numpy(file.get_tensor("prototypes")))
-            self.names = sorted(set(file.keys()) - {"prototypes"}, key=lambda name: int(name.split(".")[1]))
+            self.names = sorted(
+                set(file.keys()) - {"prototypes"}, key=lambda name: int(name.split(".")[1])
+            )
         self.expert = lru_cache(max_active)(self._read)
 
     @torch.no_grad()
@@ -89,7 +102,8 @@ class ActiveExperts(nn.Module):
         used, counts = choice.unique(return_counts=True)
         parts = choice.argsort().split(counts.tolist())
         outputs = [
-            self.expert(i)(inputs[part].unsqueeze(0)).squeeze(0) for i, part in zip(used.tolist(), parts, strict=True)
+            self.expert(i)(inputs[part].unsqueeze(0)).squeeze(0)
+            for i, part in zip(used.tolist(), parts, strict=True)
         ]
         return torch.cat(outputs)[torch.cat(parts).argsort()]
 
@@ -100,7 +114,10 @@ class ActiveExperts(nn.Module):
         which maps it read-only: torch's maps it writable, which counts against limits on memory.
         """
         with safe_open(self.path, framework="numpy") as file:
-            own = {name: torch.from_numpy(file.get_slice(name)[expert : expert + 1]) for name in self.names}
+            own = {
+                name: torch.from_numpy(file.get_slice(name)[expert : expert + 1])
+                for name in self.names
+            }
 
         def stacks(kind: str) -> tuple[Tensor, ...]:
             return tuple(own[name] for name in self.names if name.startswith(kind))

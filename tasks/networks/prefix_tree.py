@@ -12,7 +12,13 @@ from torch import Tensor, nn
 
 from tasks.networks.base import Network, check_sizes
 from tasks.networks.dispatch import dispatch, refuse_nonfinite
-from tasks.networks.prefix_gates import log_probability, node_indices, node_levels, node_probabilities, num_nodes
+from tasks.networks.prefix_gates import (
+    log_probability,
+    node_indices,
+    node_levels,
+    node_probabilities,
+    num_nodes,
+)
 
 GATES = ("linear", "sign")
 MODES = ("straight_through", "soft", "noisy")
@@ -61,7 +67,12 @@ class PrefixTreeLinear(nn.Module):
     ) -> None:
         super().__init__()
         _check(in_features, out_features, depth, rank, gate, mode, noise)
-        self.in_features, self.out_features, self.depth, self.rank = in_features, out_features, depth, rank
+        self.in_features, self.out_features, self.depth, self.rank = (
+            in_features,
+            out_features,
+            depth,
+            rank,
+        )
         self.gate, self.mode, self.noise = gate, mode, noise
         self.weight = nn.Parameter(torch.empty(out_features, in_features))
         self.bias = nn.Parameter(torch.empty(out_features)) if bias else None
@@ -90,7 +101,9 @@ class PrefixTreeLinear(nn.Module):
     @property
     def multiply_adds(self) -> int:
         """Of one example in the hard form, gates included."""
-        return self.active_parameters - self.out_features * (self.bias is not None) - self._own_gates
+        return (
+            self.active_parameters - self.out_features * (self.bias is not None) - self._own_gates
+        )
 
     @property
     def active_parameters(self) -> int:
@@ -144,7 +157,9 @@ class PrefixTreeLinear(nn.Module):
         outputs = nn.functional.linear(flat, self.weight, self.bias)
         outputs = outputs + self._path(flat, bits) if self.depth else outputs
         leading = inputs.shape[:-1]
-        return outputs.reshape(*leading, self.out_features), log_probability(gates, bits).reshape(leading)
+        return outputs.reshape(*leading, self.out_features), log_probability(gates, bits).reshape(
+            leading
+        )
 
     def penalty(self) -> Tensor:
         """Sum over the nodes below the root of 2^level times the squared Frobenius norm of the node's matrix.
@@ -175,8 +190,12 @@ class PrefixTreeLinear(nn.Module):
         """What the nodes on each example's path add: ``(B, I), (B, K) -> (B, O)``."""
         nodes = node_indices(bits)
         if self.rank is not None:
-            right, left = (self._gather(factor, nodes) for factor in (self.right, self.left))  # (B, K * R, I or O)
-            return ((inputs.unsqueeze(1) @ right.mT) @ left).squeeze(1)  # as rows: several times faster than as columns
+            right, left = (
+                self._gather(factor, nodes) for factor in (self.right, self.left)
+            )  # (B, K * R, I or O)
+            return ((inputs.unsqueeze(1) @ right.mT) @ left).squeeze(
+                1
+            )  # as rows: several times faster than as columns
         outputs = inputs.new_zeros(len(inputs), self.out_features)
         for level in nodes.unbind(1):
             groups = dispatch(level, inputs, self.nodes)
@@ -185,43 +204,63 @@ class PrefixTreeLinear(nn.Module):
 
     def _gather(self, factor: Tensor, nodes: Tensor) -> Tensor:
         """Factors of the nodes on each path: ``(N, R, n), (B, K) -> (B, K * R, n)``."""
-        rows = factor.index_select(0, nodes.flatten())  # copies whole rows, which plain indexing does not
+        rows = factor.index_select(
+            0, nodes.flatten()
+        )  # copies whole rows, which plain indexing does not
         return rows.view(len(nodes), -1, factor.shape[-1])
 
     def _all_nodes(self, inputs: Tensor, probabilities: Tensor) -> Tensor:
         """The soft form: ``(B, I), (B, K) -> (B, O)``."""
         reach = node_probabilities(probabilities)
         if self.rank is not None:
-            inner = (inputs @ self.right.flatten(0, 1).mT).unflatten(1, (-1, self.rank))  # (B, N, R)
+            inner = (inputs @ self.right.flatten(0, 1).mT).unflatten(
+                1, (-1, self.rank)
+            )  # (B, N, R)
             return (inner * reach.unsqueeze(-1)).flatten(1) @ self.left.flatten(0, 1)
         outputs = torch.einsum("noi,bi->bno", self.nodes, inputs)
         return (reach.unsqueeze(1) @ outputs).squeeze(1)
 
-    def _straight_through(self, inputs: Tensor, gates: Tensor, bits: Tensor, path: Tensor) -> Tensor:
+    def _straight_through(
+        self, inputs: Tensor, gates: Tensor, bits: Tensor, path: Tensor
+    ) -> Tensor:
         """Zero, with the gradient of the gates: the soft form is linear in every bit, so a flip tells its slope."""
-        flipped = bits.unsqueeze(1) ^ torch.eye(self.depth, dtype=torch.bool, device=bits.device)  # (B, K, K)
+        flipped = bits.unsqueeze(1) ^ torch.eye(
+            self.depth, dtype=torch.bool, device=bits.device
+        )  # (B, K, K)
         repeated = inputs.unsqueeze(1).expand(-1, self.depth, -1).flatten(0, 1)
-        others = self._path(repeated, flipped.flatten(0, 1)).unflatten(0, (-1, self.depth))  # (B, K, O)
+        others = self._path(repeated, flipped.flatten(0, 1)).unflatten(
+            0, (-1, self.depth)
+        )  # (B, K, O)
         slopes = torch.where(bits, 1.0, -1.0).to(path).unsqueeze(-1) * (path.unsqueeze(1) - others)
         probabilities = torch.sigmoid(gates)
         return ((probabilities - probabilities.detach()).unsqueeze(1) @ slopes).squeeze(1)
 
 
 def _check(
-    in_features: int, out_features: int, depth: int, rank: int | None, gate: str, mode: str, noise: float
+    in_features: int,
+    out_features: int,
+    depth: int,
+    rank: int | None,
+    gate: str,
+    mode: str,
+    noise: float,
 ) -> None:
     check_sizes(in_features=in_features, out_features=out_features)
     if depth < 0:
         raise ValueError(f"depth must not be negative, got {depth}.")
     if rank is not None and not 1 <= rank <= min(in_features, out_features):
         limit = min(in_features, out_features)
-        raise ValueError(f"rank must be between 1 and min(in_features, out_features) = {limit}, got {rank}.")
+        raise ValueError(
+            f"rank must be between 1 and min(in_features, out_features) = {limit}, got {rank}."
+        )
     if gate not in GATES:
         raise ValueError(f"gate must be one of {', '.join(GATES)}, got {gate!r}.")
     if mode not in MODES:
         raise ValueError(f"mode must be one of {', '.join(MODES)}, got {mode!r}.")
     if gate == "sign" and depth > in_features:
-        raise ValueError(f"sign gates need a feature for each bit: depth must be at most {in_features}, got {depth}.")
+        raise ValueError(
+            f"sign gates need a feature for each bit: depth must be at most {in_features}, got {depth}."
+        )
     if noise < 0:
         raise ValueError(f"noise must not be negative, got {noise}.")
 
@@ -250,14 +289,22 @@ class PrefixTreeMLP(Network):
         mode: str = "straight_through",
     ) -> None:
         super().__init__()
-        check_sizes(num_outputs=num_outputs, **{f"hidden_sizes[{i}]": size for i, size in enumerate(hidden_sizes)})
+        check_sizes(
+            num_outputs=num_outputs,
+            **{f"hidden_sizes[{i}]": size for i, size in enumerate(hidden_sizes)},
+        )
         if not hidden_sizes:
-            raise ValueError("hidden_sizes must hold at least one width, whose units gate the next layer, got none.")
+            raise ValueError(
+                "hidden_sizes must hold at least one width, whose units gate the next layer, got none."
+            )
         if mode == "noisy":
-            raise ValueError("mode must be straight_through or soft in an inner network, got 'noisy'.")
+            raise ValueError(
+                "mode must be straight_through or soft in an inner network, got 'noisy'."
+            )
         self.embed = nn.Linear(prod(input_shape), hidden_sizes[0])
         self.layers = nn.ModuleList(
-            PrefixTreeLinear(*pair, depth, rank, gate, mode) for pair in pairwise([*hidden_sizes, num_outputs])
+            PrefixTreeLinear(*pair, depth, rank, gate, mode)
+            for pair in pairwise([*hidden_sizes, num_outputs])
         )
 
     def forward(self, inputs: Tensor) -> Tensor:

@@ -13,7 +13,9 @@ from torch import Tensor
 from torch.nn import functional
 
 Sizes = tuple[int, ...]  # height and width
-Geometry = tuple[Sizes, Sizes, Sizes, int] | None  # stride, padding, dilation, groups of a convolution; None: matmul
+Geometry = (
+    tuple[Sizes, Sizes, Sizes, int] | None
+)  # stride, padding, dilation, groups of a convolution; None: matmul
 
 
 class Branch(NamedTuple):
@@ -35,7 +37,9 @@ def apply(geometry: Geometry, inputs: Tensor, weight: Tensor, bias: Tensor | Non
     return functional.conv2d(inputs, weight, bias, *geometry)
 
 
-def product(geometry: Geometry, inputs: Tensor, left: Branch, right: Branch, recompute: int = 2) -> Tensor:
+def product(
+    geometry: Geometry, inputs: Tensor, left: Branch, right: Branch, recompute: int = 2
+) -> Tensor:
     """``apply(geometry, inputs, *left) * apply(geometry, inputs, *right)``.
 
     Differentiable to any order, also under ``torch.func`` transforms, ``torch.compile`` and autocast.
@@ -57,7 +61,11 @@ def product(geometry: Geometry, inputs: Tensor, left: Branch, right: Branch, rec
     if recompute == 2:
         return _product(geometry, inputs, *left, *right)
     factor = apply(geometry, inputs, *left)
-    return _times(geometry, factor, inputs, *right) if recompute else factor * apply(geometry, inputs, *right)
+    return (
+        _times(geometry, factor, inputs, *right)
+        if recompute
+        else factor * apply(geometry, inputs, *right)
+    )
 
 
 def _cast(branch: Branch, dtype: torch.dtype) -> Branch:
@@ -76,7 +84,12 @@ class _Product(torch.autograd.Function):
 
     @staticmethod
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
-        geometry: Geometry, inputs: Tensor, weight: Tensor, bias: Tensor | None, weight2: Tensor, bias2: Tensor | None
+        geometry: Geometry,
+        inputs: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        weight2: Tensor,
+        bias2: Tensor | None,
     ) -> Tensor:
         return apply(geometry, inputs, weight, bias) * apply(geometry, inputs, weight2, bias2)
 
@@ -124,12 +137,24 @@ def _times(*arguments: Any) -> Any:
     return _Times.apply(*arguments)
 
 
-def _pull(geometry: Geometry, grad: Tensor, inputs: Tensor, weight: Tensor, wanted: Any) -> tuple[Tensor | None, ...]:
+def _pull(
+    geometry: Geometry, grad: Tensor, inputs: Tensor, weight: Tensor, wanted: Any
+) -> tuple[Tensor | None, ...]:
     """Gradients of inputs, weight and bias from that of the value of ``apply``; None where not wanted."""
     if geometry is not None:
         stride, padding, dilation, groups = geometry
         return torch.ops.aten.convolution_backward(
-            grad, inputs, weight, [weight.shape[0]], stride, padding, dilation, False, [0, 0], groups, list(wanted)
+            grad,
+            inputs,
+            weight,
+            [weight.shape[0]],
+            stride,
+            padding,
+            dilation,
+            False,
+            [0, 0],
+            groups,
+            list(wanted),
         )
     rows, columns = grad.reshape(-1, grad.shape[-1]), inputs.reshape(-1, inputs.shape[-1])
     return (

@@ -101,7 +101,9 @@ def tree_order(prototypes: Tensor, arity: int) -> Tensor:
         parts = members[points[:, axis].argsort(stable=True)].split(arity ** (height - 1))
         return torch.cat([order(part, height - 1) for part in parts])
 
-    return order(torch.arange(len(prototypes), device=prototypes.device), tree_height(len(prototypes), arity))
+    return order(
+        torch.arange(len(prototypes), device=prototypes.device), tree_height(len(prototypes), arity)
+    )
 
 
 def kmeans(inputs: Tensor, num_prototypes: int, seed: int = 0) -> Tensor:

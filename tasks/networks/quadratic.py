@@ -81,13 +81,17 @@ class QuadraticLayer(Layer):
             value = nn.Parameter(torch.empty(shape[0], **factory)) if has_bias else None
             self.register_parameter(f"bias_{letter}", value)
         make = self.NORMS.get(norm)
-        self.norms = nn.ModuleDict({letter: make(shape[0], **factory) for letter in letters if make})
+        self.norms = nn.ModuleDict(
+            {letter: make(shape[0], **factory) for letter in letters if make}
+        )
         self.reset_parameters()
 
     def _check(self, bias: bool, norm: str) -> None:
         unknown = sorted(set(self.terms) - set(TERMS))
         if unknown or len(set(self.terms)) < len(self.terms):
-            raise ValueError(f"terms must be different names of {list(TERMS)} joined by '+', got {self.terms}.")
+            raise ValueError(
+                f"terms must be different names of {list(TERMS)} joined by '+', got {self.terms}."
+            )
         if self.init not in INITS:
             raise ValueError(f"init must be one of {INITS}, got {self.init!r}.")
         if norm not in ("none", *self.NORMS):
@@ -115,8 +119,16 @@ class QuadraticLayer(Layer):
     @property
     def multiply_adds(self) -> int:
         """Of one output of every neuron: those of the weights, and one for each product."""
-        products = {"form": self.fan_in, "squares": self.fan_in, "product": 1, "square": 1, "linear": 0}
-        weights = sum(p[0].numel() for name, p in self.named_parameters() if name.startswith("weight"))
+        products = {
+            "form": self.fan_in,
+            "squares": self.fan_in,
+            "product": 1,
+            "square": 1,
+            "linear": 0,
+        }
+        weights = sum(
+            p[0].numel() for name, p in self.named_parameters() if name.startswith("weight")
+        )
         return self.num_outputs * (weights + sum(products[term] for term in self.terms))
 
     def reset_parameters(self) -> None:
@@ -137,7 +149,9 @@ class QuadraticLayer(Layer):
             deviation = sqrt(sqrt(share) / n)
         else:
             deviation = sqrt(
-                {"c": share / n, "d": share / (3 * n), "s": sqrt(share / 3) / n, "f": share / n**2}[letter]
+                {"c": share / n, "d": share / (3 * n), "s": sqrt(share / 3) / n, "f": share / n**2}[
+                    letter
+                ]
             )
         return torch.randn(parameter.shape, generator=generator) * deviation
 
@@ -149,13 +163,19 @@ class QuadraticLayer(Layer):
         if name == "product":
             if self.norms:
                 return self._branch("a", inputs) * self._branch("b", inputs)
-            return product(self.geometry, inputs, self._weights("a"), self._weights("b"), self.recompute)
+            return product(
+                self.geometry, inputs, self._weights("a"), self._weights("b"), self.recompute
+            )
         value = self._branch(TERMS[name], inputs.square() if name == "squares" else inputs)
         return value.square() if name == "square" else value
 
     def _branch(self, letter: str, inputs: Tensor) -> Tensor:
         weights = self._weights(letter)
-        value = self.form(inputs, weights.weight) if letter == "f" else apply(self.geometry, inputs, *weights)
+        value = (
+            self.form(inputs, weights.weight)
+            if letter == "f"
+            else apply(self.geometry, inputs, *weights)
+        )
         return self.norms[letter](value) if self.norms else value
 
     def _weights(self, letter: str) -> Branch:
@@ -204,7 +224,9 @@ class QuadraticLinear(QuadraticLayer):
     ) -> None:
         check_sizes(in_features=in_features, out_features=out_features)
         shape = (out_features, in_features)
-        super().__init__(None, shape, bias, terms, init, gain, norm, recompute, device=device, dtype=dtype)
+        super().__init__(
+            None, shape, bias, terms, init, gain, norm, recompute, device=device, dtype=dtype
+        )
         self.in_features, self.out_features = in_features, out_features
 
     def form(self, inputs: Tensor, weight: Tensor) -> Tensor:
@@ -258,14 +280,18 @@ class QuadraticConv2d(QuadraticLayer):
     ) -> None:
         # torch's own layer checks the geometry and says how wide each side is padded
         given: Any = (kernel_size, stride, padding, dilation, groups)
-        like = nn.Conv2d(in_channels, out_channels, *given, bias=False, padding_mode=padding_mode, device="meta")
+        like = nn.Conv2d(
+            in_channels, out_channels, *given, bias=False, padding_mode=padding_mode, device="meta"
+        )
         if groups > 1 and "form" in terms.split("+"):
             raise ValueError(f"the term 'form' needs groups=1, got {groups}.")
         sides: list[int] = like._reversed_padding_repeated_twice
         even = padding_mode == "zeros" and sides[::2] == sides[1::2]
         inner = (sides[2], sides[0]) if even else (0, 0)
         shape, geometry = tuple(like.weight.shape), (like.stride, inner, like.dilation, groups)
-        super().__init__(geometry, shape, bias, terms, init, gain, norm, recompute, device=device, dtype=dtype)
+        super().__init__(
+            geometry, shape, bias, terms, init, gain, norm, recompute, device=device, dtype=dtype
+        )
         self.kernel_size, self.sides = like.kernel_size, None if even else sides
         self.padding_mode = padding_mode.replace("zeros", "constant")
 
@@ -273,7 +299,9 @@ class QuadraticConv2d(QuadraticLayer):
         """``(B, in_channels, height, width) -> (B, m, ...)``; also one image alone."""
         if inputs.ndim == 3:
             return self(inputs.unsqueeze(0)).squeeze(0)
-        padded = inputs if self.sides is None else functional.pad(inputs, self.sides, self.padding_mode)
+        padded = (
+            inputs if self.sides is None else functional.pad(inputs, self.sides, self.padding_mode)
+        )
         return super().forward(padded)
 
     def form(self, inputs: Tensor, weight: Tensor) -> Tensor:
@@ -281,8 +309,13 @@ class QuadraticConv2d(QuadraticLayer):
         assert self.geometry is not None
         stride, padding, dilation, _ = self.geometry
         axes = zip(inputs.shape[2:], self.kernel_size, stride, padding, dilation, strict=True)
-        sizes = [(size + 2 * pad - spread * (kernel - 1) - 1) // step + 1 for size, kernel, step, pad, spread in axes]
-        patches = functional.unfold(inputs, self.kernel_size, dilation, padding, stride)  # (B, n, positions)
+        sizes = [
+            (size + 2 * pad - spread * (kernel - 1) - 1) // step + 1
+            for size, kernel, step, pad, spread in axes
+        ]
+        patches = functional.unfold(
+            inputs, self.kernel_size, dilation, padding, stride
+        )  # (B, n, positions)
         return _form(patches.mT, weight).mT.contiguous().unflatten(-1, sizes)
 
 

@@ -30,13 +30,21 @@ def quadratize(module: nn.Module, keep: Collection[str] = (), **options: Any) ->
 
     Source: the conversion of ReLinear (Fan et al.); QuadraLib keeps first convolution and shortcuts of a ResNet linear.
     """
-    found = {name: layer for name, layer in module.named_modules(remove_duplicate=False) if type(layer) in REPLACED}
+    found = {
+        name: layer
+        for name, layer in module.named_modules(remove_duplicate=False)
+        if type(layer) in REPLACED
+    }
     unknown = sorted(set(keep) - set(found))
     if unknown:
-        raise ValueError(f"keep must hold names of layers to replace, got {unknown}; there are {list(found)}.")
+        raise ValueError(
+            f"keep must hold names of layers to replace, got {unknown}; there are {list(found)}."
+        )
     wanted = {name: layer for name, layer in found.items() if name not in keep}
     if not wanted:
-        raise ValueError(f"{type(module).__name__} has no linear or convolutional layer to replace.")
+        raise ValueError(
+            f"{type(module).__name__} has no linear or convolutional layer to replace."
+        )
     new = {layer: _quadratic(layer, options) for layer in wanted.values()}
     if "" in wanted:
         return new[module]

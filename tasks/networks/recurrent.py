@@ -68,7 +68,9 @@ class Cell(nn.Module):
         ones: parameters that start as ones.
     """
 
-    def __init__(self, hidden: int, identities: tuple[str, ...] = (), ones: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, hidden: int, identities: tuple[str, ...] = (), ones: tuple[str, ...] = ()
+    ) -> None:
         super().__init__()
         self.hidden, self.identities, self.ones = hidden, identities, ones
 
@@ -137,7 +139,9 @@ class LSTMCell(Cell):
     def forward(self, x: Tensor, state: State | None) -> tuple[Tensor, State]:
         """``(B, E)`` and two times ``(B, H)`` -> output ``(B, H)`` and the next state."""
         hidden, memory = (self.zeros(x), self.zeros(x)) if state is None else state
-        enter, forget, new, leave = (self.read[gate](x) + self.keep[gate](hidden) for gate in self.read)
+        enter, forget, new, leave = (
+            self.read[gate](x) + self.keep[gate](hidden) for gate in self.read
+        )
         memory = forget.sigmoid() * memory + enter.sigmoid() * new.tanh()
         hidden = leave.sigmoid() * memory.tanh()
         return hidden, (hidden, memory)

@@ -28,17 +28,23 @@ class ResNet(Network):
     ) -> None:
         super().__init__()
         if len(input_shape) != 3:
-            raise ValueError(f"a ResNet needs inputs (channels, height, width), got the shape {tuple(input_shape)}.")
+            raise ValueError(
+                f"a ResNet needs inputs (channels, height, width), got the shape {tuple(input_shape)}."
+            )
         check_sizes(num_outputs=num_outputs, blocks_per_stage=blocks_per_stage, groups=groups)
         if not channels or any(size < 1 or size % groups for size in channels):
-            raise ValueError(f"channels must be multiples of groups {groups}, got {list(channels)}.")
+            raise ValueError(
+                f"channels must be multiples of groups {groups}, got {list(channels)}."
+            )
         self.stem = nn.Conv2d(input_shape[0], channels[0], 3, padding=1)
         self.stages = nn.ModuleList()
         previous = channels[0]
         for stage, size in enumerate(channels):
             first = Block(previous, size, 2 if stage else 1, groups)
             self.stages.append(
-                nn.Sequential(first, *(Block(size, size, 1, groups) for _ in range(blocks_per_stage - 1)))
+                nn.Sequential(
+                    first, *(Block(size, size, 1, groups) for _ in range(blocks_per_stage - 1))
+                )
             )
             previous = size
         self.norm, self.head = nn.GroupNorm(groups, previous), nn.Linear(previous, num_outputs)
@@ -67,7 +73,9 @@ class Block(nn.Module):
         self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, padding=1)
         self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1)
         changes = inputs != outputs or stride != 1
-        self.shortcut = nn.Conv2d(inputs, outputs, 1, stride, bias=False) if changes else nn.Identity()
+        self.shortcut = (
+            nn.Conv2d(inputs, outputs, 1, stride, bias=False) if changes else nn.Identity()
+        )
 
     def forward(self, stream: Tensor) -> Tensor:
         """``(B, inputs, height, width) -> (B, outputs, height / stride, width / stride)``."""

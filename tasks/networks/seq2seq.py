@@ -23,7 +23,11 @@ class Seq2Seq(Network):
     """
 
     def __init__(
-        self, input_shape: Sequence[int], num_outputs: int, cell: Callable[[int, int], Cell], hidden_size: int = 128
+        self,
+        input_shape: Sequence[int],
+        num_outputs: int,
+        cell: Callable[[int, int], Cell],
+        hidden_size: int = 128,
     ) -> None:
         super().__init__()
         check_sizes(num_outputs=num_outputs, hidden_size=hidden_size)

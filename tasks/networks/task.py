@@ -51,7 +51,10 @@ class NetworkTask(TaskFamily):
 
     def draw_rows(self, generator: torch.Generator, split: str, margin: int = 0) -> Tensor:
         """A batch of places in the training data, ``(batch_size,)``, with replacement; none in the split's margin."""
-        low, high = {"train": (0, self.num_train), "valid": (self.num_train, self.num_train + self.num_valid)}[split]
+        low, high = {
+            "train": (0, self.num_train),
+            "valid": (self.num_train, self.num_train + self.num_valid),
+        }[split]
         return torch.randint(low, high - margin, (self.batch_size,), generator=generator)
 
     def sample(self, generator: torch.Generator) -> TaskParams:
@@ -84,7 +87,9 @@ class NetworkTask(TaskFamily):
     def rows(self, split: str) -> Tensor:
         """All tensors of an example, side by side."""
         tensors = {"train": self.train, "test": self.test}[split]
-        return torch.cat([tensor.flatten(1) if tensor.ndim > 1 else tensor[:, None] for tensor in tensors], 1)
+        return torch.cat(
+            [tensor.flatten(1) if tensor.ndim > 1 else tensor[:, None] for tensor in tensors], 1
+        )
 
     def permutation_axes(self) -> PermutationAxes | None:
         """The network's."""
@@ -101,7 +106,9 @@ def split_sizes(num_rows: int, valid_fraction: float) -> tuple[int, int]:
         raise ValueError(f"valid_fraction must be at least 0 and below 1, got {valid_fraction}.")
     num_valid = round(num_rows * valid_fraction)
     if num_valid == num_rows or (valid_fraction > 0 and num_valid == 0):
-        raise ValueError(f"valid_fraction {valid_fraction} leaves {num_valid} of {num_rows} rows for validation.")
+        raise ValueError(
+            f"valid_fraction {valid_fraction} leaves {num_valid} of {num_rows} rows for validation."
+        )
     return num_rows - num_valid, num_valid
 
 

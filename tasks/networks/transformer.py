@@ -35,10 +35,17 @@ class Transformer(Network):
         mlp_size: int = 128,
     ) -> None:
         super().__init__()
-        check_sizes(num_outputs=num_outputs, width=width, num_blocks=num_blocks, num_heads=num_heads)
+        check_sizes(
+            num_outputs=num_outputs, width=width, num_blocks=num_blocks, num_heads=num_heads
+        )
         check_sizes(head_size=head_size, mlp_size=mlp_size, length=input_shape[0])
-        self.embed, self.position = nn.Embedding(num_outputs, width), nn.Embedding(input_shape[0], width)
-        self.blocks = nn.ModuleList(Block(width, num_heads, head_size, mlp_size) for _ in range(num_blocks))
+        self.embed, self.position = (
+            nn.Embedding(num_outputs, width),
+            nn.Embedding(input_shape[0], width),
+        )
+        self.blocks = nn.ModuleList(
+            Block(width, num_heads, head_size, mlp_size) for _ in range(num_blocks)
+        )
         self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, num_outputs)
 
     def forward(self, inputs: Tensor) -> Tensor:
@@ -60,7 +67,9 @@ class Block(nn.Module):
         causal: positions see none behind them.
     """
 
-    def __init__(self, width: int, num_heads: int, head_size: int, mlp_size: int, causal: bool = True) -> None:
+    def __init__(
+        self, width: int, num_heads: int, head_size: int, mlp_size: int, causal: bool = True
+    ) -> None:
         super().__init__()
         self.num_heads, self.causal = num_heads, causal
         inner = num_heads * head_size

@@ -38,15 +38,27 @@ class VisionTransformer(Network):
     ) -> None:
         super().__init__()
         if len(input_shape) != 3:
-            raise ValueError(f"a vision transformer needs inputs (channels, height, width), got {tuple(input_shape)}.")
-        check_sizes(num_outputs=num_outputs, patch=patch, width=width, num_blocks=num_blocks, num_heads=num_heads)
+            raise ValueError(
+                f"a vision transformer needs inputs (channels, height, width), got {tuple(input_shape)}."
+            )
+        check_sizes(
+            num_outputs=num_outputs,
+            patch=patch,
+            width=width,
+            num_blocks=num_blocks,
+            num_heads=num_heads,
+        )
         check_sizes(head_size=head_size, mlp_size=mlp_size)
         channels, height, columns = input_shape
         if height % patch or columns % patch:
-            raise ValueError(f"patch must divide the height {height} and the width {columns} of images, got {patch}.")
+            raise ValueError(
+                f"patch must divide the height {height} and the width {columns} of images, got {patch}."
+            )
         self.embed = nn.Conv2d(channels, width, patch, stride=patch)
         self.position = nn.Parameter(torch.zeros(height * columns // patch**2, width))
-        self.blocks = nn.ModuleList(Block(width, num_heads, head_size, mlp_size, False) for _ in range(num_blocks))
+        self.blocks = nn.ModuleList(
+            Block(width, num_heads, head_size, mlp_size, False) for _ in range(num_blocks)
+        )
         self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, num_outputs)
 
     def forward(self, inputs: Tensor) -> Tensor:

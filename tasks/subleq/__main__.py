@@ -33,7 +33,9 @@ def run(options: argparse.Namespace) -> int:
         raise ValueError(f"--max-steps must be at least 1, got {options.max_steps}.")
     if options.animate and options.animate.suffix not in (".gif", ".png"):
         raise ValueError(f"--animate writes .gif or .png, got {options.animate}.")
-    torch.set_num_threads(1)  # the layers of one machine are too small to share: waiting would cost more
+    torch.set_num_threads(
+        1
+    )  # the layers of one machine are too small to share: waiting would cost more
     state = load(options.file, options.words, options.bits, dict(options.set))
     machine, start = state.machine, (state.memory, state.steps)
     network = SubleqNetwork(machine.num_words, machine.word_bits, compact=options.compact)
@@ -42,27 +44,41 @@ def run(options: argparse.Namespace) -> int:
 
     def see(step: Step) -> None:
         if options.trace:
-            print(f"pc {step.pc:>5}  [{step.b}] -= [{step.a}] = {step.value}  ->  {step.result}, to {step.next_pc}")
+            print(
+                f"pc {step.pc:>5}  [{step.b}] -= [{step.a}] = {step.value}  ->  {step.result}, to {step.next_pc}"
+            )
         if step.b == machine.num_words - 1 and not step.halts:
-            print(chr(step.value % 0x110000) if options.text else step.value, end="" if options.text else "\n")
+            print(
+                chr(step.value % 0x110000) if options.text else step.value,
+                end="" if options.text else "\n",
+            )
         if options.animate:
             seen.append(step)
 
     began, code, ending = time.perf_counter(), 0, "halted"
     try:
         if not execute(state, engine, options.max_steps, see):
-            code, ending = 3, f"still running at the limit of {options.max_steps:,} instructions (--max-steps)"
+            code, ending = (
+                3,
+                f"still running at the limit of {options.max_steps:,} instructions (--max-steps)",
+            )
     except KeyboardInterrupt:
         code, ending = 130, "interrupted"
     seconds, done = time.perf_counter() - began, state.steps - start[1]
     layers = f"{done * len(network.layers):,} layer calls, " if options.engine == "network" else ""
     if options.text:
         print()
-    print(f"{ending}: {done:,} instructions, {layers}{done / seconds:,.0f} instructions/s", file=sys.stderr)
+    print(
+        f"{ending}: {done:,} instructions, {layers}{done / seconds:,.0f} instructions/s",
+        file=sys.stderr,
+    )
     if code:
         path = options.save or Path(f"{Path(options.file).name.split('.')[0]}.state.json")
         state.save(path)
-        print(f"state saved; to go on: python -m tasks.subleq run {path} --max-steps NUMBER", file=sys.stderr)
+        print(
+            f"state saved; to go on: python -m tasks.subleq run {path} --max-steps NUMBER",
+            file=sys.stderr,
+        )
     if options.animate:
         from tasks.subleq.animation import draw
 
@@ -95,21 +111,33 @@ def _parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(required=True, metavar="run|bench")
     one = verbs.add_parser("run", help="execute a program")
     one.set_defaults(command=run)
-    one.add_argument("file", help="a source file, a library program such as gcd, or a saved state (.json)")
+    one.add_argument(
+        "file", help="a source file, a library program such as gcd, or a saved state (.json)"
+    )
     one.add_argument("--words", type=int, default=256, help="memory, a power of two (default 256)")
     one.add_argument("--bits", type=int, default=16, help="of a word (default 16)")
     one.add_argument("--engine", choices=("network", "interpreter"), default="network")
     one.add_argument("--compact", action="store_true", help="9 layers in place of 23")
     one.add_argument("--set", type=_assignment, action="append", default=[], metavar="LABEL=VALUE")
-    one.add_argument("--max-steps", type=int, default=1_000_000, help="instructions (default 1,000,000)")
+    one.add_argument(
+        "--max-steps", type=int, default=1_000_000, help="instructions (default 1,000,000)"
+    )
     one.add_argument("--trace", action="store_true", help="print every instruction")
     one.add_argument("--text", action="store_true", help="print what is written out as characters")
-    one.add_argument("--save", type=Path, help="where the state goes that did not halt (default NAME.state.json)")
-    one.add_argument("--animate", type=Path, metavar="FILE", help="draw memory and wires over time, .gif or .png")
-    other = verbs.add_parser("bench", help="instructions a second against state bits, structured and dense")
+    one.add_argument(
+        "--save", type=Path, help="where the state goes that did not halt (default NAME.state.json)"
+    )
+    one.add_argument(
+        "--animate", type=Path, metavar="FILE", help="draw memory and wires over time, .gif or .png"
+    )
+    other = verbs.add_parser(
+        "bench", help="instructions a second against state bits, structured and dense"
+    )
     other.set_defaults(command=bench)
     other.add_argument("--bits", type=int, default=16, help="of a word (default 16)")
-    other.add_argument("--largest", type=int, default=16384, help="words of the largest machine (default 16,384)")
+    other.add_argument(
+        "--largest", type=int, default=16384, help="words of the largest machine (default 16,384)"
+    )
     return parser
 
 

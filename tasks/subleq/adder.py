@@ -30,12 +30,18 @@ class Sum:
 
     def digits(self) -> Units:
         """h, ``(W,)``."""
-        return units(*(wire(*operand) for operand in self.operands), bias=torch.tensor(self.constants))
+        return units(
+            *(wire(*operand) for operand in self.operands), bias=torch.tensor(self.constants)
+        )
 
     def value(self, start: int, stop: int) -> tuple[Row, int]:
         """``sum_{start <= k < stop} 2^(k - start) h_k`` as weights of wires and a constant."""
         bits = range(start, stop)
-        row = {int(wires[k]): weight * 2.0 ** (k - start) for wires, weight in self.operands for k in bits}
+        row = {
+            int(wires[k]): weight * 2.0 ** (k - start)
+            for wires, weight in self.operands
+            for k in bits
+        }
         return row, sum(self.constants[k] << (k - start) for k in bits)
 
 
@@ -56,7 +62,9 @@ def add_in_blocks(c: Circuit, name: str, drop: str, addends: Sum) -> None:
     values = [addends.value(start, stop) for start, stop in zip(starts, stops, strict=True)]
     tops = [1 << (stop - start) for start, stop in zip(starts, stops, strict=True)]
     levels = [
-        (row, constant - top + step) for (row, constant), top in zip(values, tops, strict=True) for step in (2, 1, 0)
+        (row, constant - top + step)
+        for (row, constant), top in zip(values, tops, strict=True)
+        for step in (2, 1, 0)
     ]
     c.layer(drop=drop, h=addends.digits(), level=_units(levels))
     level = c["level"].reshape(-1, 3).tolist()
@@ -65,7 +73,10 @@ def add_in_blocks(c: Circuit, name: str, drop: str, addends: Sum) -> None:
     # 3, 4: the carry out of every block
     pair = c["status"].reshape(-1, 2).tolist()
     below = [{w: 2.0**i for i in range(j + 1) for w in pair[i]} for j in range(len(starts))]
-    c.layer(drop="status", edge=_units([t for j, row in enumerate(below) for t in _threshold(row, 0, 2 << j)]))
+    c.layer(
+        drop="status",
+        edge=_units([t for j, row in enumerate(below) for t in _threshold(row, 0, 2 << j)]),
+    )
     edge = c["edge"].reshape(-1, 2).tolist()
     c.layer(drop="edge", block_carry=_units([(_difference(pair), 0) for pair in edge]))
     # 5, 6: the carries inside of the blocks, and the sum
@@ -75,15 +86,22 @@ def add_in_blocks(c: Circuit, name: str, drop: str, addends: Sum) -> None:
         threshold
         for j, (start, stop) in enumerate(zip(starts, stops, strict=True))
         for k in range(start, stop - 1)
-        for threshold in _threshold(own.value(start, k + 1)[0] | ({carry[j - 1]: 1} if j else {}), 0, 2 << (k - start))
+        for threshold in _threshold(
+            own.value(start, k + 1)[0] | ({carry[j - 1]: 1} if j else {}), 0, 2 << (k - start)
+        )
     ]
     c.layer(inside=_units(inside))
     carry, inner = c["block_carry"].tolist(), iter(c["inside"].reshape(-1, 2).tolist())
-    out: list[Row] = [{carry[k // size]: 1} if k + 1 in stops else _difference(next(inner)) for k in range(num_bits)]
+    out: list[Row] = [
+        {carry[k // size]: 1} if k + 1 in stops else _difference(next(inner))
+        for k in range(num_bits)
+    ]
     c.layer(drop="h block_carry inside", **{name: _carried_sum(c["h"], out)})
 
 
-def add_at_once(name: str, addends: Sum) -> tuple[dict[str, Units], Callable[[Circuit], dict[str, Units]]]:
+def add_at_once(
+    name: str, addends: Sum
+) -> tuple[dict[str, Units], Callable[[Circuit], dict[str, Units]]]:
     """The units of 2 layers that look at all lower bits for every carry; the largest weight is 2^(W - 1).
 
     Args:

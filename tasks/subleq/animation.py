@@ -36,7 +36,9 @@ def draw(path: Path, network: SubleqNetwork, memory: list[int], steps: Sequence[
         _animation(figure, network, memory, steps).save(path, writer=animation.PillowWriter(fps=8))
 
 
-def _picture(figure: Figure, network: SubleqNetwork, memory: list[int], steps: Sequence[Step]) -> None:
+def _picture(
+    figure: Figure, network: SubleqNetwork, memory: list[int], steps: Sequence[Step]
+) -> None:
     left, right = figure.subplots(1, 2, width_ratios=(3, 2))
     history = np.array([words for words, _ in _history(network, memory, steps)])
     half = 1 << (network.machine.word_bits - 1)
@@ -44,7 +46,9 @@ def _picture(figure: Figure, network: SubleqNetwork, memory: list[int], steps: S
     shade = np.sign(change) * np.log2(1 + np.abs(change))
     used = int(np.flatnonzero(history.any(0)).max(initial=3)) + 1
     bound = max(np.abs(shade).max(), 1)
-    image = left.imshow(shade.T[:used], aspect="auto", interpolation="nearest", cmap="RdBu", vmin=-bound, vmax=bound)
+    image = left.imshow(
+        shade.T[:used], aspect="auto", interpolation="nearest", cmap="RdBu", vmin=-bound, vmax=bound
+    )
     left.plot([step.pc for step in steps], color="black", linewidth=0.4, alpha=0.6, label="pc")
     left.set(xlabel="instruction", ylabel="address", title="change of every word since the start")
     left.legend(loc="upper right")
@@ -57,7 +61,11 @@ def _animation(
 ) -> animation.FuncAnimation:
     upper, lower = figure.subplots(2, 1)
     every = -(-len(steps) // NUM_FRAMES)
-    frames = [(i, words, step) for i, (words, step) in enumerate(_history(network, memory, steps)) if i % every == 0]
+    frames = [
+        (i, words, step)
+        for i, (words, step) in enumerate(_history(network, memory, steps))
+        if i % every == 0
+    ]
 
     def show(frame: tuple[int, list[int], Step]) -> list:
         i, words, step = frame
@@ -65,7 +73,11 @@ def _animation(
         lower.clear()
         bits = (np.array(words)[None] >> np.arange(network.machine.word_bits)[:, None]) & 1
         upper.imshow(bits, aspect="auto", interpolation="nearest", cmap="Greys", vmax=1.5)
-        for name, address, colour in (("pc", step.pc, "#b07d12"), ("a", step.a, "#0b3c8c"), ("b", step.b, "#d1495b")):
+        for name, address, colour in (
+            ("pc", step.pc, "#b07d12"),
+            ("a", step.a, "#0b3c8c"),
+            ("b", step.b, "#d1495b"),
+        ):
             upper.axvline(address, color=colour, linewidth=1.5, label=f"{name} {address}")
         upper.set(
             xlabel="address",
@@ -84,13 +96,21 @@ def _draw_wires(axes: Axes, network: SubleqNetwork, memory: list[int], pc: int) 
     with torch.no_grad():
         layers = network.wires(network.encode(torch.tensor(memory), torch.tensor(pc)))
     first = network.machine.num_words * network.machine.word_bits
-    image = torch.stack([adaptive_max_pool1d(wires[None, first:], NUM_COLUMNS)[0] for wires in layers]).numpy()
+    image = torch.stack(
+        [adaptive_max_pool1d(wires[None, first:], NUM_COLUMNS)[0] for wires in layers]
+    ).numpy()
     extent = (0, 100, len(layers) + 0.5, 0.5)
-    axes.imshow(image, aspect="auto", interpolation="nearest", cmap="viridis", vmin=0, vmax=2, extent=extent)
-    axes.set(xlabel="position in the layer, %", ylabel="layer", title="wires beside the memory: 0, 1, 2")
+    axes.imshow(
+        image, aspect="auto", interpolation="nearest", cmap="viridis", vmin=0, vmax=2, extent=extent
+    )
+    axes.set(
+        xlabel="position in the layer, %", ylabel="layer", title="wires beside the memory: 0, 1, 2"
+    )
 
 
-def _history(network: SubleqNetwork, memory: list[int], steps: Sequence[Step]) -> Iterator[tuple[list[int], Step]]:
+def _history(
+    network: SubleqNetwork, memory: list[int], steps: Sequence[Step]
+) -> Iterator[tuple[list[int], Step]]:
     """The memory before every instruction; each changes one word."""
     memory = memory.copy()
     for step in steps:

@@ -60,8 +60,12 @@ class Program:
         lowest, highest = -(1 << (machine.word_bits - 1)), (1 << machine.word_bits) - 1
         for value, line in zip(self.words, self.lines, strict=True):
             if not lowest <= value <= highest:
-                raise AssemblyError(f"{self.name}:{line}: {value} does not fit a word of {machine.word_bits} bits.")
-        return [machine.word(value) for value in self.words] + [0] * (machine.num_words - len(self.words))
+                raise AssemblyError(
+                    f"{self.name}:{line}: {value} does not fit a word of {machine.word_bits} bits."
+                )
+        return [machine.word(value) for value in self.words] + [0] * (
+            machine.num_words - len(self.words)
+        )
 
 
 def assemble(text: str, name: str = "program") -> Program:
@@ -94,7 +98,9 @@ class _Assembler:
         label, word, rest = match[1], match[2], match[3].strip()
         if label:
             if label in self.labels or label in RESERVED:
-                self._fail(f"label {label!r} is {'reserved' if label in RESERVED else 'defined twice'}")
+                self._fail(
+                    f"label {label!r} is {'reserved' if label in RESERVED else 'defined twice'}"
+                )
             self.labels[label] = len(self.words)
         if word is None:
             return
@@ -119,17 +125,25 @@ class _Assembler:
 
     def _instruction(self, mnemonic: str, operands: list[str]) -> None:
         if mnemonic not in MACROS:
-            self._fail(f"unknown mnemonic {mnemonic!r}, known are {', '.join(MACROS)}, .data, .text and .zero")
+            self._fail(
+                f"unknown mnemonic {mnemonic!r}, known are {', '.join(MACROS)}, .data, .text and .zero"
+            )
         names, body = MACROS[mnemonic]
         given = dict(zip(names.split(), operands, strict=False))
         if mnemonic == "SUBLEQ":
             given.setdefault("c", "?")
         if len(given) != len(names.split()) or len(operands) > len(given):
-            self._fail(f"{mnemonic} takes the operands {names or '(none)'}, got {', '.join(operands) or 'none'}")
+            self._fail(
+                f"{mnemonic} takes the operands {names or '(none)'}, got {', '.join(operands) or 'none'}"
+            )
         first = len(self.words)
         for instruction in body.split(";"):
-            here = {"?": str(len(self.words) + 3)} | {f"@{i}": str(first + i) for i in range(len(body))}
-            words = [given.get(word, here.get(word, word)) for word in [*instruction.split(), "?"][:3]]
+            here = {"?": str(len(self.words) + 3)} | {
+                f"@{i}": str(first + i) for i in range(len(body))
+            }
+            words = [
+                given.get(word, here.get(word, word)) for word in [*instruction.split(), "?"][:3]
+            ]
             self._emit([here["?"] if word == "?" else word for word in words])
 
     def _emit(self, expressions: list[str]) -> None:
@@ -146,7 +160,9 @@ class _Assembler:
             name = term[2]
             if not name.isdigit() and name not in self.labels:
                 self._fail(f"label {name!r} is not defined")
-            total += (-1 if term[1] == "-" else 1) * (int(name) if name.isdigit() else self.labels[name])
+            total += (-1 if term[1] == "-" else 1) * (
+                int(name) if name.isdigit() else self.labels[name]
+            )
             position = term.end()
         return total
 

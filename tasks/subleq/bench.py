@@ -38,7 +38,10 @@ def measure(word_bits: int, largest: int) -> None:
         for name, value in seconds.items():
             times[name].append((n, value))
         weights = network.num_weights()
-        rates = [f"{1 / seconds[name]:,.0f}" if name in seconds else "-" for name in ("structured", "dense")]
+        rates = [
+            f"{1 / seconds[name]:,.0f}" if name in seconds else "-"
+            for name in ("structured", "dense")
+        ]
         print(
             f"{num_words:>6} {n:>8,} {len(network.layers):>6} {weights:>10,} {weights / (n * log2(n)):>10.2f} "
             f"{rates[0]:>12} {rates[1]:>9}"
@@ -47,10 +50,14 @@ def measure(word_bits: int, largest: int) -> None:
     for name, start in (("structured", FIT_FROM), ("dense", 0)):
         points = [(n, value) for n, value in times[name] if n >= start]
         if len(points) > 1:
-            print(f"{name}: cost ~ n^{_exponent(points):.2f} over n = {points[0][0]:,} to {points[-1][0]:,}")
+            print(
+                f"{name}: cost ~ n^{_exponent(points):.2f} over n = {points[0][0]:,} to {points[-1][0]:,}"
+            )
     network = SubleqNetwork(64, word_bits)
     seconds = _interleaved({"batch": network}, _states(network, NUM_MACHINES))["batch"]
-    print(f"{NUM_MACHINES:,} machines of 64 words at once: {NUM_MACHINES / seconds:,.0f} instructions/s")
+    print(
+        f"{NUM_MACHINES:,} machines of 64 words at once: {NUM_MACHINES / seconds:,.0f} instructions/s"
+    )
 
 
 def _dense(network: SubleqNetwork) -> Callable[[Tensor], Tensor]:
@@ -86,6 +93,8 @@ def _interleaved(runs: dict[str, Callable[[Tensor], Tensor]], state: Tensor) -> 
 
 def _exponent(points: list[tuple[int, float]]) -> float:
     """Slope of log cost against log n, least squares."""
-    x, y = (torch.tensor([log(point[i]) for point in points], dtype=torch.float64) for i in range(2))
+    x, y = (
+        torch.tensor([log(point[i]) for point in points], dtype=torch.float64) for i in range(2)
+    )
     x = x - x.mean()
     return float((x * y).sum() / (x * x).sum())

@@ -27,7 +27,12 @@ def full_circuit(m: Machine) -> list[ReLULayer]:
     _read_data(c, m)
     # 7: x is flipped, then y + not x + 1
     c.layer(drop="x", flipped=units(wire(c["x"], -1), bias=1))
-    add_in_blocks(c, "result", "y flipped", Sum([(c["y"], 1), (c["flipped"], 1)], [1] + [0] * (m.word_bits - 1)))
+    add_in_blocks(
+        c,
+        "result",
+        "y flipped",
+        Sum([(c["y"], 1), (c["flipped"], 1)], [1] + [0] * (m.word_bits - 1)),
+    )
     # 2: the word at b goes, the result comes
     c.layer(drop="b", old=_select(c, m, "b"), new=_place(c, m))
     c.layer(drop="old new", memory=units(wire(c["memory"]), wire(c["old"], -1), wire(c["new"])))
@@ -52,13 +57,25 @@ def compact_circuit(m: Machine) -> list[ReLULayer]:
     c.layer(drop="pc", gate=_fetch(c, m), **first)
     c.layer(drop="gate next_h next_carry", **_fetched(c), **second(c))
     _read_data(c, m)
-    first, second = add_at_once("result", Sum([(c["y"], 1), (c["x"], -1)], [2] + [1] * (m.word_bits - 1)))
+    first, second = add_at_once(
+        "result", Sum([(c["y"], 1), (c["x"], -1)], [2] + [1] * (m.word_bits - 1))
+    )
     c.layer(drop="x y", **first)
     c.layer(drop="result_h result_carry", **second(c))
     sign = c["result"][-1:]
-    c.layer(drop="b result", old=_select(c, m, "b"), new=_place(c, m), zero=_is_zero(c), negative=units(wire(sign)))
+    c.layer(
+        drop="b result",
+        old=_select(c, m, "b"),
+        new=_place(c, m),
+        zero=_is_zero(c),
+        negative=units(wire(sign)),
+    )
     written = units(wire(c["memory"]), wire(c["old"], -1), wire(c["new"]))
-    c.layer(drop="old new zero negative c next", memory=written, **_choices(c, [c["zero"], c["negative"]]))
+    c.layer(
+        drop="old new zero negative c next",
+        memory=written,
+        **_choices(c, [c["zero"], c["negative"]]),
+    )
     c.layer(drop="to_c to_next", pc=units(wire(c["to_c"]), wire(c["to_next"])))
     return c.layers
 
@@ -86,7 +103,9 @@ def _fetch(c: Circuit, m: Machine) -> Units:
     if m.separate:
         return _gate(c, c["program"].movedim(1, 0), "pc", _codes(m))
     words = c["memory"][:, : m.address_bits]
-    return _gate(c, words, "pc", torch.stack([_codes(m).roll(f, 0) for f in range(3)]))  # p_{j-f}: word j is at pc + f
+    return _gate(
+        c, words, "pc", torch.stack([_codes(m).roll(f, 0) for f in range(3)])
+    )  # p_{j-f}: word j is at pc + f
 
 
 def _fetched(c: Circuit) -> dict[str, Units]:
@@ -106,7 +125,9 @@ def _place(c: Circuit, m: Machine) -> Units:
 def _gate(c: Circuit, bits: Tensor, address: str, codes: Tensor) -> Units:
     """``R(bit + <p, address> - L)`` on bits ``(..., K)``, with a code p of ``(..., L)`` for each row of them."""
     match = c.products(address, 2 * codes)  # <p, 2 s - 1> = 2 <p, s> - sum p
-    return units(wire(bits), wire(match[..., None]), bias=-codes.sum(-1, keepdim=True) - codes.shape[-1])
+    return units(
+        wire(bits), wire(match[..., None]), bias=-codes.sum(-1, keepdim=True) - codes.shape[-1]
+    )
 
 
 def _codes(m: Machine) -> Tensor:

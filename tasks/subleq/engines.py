@@ -52,7 +52,9 @@ def interpreter(machine: Machine) -> Engine:
             following = c if result == 0 or result & sign else (pc + 3) % size
             memory[b] = result
             halts = following == pc and result == before
-            steps.append(Step(pc, a, b, machine.signed(value), machine.signed(result), following, halts))
+            steps.append(
+                Step(pc, a, b, machine.signed(value), machine.signed(result), following, halts)
+            )
             pc = following
         return memory, pc, steps
 
@@ -77,7 +79,9 @@ def network_engine(network: SubleqNetwork) -> Engine:
         halts = [torch.equal(*pair) for pair in pairwise(states)]
         steps = [
             Step(at, a, b, machine.signed(value), machine.signed(result), following, halt)
-            for (at, a, b, value, result, following), halt in zip(torch.stack(columns, -1).tolist(), halts, strict=True)
+            for (at, a, b, value, result, following), halt in zip(
+                torch.stack(columns, -1).tolist(), halts, strict=True
+            )
         ]
         return memories[-1].tolist(), int(pcs[-1]), steps
 

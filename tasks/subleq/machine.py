@@ -33,7 +33,9 @@ class Machine:
 
     def __post_init__(self) -> None:
         if self.num_words < 4 or self.num_words & (self.num_words - 1):
-            raise ValueError(f"num_words must be a power of two and at least 4, got {self.num_words}.")
+            raise ValueError(
+                f"num_words must be a power of two and at least 4, got {self.num_words}."
+            )
         if not self.address_bits <= self.word_bits <= LARGEST_WORD:
             raise ValueError(
                 f"word_bits must be from {self.address_bits} (an address of {self.num_words} words) to {LARGEST_WORD}, "
@@ -65,7 +67,11 @@ class Machine:
         return value & ((1 << self.word_bits) - 1)
 
     def encode(
-        self, memory: Tensor, pc: Tensor, program: Tensor | None = None, dtype: torch.dtype = torch.float32
+        self,
+        memory: Tensor,
+        pc: Tensor,
+        program: Tensor | None = None,
+        dtype: torch.dtype = torch.float32,
     ) -> Tensor:
         """State bits, 0 or 1: memory word by word, lowest bit first, then the program, then pc.
 
@@ -85,11 +91,15 @@ class Machine:
             shapes = f"{tuple(memory.shape)} and {tuple(pc.shape)}"
             raise ValueError(f"memory must be (..., {self.num_words}) and pc (...,), got {shapes}.")
         if self.separate != (program is not None):
-            raise ValueError(f"a program of its own goes with separate=True, got separate={self.separate}.")
+            raise ValueError(
+                f"a program of its own goes with separate=True, got separate={self.separate}."
+            )
         parts = [_bits("memory", memory, self.word_bits)]
         if program is not None:
             parts.append(_bits("program", program, self.address_bits).flatten(-2))
-        return torch.cat([part.flatten(-2) for part in parts] + [_bits("pc", pc, self.address_bits)], -1).to(dtype)
+        return torch.cat(
+            [part.flatten(-2) for part in parts] + [_bits("pc", pc, self.address_bits)], -1
+        ).to(dtype)
 
     def decode(self, state: Tensor) -> tuple[Tensor, Tensor]:
         """Memory ``(..., M)`` and pc ``(...,)`` as integers; the inverse of ``encode`` but for the program."""
@@ -97,7 +107,9 @@ class Machine:
         words = state[..., :size].unflatten(-1, (self.num_words, self.word_bits))
         return _integers(words), _integers(state[..., -self.address_bits :])
 
-    def step(self, memory: Tensor, pc: Tensor, program: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def step(
+        self, memory: Tensor, pc: Tensor, program: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """One instruction of every machine in a batch, on integers; arguments as for ``encode``."""
         if program is None:
             places = (pc[..., None] + torch.arange(3, device=pc.device)) % self.num_words
@@ -114,7 +126,9 @@ class Machine:
 def _bits(name: str, values: Tensor, num_bits: int) -> Tensor:
     """``(...)`` -> ``(..., num_bits)``, lowest first."""
     if ((values < 0) | (values >> num_bits > 0)).any():
-        raise ValueError(f"{name} must be from 0 to 2^{num_bits} - 1, got {values.min()} to {values.max()}.")
+        raise ValueError(
+            f"{name} must be from 0 to 2^{num_bits} - 1, got {values.min()} to {values.max()}."
+        )
     return (values[..., None] >> torch.arange(num_bits, device=values.device)) & 1
 
 

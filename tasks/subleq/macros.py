@@ -19,5 +19,8 @@ MACROS: dict[str, tuple[str, str]] = {  # mnemonic -> operands, body
     "HALT": ("", "Z Z @0"),
     # the next two write addresses into their own instructions
     "LOAD": ("p b", "@12 @12; p Z; Z @12; Z Z; 0 Z; b b; Z b; Z Z"),  # b = the word at address p
-    "STORE": ("a p", "T T; p T; @27 @27; T @27; @28 @28; T @28; @31 @31; T @31; a Z; 0 0; Z 0; Z Z"),  # and back
+    "STORE": (
+        "a p",
+        "T T; p T; @27 @27; T @27; @28 @28; T @28; @31 @31; T @31; a Z; 0 0; Z 0; Z Z",
+    ),  # and back
 }

@@ -28,7 +28,9 @@ class State:
     def save(self, path: Path) -> None:
         """Write JSON that ``load`` reads."""
         sizes = {"num_words": self.machine.num_words, "word_bits": self.machine.word_bits}
-        path.write_text(json.dumps({**sizes, "pc": self.pc, "steps": self.steps, "memory": self.memory}) + "\n")
+        path.write_text(
+            json.dumps({**sizes, "pc": self.pc, "steps": self.steps, "memory": self.memory}) + "\n"
+        )
 
 
 def load(file: str, num_words: int, word_bits: int, values: dict[str, int]) -> State:
@@ -54,7 +56,9 @@ def load(file: str, num_words: int, word_bits: int, values: dict[str, int]) -> S
     machine, program = Machine(num_words, word_bits), assemble(_read(path), path.name)
     for label, value in values.items():
         if not 0 <= program.labels.get(label, -1) < len(program.words):
-            raise ValueError(f"{path.name} has no label {label!r}, it has {', '.join(sorted(program.labels))}.")
+            raise ValueError(
+                f"{path.name} has no label {label!r}, it has {', '.join(sorted(program.labels))}."
+            )
         program.words[program.labels[label]] = value
     return State(machine, program.image(machine))
 
@@ -92,10 +96,14 @@ def _load_state(path: Path) -> State:
     try:
         saved = json.loads(_read(path))
         machine = Machine(saved["num_words"], saved["word_bits"])
-        state = State(machine, [int(word) for word in saved["memory"]], int(saved["pc"]), int(saved["steps"]))
+        state = State(
+            machine, [int(word) for word in saved["memory"]], int(saved["pc"]), int(saved["steps"])
+        )
     except (json.JSONDecodeError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is no saved state: {type(error).__name__} {error}.") from error
-    if len(state.memory) != machine.num_words or not all(machine.word(word) == word for word in state.memory):
+    if len(state.memory) != machine.num_words or not all(
+        machine.word(word) == word for word in state.memory
+    ):
         raise ValueError(f"{path} is no saved state: its memory is not {machine.num_words} words.")
     return state
 

@@ -60,19 +60,28 @@ def subleq_steps(
         ValueError: the machine is impossible, or has too few states for so many examples.
     """
     check_sizes(num_train=num_train, num_test=num_test, num_runs=num_runs, run_length=run_length)
-    machine, source, wanted = Machine(num_words, word_bits), torch.Generator().manual_seed(0), num_train + num_test
+    machine, source, wanted = (
+        Machine(num_words, word_bits),
+        torch.Generator().manual_seed(0),
+        num_train + num_test,
+    )
     drawn = torch.randint(1 << word_bits, (2 * wanted, num_words + 1), generator=source)
     drawn[:, -1] %= num_words  # pc
     drawn = drawn.unique(dim=0)
     if len(drawn) < wanted:
-        raise ValueError(f"a machine of {machine.state_bits} bits has too few states for {wanted:,} examples.")
+        raise ValueError(
+            f"a machine of {machine.state_bits} bits has too few states for {wanted:,} examples."
+        )
     drawn = drawn[torch.randperm(len(drawn), generator=source)[:wanted]]
 
     def examples(states: Tensor) -> tuple[Tensor, Tensor]:
         memory, pc = states[:, :-1], states[:, -1]
         return machine.encode(memory, pc), machine.encode(*machine.step(memory, pc))
 
-    memory, pc = drawn[num_train : num_train + num_runs, :-1], drawn[num_train : num_train + num_runs, -1]
+    memory, pc = (
+        drawn[num_train : num_train + num_runs, :-1],
+        drawn[num_train : num_train + num_runs, -1],
+    )
     runs = [machine.encode(memory, pc)]
     for _ in range(run_length):
         memory, pc = machine.step(memory, pc)
@@ -110,7 +119,9 @@ class SubleqStep(NetworkTask):
         facts = {
             "num_words": data.machine.num_words,
             "word_bits": data.machine.word_bits,
-            "fingerprint": hashlib.sha256(data.train[0].to(torch.uint8).numpy().tobytes()).hexdigest()[:16],
+            "fingerprint": hashlib.sha256(
+                data.train[0].to(torch.uint8).numpy().tobytes()
+            ).hexdigest()[:16],
         }
         inner = network((num_bits,), num_bits)
         super().__init__(name, inner, facts, data.train, data.test, batch_size, valid_fraction)
@@ -138,7 +149,9 @@ class SubleqStep(NetworkTask):
         Bits are rounded between steps, so a run lasts as long as single steps from its true states are right.
         """
         before, after = self.runs[:-1], self.runs[1:]
-        outputs = functional_call(self.network, params, (before.flatten(0, 1),)).unflatten(0, before.shape[:2])
+        outputs = functional_call(self.network, params, (before.flatten(0, 1),)).unflatten(
+            0, before.shape[:2]
+        )
         return (_exact(outputs, after) & self.fresh).int().cumprod(0).sum(0).amax().float()
 
     def to(self, device: torch.device | str) -> Self:

@@ -70,19 +70,28 @@ class SparseMatrix(nn.Module):
         pairs = list(zip(groups, used, strict=True))
         counts = torch.cat([mask.sum(-1).flatten() for mask in used])
         self.shape = len(counts), num_columns
-        self.register_buffer("columns", torch.cat([group.wires[mask] for group, mask in pairs]).int())
+        self.register_buffer(
+            "columns", torch.cat([group.wires[mask] for group, mask in pairs]).int()
+        )
         self.register_buffer("offsets", torch.cat([counts.new_zeros(1), counts.cumsum(0)]).int())
         self.values = nn.Parameter(torch.cat([group.weights[mask] for group, mask in pairs]))
 
     def forward(self, x: Tensor) -> Tensor:
         """``(columns, B) -> (rows, B)``, in one pass over the numbers of the matrix."""
         return functional.embedding_bag(
-            self.columns, x, self.offsets, mode="sum", per_sample_weights=self.values, include_last_offset=True
+            self.columns,
+            x,
+            self.offsets,
+            mode="sum",
+            per_sample_weights=self.values,
+            include_last_offset=True,
         )
 
     def dense(self) -> Tensor:
         """``(rows, columns)``."""
-        index = torch.arange(self.shape[0], device=self.offsets.device).repeat_interleave(self.offsets.diff())
+        index = torch.arange(self.shape[0], device=self.offsets.device).repeat_interleave(
+            self.offsets.diff()
+        )
         empty = self.values.new_zeros(self.shape)
         return empty.index_put((index, self.columns.long()), self.values.detach(), accumulate=True)
 
@@ -155,7 +164,9 @@ class Circuit:
             new: units by name; their wires come last, or in the place of the wires that had the name.
         """
         kept = [name for name in self._wires if name not in drop.split()]
-        groups = {name: units(wire(self[name])) for name in kept} | new  # no wire is negative, so R(x) = x
+        groups = {
+            name: units(wire(self[name])) for name in kept
+        } | new  # no wire is negative, so R(x) = x
         num_inputs = self._total - sum(scores.bias.numel() for scores in self._scores)
         self.layers.append(ReLULayer(num_inputs, list(groups.values()), self._scores))
         self._number({name: tuple(group.bias.shape) for name, group in groups.items()})

@@ -23,8 +23,14 @@ def missing() -> str:
     """What this machine lacks, or an empty string."""
     absent = [name for name in DAEMONS if shutil.which(name) is None]
     if absent:
-        return f"no {', '.join(absent)} here; apt-get install --no-install-recommends slurm-wlm munge"
-    return "" if os.geteuid() == 0 else "slurmctld and munged are started as root, and this is another user"
+        return (
+            f"no {', '.join(absent)} here; apt-get install --no-install-recommends slurm-wlm munge"
+        )
+    return (
+        ""
+        if os.geteuid() == 0
+        else "slurmctld and munged are started as root, and this is another user"
+    )
 
 
 def wait_until(condition: Callable[[], bool], seconds: float, what: str) -> None:
@@ -61,21 +67,31 @@ class Cluster:
         munge = {name: self.folder / f"munge.{name}" for name in ("key", "socket", "seed", "log")}
         munge["key"].touch(mode=0o600)
         munge["key"].write_bytes(secrets.token_bytes(128))
-        options = [f"--{name}{'-file' if name != 'socket' else ''}={path}" for name, path in munge.items()]
+        options = [
+            f"--{name}{'-file' if name != 'socket' else ''}={path}" for name, path in munge.items()
+        ]
         self.call("munged", *options, f"--pid-file={self.folder}/munged.pid")
         self.call("slurmctld", "-c")
         for node in range(1, NUM_NODES + 1):
             (self.folder / f"spool.n{node}").mkdir()
             self.call("slurmd", "-N", f"n{node}")
         idle = ("sinfo", "--noheader", "--partition=low", "--states=idle", "--format=%D")
-        wait_until(lambda: self.call(*idle, check=False).strip() == str(NUM_NODES), 30, "idle nodes")
+        wait_until(
+            lambda: self.call(*idle, check=False).strip() == str(NUM_NODES), 30, "idle nodes"
+        )
 
     def _configure(self) -> None:
         host = socket.gethostname().split(".")[0]
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") * 9 // 10 // 2**20
         rest = f"NodeHostname={host} NodeAddr=127.0.0.1 CPUs={CPUS} RealMemory={memory}"
         nodes = [f"NodeName=n{node} Port={PORT + node} {rest}" for node in range(1, NUM_NODES + 1)]
-        values = {"host": host, "user": getpass.getuser(), "port": PORT, "folder": self.folder, "grace": self.grace}
+        values = {
+            "host": host,
+            "user": getpass.getuser(),
+            "port": PORT,
+            "folder": self.folder,
+            "grace": self.grace,
+        }
         text = (Path(__file__).parent / "slurm.conf.in").read_text()
         for name, value in {**values, "nodes": "\n".join(nodes)}.items():
             text = text.replace(f"@{name}@", str(value))
@@ -92,15 +108,21 @@ class Cluster:
     def call(self, *command: str, check: bool = True) -> str:
         """Run a command of Slurm; returns its output."""
         environment = {**os.environ, **self.environment}
-        result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
+        result = subprocess.run(
+            command, env=environment, capture_output=True, text=True, check=False, timeout=60
+        )
         if check and result.returncode:
-            logs = "\n".join(path.read_text(errors="replace")[-1500:] for path in self.folder.glob("*.log"))
+            logs = "\n".join(
+                path.read_text(errors="replace")[-1500:] for path in self.folder.glob("*.log")
+            )
             raise RuntimeError(f"{' '.join(command)}: {result.stderr}\n{logs}")
         return result.stdout
 
     def state(self, job: str) -> str:
         """State of a job, e.g. RUNNING, or of one element of an array."""
-        return self.call("squeue", "--noheader", "--array", "--states=all", f"--job={job}", "--format=%T").strip()
+        return self.call(
+            "squeue", "--noheader", "--array", "--states=all", f"--job={job}", "--format=%T"
+        ).strip()
 
     def final_state(self, job: str) -> str:
         """State of a job once it has ended; its result is written a moment before."""
@@ -109,7 +131,9 @@ class Cluster:
 
     def restarts(self, job: str) -> int:
         """How often a job has been started again."""
-        return int(self.call("scontrol", "--oneliner", "show", "job", job).split("Restarts=")[1].split()[0])
+        return int(
+            self.call("scontrol", "--oneliner", "show", "job", job).split("Restarts=")[1].split()[0]
+        )
 
     def release(self, job: str) -> None:
         """Start a requeued job, which Slurm would hold back for two minutes."""

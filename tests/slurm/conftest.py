@@ -12,7 +12,9 @@ from tests.slurm.cluster import Cluster, missing
 def slurm():
     if reason := missing():
         pytest.skip(reason)
-    with tempfile.TemporaryDirectory(prefix="slurm-") as folder:  # munge wants one that all may enter; pytest's is not
+    with tempfile.TemporaryDirectory(
+        prefix="slurm-"
+    ) as folder:  # munge wants one that all may enter; pytest's is not
         Path(folder).chmod(0o755)
         cluster = Cluster(Path(folder))
         try:

@@ -9,28 +9,40 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from learned_opt import cli, jobs
-from learned_opt.sweeps import find_jobs
+from learned_opt.commands import cli
+from learned_opt.compose.sweep_plan import find_jobs
+from learned_opt.runtime import job_file
+from tests.commands.test_cli import TINY
 from tests.slurm.cluster import wait_until
-from tests.test_cli import TINY
 
 pytestmark = pytest.mark.slurm
-ROOT = Path(cli.__file__).parents[1]
+ROOT = Path(cli.__file__).parents[2]
 MINUTES = 60
 # long enough for three kills on a quiet machine, where 150 steps take a second
-LONG = [*TINY, "trainer.max_steps=4000", "callbacks.checkpoint_every=50", "callbacks.validate_every=2000"]
+LONG = [
+    *TINY,
+    "trainer.max_steps=4000",
+    "callbacks.checkpoint_every=50",
+    "callbacks.validate_every=2000",
+]
 
 
 @pytest.fixture
 def start(slurm, tmp_path, monkeypatch):
     """Starts a module as a person would, with Slurm around; nothing is left behind."""
-    for name, value in {**slurm.environment, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}.items():
+    for name, value in {
+        **slurm.environment,
+        "PYTHONPATH": str(ROOT),
+        "OMP_NUM_THREADS": "1",
+    }.items():
         monkeypatch.setenv(name, value)
     with ExitStack() as stack:
 
         def begin(*words: str, module: str = "learned_opt") -> subprocess.Popen:
             command, pipe = [sys.executable, "-m", module, *words], subprocess.PIPE
-            process = subprocess.Popen(command, cwd=tmp_path, stdout=pipe, stderr=subprocess.STDOUT, text=True)
+            process = subprocess.Popen(
+                command, cwd=tmp_path, stdout=pipe, stderr=subprocess.STDOUT, text=True
+            )
             stack.enter_context(process)
             stack.callback(process.kill)
             return process
@@ -43,13 +55,20 @@ def end(process: subprocess.Popen, minutes: float = 10) -> str:
 
 
 def sweep(*words: str) -> list[str]:
-    return ["-m", "+task=mlp", "meta_optimizer=sgdm", *words, "hydra/launcher=slurm", "hydra.launcher.cpus_per_task=1"]
+    return [
+        "-m",
+        "+task=mlp",
+        "meta_optimizer=sgdm",
+        *words,
+        "hydra/launcher=slurm",
+        "hydra.launcher.cpus_per_task=1",
+    ]
 
 
 def slurm_id(folder: Path) -> str:
     """Id of a job of a sweep, once it has been submitted."""
-    wait_until(lambda: bool(jobs.read(folder)), 2 * MINUTES, f"record in {folder}")
-    return jobs.read(folder)["job"]
+    wait_until(lambda: bool(job_file.read(folder)), 2 * MINUTES, f"record in {folder}")
+    return job_file.read(folder)["job"]
 
 
 def progress(folder: Path) -> int:
@@ -71,20 +90,27 @@ def test_jobs_that_fail_leave_the_others_alone(slurm, start, tmp_path) -> None:
     states = [slurm.final_state(slurm_id(job.folder)) for job in found]
     assert states == ["COMPLETED", "COMPLETED", "FAILED", "FAILED"]  # Slurm knows the truth
 
-    collected = end(start("s", module="learned_opt.collect"))
-    again = collected.split("to run just those again:\n  python -m learned_opt ")[1].splitlines()[0].split()
+    collected = end(start("s", module="learned_opt.commands.collect"))
+    again = (
+        collected.split("to run just those again:\n  python -m learned_opt ")[1]
+        .splitlines()[0]
+        .split()
+    )
     assert sorted(again) == sorted(words)
-    began = jobs.read(folder / "0")["started"]
+    began = job_file.read(folder / "0")["started"]
     said = end(start(*again))
     assert "2 jobs are under way, 2 were finished before" in said
-    assert jobs.read(folder / "0")["started"] == began
+    assert job_file.read(folder / "0")["started"] == began
 
 
 def test_what_slurm_refuses_is_one_sentence(start) -> None:
     process = start(*sweep("hydra.launcher.partition=nowhere"))
     said = end(process)
     assert process.returncode == 2, said
-    assert "learned_opt: Slurm refuses the jobs: sbatch: error: invalid partition specified: nowhere" in said
+    assert (
+        "learned_opt: Slurm refuses the jobs: sbatch: error: invalid partition specified: nowhere"
+        in said
+    )
 
 
 def test_killed_jobs_come_back_and_end_as_if_nothing_had_been(slurm, start, tmp_path) -> None:
@@ -103,7 +129,14 @@ def test_killed_jobs_come_back_and_end_as_if_nothing_had_been(slurm, start, tmp_
     slurm.call("scontrol", "requeue", job)
     slurm.release(job)
     wait_until(lambda: progress(kept) >= 600, 5 * MINUTES, "step after requeue")
-    slurm.call("sbatch", "--partition=urgent", "--nodes=2", "--exclusive", "--output=/dev/null", "--wrap=sleep 3")
+    slurm.call(
+        "sbatch",
+        "--partition=urgent",
+        "--nodes=2",
+        "--exclusive",
+        "--output=/dev/null",
+        "--wrap=sleep 3",
+    )
     slurm.release(job)
 
     said = end(process)
@@ -117,7 +150,9 @@ def test_killed_jobs_come_back_and_end_as_if_nothing_had_been(slurm, start, tmp_
     assert found[1].why.startswith("CANCELLED; its last line: ")
 
     assert end(straight)
-    straight_theta, theta = (load_file(path / "theta.safetensors") for path in (tmp_path / "straight", kept))
+    straight_theta, theta = (
+        load_file(path / "theta.safetensors") for path in (tmp_path / "straight", kept)
+    )
     assert all(theta[name].equal(value) for name, value in straight_theta.items())
     assert measured(kept) == measured(tmp_path / "straight")
 
@@ -125,18 +160,34 @@ def test_killed_jobs_come_back_and_end_as_if_nothing_had_been(slurm, start, tmp_
 def measured(folder: Path) -> list[tuple[str, str]]:
     """Step and meta-loss of every outer step."""
     with (folder / "metrics.csv").open(newline="") as file:
-        return [(row["step"], row["meta_loss/train"]) for row in csv.DictReader(file) if row["meta_loss/train"]]
+        return [
+            (row["step"], row["meta_loss/train"])
+            for row in csv.DictReader(file)
+            if row["meta_loss/train"]
+        ]
 
 
 def test_ranks_of_two_nodes_learn_what_ranks_of_one_learn(start, tmp_path) -> None:
-    run = ["+task=mlp", "meta_optimizer=deep_set", *TINY, "estimator.num_tasks=4", "device=cpu", "trainer=ddp_cpu"]
+    run = [
+        "+task=mlp",
+        "meta_optimizer=deep_set",
+        *TINY,
+        "estimator.num_tasks=4",
+        "device=cpu",
+        "trainer=ddp_cpu",
+    ]
     here = start(*run, "hydra.run.dir=here")
-    nodes = ["hydra/launcher=slurm_cpu", "hydra.launcher.mem_gb=1", "trainer.devices=1", "trainer.num_nodes=2"]
+    nodes = [
+        "hydra/launcher=slurm_cpu",
+        "hydra.launcher.mem_gb=1",
+        "trainer.devices=1",
+        "trainer.num_nodes=2",
+    ]
     there = start("-m", *run, *nodes, "hydra.sweep.dir=s")
     for process in (here, there):
         said = end(process)
         assert process.returncode == 0, said
     theta, other = (load_file(tmp_path / name / "theta.safetensors") for name in ("here", "s/0"))
     assert all(other[name].equal(value) for name, value in theta.items())
-    records = [path.parent.name for path in (tmp_path / "s").glob(f"*/{jobs.FILE}")]
+    records = [path.parent.name for path in (tmp_path / "s").glob(f"*/{job_file.FILE}")]
     assert records == ["0"]

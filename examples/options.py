@@ -1,0 +1,19 @@
+"""What the examples share: their command line."""
+
+import argparse
+from collections.abc import Sequence
+
+WEIGHTS = "unf-transfer"
+
+
+def parse(words: Sequence[str] | None, description: str, steps: int) -> argparse.Namespace:
+    """Weights and number of steps."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument(
+        "weights",
+        nargs="?",
+        default=WEIGHTS,
+        help="packaged name, run folder, or owner/name of the hub",
+    )
+    parser.add_argument("--steps", type=int, default=steps)
+    return parser.parse_args(words)

@@ -1,0 +1,1 @@
+"""Composed configs to objects; the only place that knows OmegaConf and ``instantiate``."""

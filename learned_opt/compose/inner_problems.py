@@ -1,0 +1,118 @@
+"""From a composed config to objects; the only place that instantiates."""
+
+import logging
+from dataclasses import dataclass
+
+import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+
+from learned_opt.compose.mixture import task_configs
+from learned_opt.core import tree
+from learned_opt.core.device import resolve_device
+from learned_opt.core.errors import UsageError, usage_errors
+from learned_opt.evaluation.benchmark import Benchmark
+from learned_opt.inner.task_spec import symmetry_of
+from learned_opt.inner.unroll import Unroll
+from learned_opt.optimizers.base import MetaOptimizer
+from learned_opt.runtime.memory import keep_freed_memory
+from learned_opt.symmetry.spec import PermutationSpec
+from tasks.base import TaskFamily
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A task and the meta-optimizer on its weight space."""
+
+    cfg: DictConfig  # of this task alone
+    optimizer: MetaOptimizer
+    unroll: Unroll  # of what is trained on, augmented where the config says so
+    heldout: Unroll  # of the task as it is: for validation and comparison
+    benchmark: Benchmark
+    num_params: int  # of the inner network
+    optimizer_name: str
+
+    @property
+    def num_theta(self) -> int:
+        """Number of meta-parameters."""
+        return tree.num_elements(dict(self.optimizer.named_parameters()))
+
+
+def build_problems(
+    cfg: DictConfig, meta_optimizer: DictConfig, optimizer_name: str
+) -> dict[str, Problem]:
+    """Build the families of all tasks, one meta-optimizer for each spec over the same theta, and the inner loops.
+
+    Args:
+        cfg: the composed config, of one task or of a mix.
+        meta_optimizer: the config node of the meta-optimizer: the composed one, or a checkpoint's.
+        optimizer_name: its name in tables.
+
+    Returns:
+        dict[str, Problem]: by the name of the task.
+
+    Raises:
+        UsageError: a value is out of its range, data are missing, a spec does not fit its network, or theta cannot
+            move between the weight spaces of a mix.
+    """
+    keep_freed_memory()
+    problems: dict[str, Problem] = {}
+    for entry, own in tasks_of(cfg).items():
+        with usage_errors():
+            device = resolve_device(own.device)
+            family: TaskFamily = instantiate(own.task)
+            name = entry or family.name
+            params, spec = symmetry_of(family)
+            if problems:
+                optimizer = _rebound(problems, spec, name)
+            else:
+                torch.manual_seed(own.seed)
+                optimizer = instantiate(meta_optimizer)(spec).to(device)
+            heldout = unroll = Unroll(family, optimizer, own.compile, device, own.precision)
+            if "augment" in own:
+                unroll = Unroll(
+                    instantiate(own.augment)(family), optimizer, own.compile, device, own.precision
+                )
+            benchmark: Benchmark = instantiate(own.benchmark)
+        size = tree.num_elements(params)
+        problems[name] = Problem(own, optimizer, unroll, heldout, benchmark, size, optimizer_name)
+    return problems
+
+
+def tasks_of(cfg: DictConfig) -> dict[str | None, DictConfig]:
+    """The config of every task of a composed run, by its entry in the mix; None for a single task."""
+    if "mix" not in cfg:  # a replay has no Hydra
+        return task_configs(cfg, [], [])
+    composed = HydraConfig.get()
+    return task_configs(cfg, composed.overrides.task, list(composed.runtime.choices))
+
+
+def _rebound(problems: dict[str, Problem], spec: PermutationSpec, name: str) -> MetaOptimizer:
+    first = next(iter(problems))
+    try:
+        return problems[first].optimizer.rebind(spec)
+    except ValueError as error:
+        kind = problems[first].optimizer_name
+        raise ValueError(
+            f"meta_optimizer {kind} cannot go from task {first} to task {name}: {error}"
+        ) from error
+
+
+def build_problem(cfg: DictConfig, meta_optimizer: DictConfig, optimizer_name: str) -> Problem:
+    """``build_problems`` for what takes a single task.
+
+    Raises:
+        UsageError: the same, or there is a mix.
+    """
+    if "mix" in cfg:
+        raise UsageError(f"this command takes one task, got a mix of {', '.join(cfg.mix)}.")
+    (problem,) = build_problems(cfg, meta_optimizer, optimizer_name).values()
+    return problem
+
+
+def labels(problems: dict[str, Problem]) -> list[str]:
+    """What tells the tasks of a run apart: their names; one alone needs none."""
+    return list(problems) if len(problems) > 1 else [""]

@@ -1,0 +1,51 @@
+"""From a composed config to what a zoo of networks and its predictors are made of."""
+
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import cache
+from typing import Any
+
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+
+from learned_opt.core.device import resolve_device
+from learned_opt.evaluation.prediction.fit import Settings
+from learned_opt.evaluation.prediction.populate import Recipe
+from learned_opt.inner.task_spec import symmetry_of
+from learned_opt.inner.unroll import Unroll
+from learned_opt.runtime.memory import keep_freed_memory
+from learned_opt.symmetry.spec import PermutationSpec
+from tasks.base import TaskFamily
+
+
+def build_zoo(cfg: DictConfig) -> tuple[Recipe, Callable[[int], Unroll], dict[str, Any]]:
+    """What a zoo is made of.
+
+    Returns:
+        tuple: the recipe, the inner loop for each batch size, and the settings that ``zoo.json`` holds.
+
+    Raises:
+        ValueError: a value is out of its range.
+    """
+    keep_freed_memory()
+    device, recipe = resolve_device(cfg.device), instantiate(cfg.recipe)
+    family: TaskFamily = instantiate(cfg.task)
+    _, spec = symmetry_of(family)
+    optimizer = instantiate(cfg.optimizer)
+
+    @cache
+    def unroll_of(batch_size: int) -> Unroll:
+        own = instantiate(cfg.task, batch_size=batch_size)
+        return Unroll(own, optimizer(spec).to(device), cfg.compile, device)
+
+    task = {key: value for key, value in family.describe().items() if key != "batch_size"}
+    return recipe, unroll_of, {"task": task, "recipe": asdict(recipe), "spec": spec.as_dict()}
+
+
+def build_predictors(
+    cfg: DictConfig,
+) -> tuple[dict[str, Callable[[PermutationSpec], torch.nn.Module]], Settings]:
+    """Constructors of the predictors by name, and how they are trained."""
+    keep_freed_memory()
+    return dict(instantiate(cfg.predictors)), instantiate(cfg.fit)

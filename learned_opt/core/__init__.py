@@ -1,0 +1,1 @@
+"""Foundations: trees, random numbers, compiled functions, native code, files, errors."""

@@ -1,0 +1,94 @@
+"""Backpropagation through inner training."""
+
+from dataclasses import dataclass, field
+
+import torch
+
+from learned_opt.core import tree
+from learned_opt.core.rng import draw_key
+from learned_opt.core.tree import Tree, tree_map
+from learned_opt.estimators.base import GradientEstimator, Launch, MetaGradient, State
+from learned_opt.estimators.meta_loss import MetaLoss
+from learned_opt.estimators.population import Population
+from learned_opt.inner.truncation import Truncation
+from learned_opt.inner.unroll import Unroll
+
+
+@dataclass(eq=False)
+class BPTT(GradientEstimator):
+    """Exact gradient of the mean meta-loss over one unroll; blind to what theta did before the unroll.
+
+    With ``unroll_length`` equal to the horizon this is full BPTT, the exact gradient. A chain whose loss or gradient
+    is not finite is left out, counted, and restarted.
+
+    Args:
+        unroll: the inner loop.
+        truncation: distribution of horizons.
+        num_tasks: chains.
+        unroll_length: inner steps per estimate.
+        meta_loss: what one unroll counts as.
+        remat: compute every inner step twice and keep the chains between steps only, so that long unrolls fit.
+
+    Raises:
+        ValueError: a value is out of its range.
+    """
+
+    unroll: Unroll
+    truncation: Truncation
+    num_tasks: int
+    unroll_length: int
+    meta_loss: MetaLoss = field(default_factory=MetaLoss)
+    remat: bool = False
+    backpropagates = True
+
+    def __post_init__(self) -> None:
+        if self.unroll_length == 1:
+            raise ValueError(
+                "unroll_length must be at least 2 in BPTT, got 1: theta acts after the first loss."
+            )
+        self.population = Population(
+            self.unroll, self.truncation, self.num_tasks, self.unroll_length, 1, self.meta_loss
+        )
+
+    def init_state(self, theta: Tree, generator: torch.Generator) -> State:
+        """Fresh chains."""
+        return self.population.init_state(generator)
+
+    def launches(self, theta: Tree, state: State, generator: torch.Generator) -> dict[str, Launch]:
+        """See ``GradientEstimator.launches``."""
+        return {"": self.launch(theta, state, generator)}
+
+    def launch(self, theta: Tree, state: State, generator: torch.Generator) -> Launch:
+        """The only launch; each chain has its own theta, so that its gradient can be told apart."""
+        root = draw_key(generator)
+        state, _ = self.population.restart(state, root)
+        tasks = self.population.tasks
+        own = tree_map(lambda leaf: leaf.detach().repeat(len(tasks), *[1] * leaf.ndim), theta)
+        return Launch(own, state, root, tasks)
+
+    @torch.enable_grad()
+    def estimate(
+        self, theta: Tree, state: State, generator: torch.Generator
+    ) -> tuple[MetaGradient, State]:
+        """One estimate, see ``GradientEstimator.estimate``."""
+        launch = self.launch(theta, state, generator)
+        own = tree_map(torch.Tensor.requires_grad_, launch.theta)
+        losses, after = self.population.run(launch, self.remat)
+        gradients = torch.autograd.grad(
+            losses.sum(), tree.leaves(own), allow_unused=True, materialize_grads=True
+        )
+        by_chain = [leaf.reshape(losses.shape[1], -1) for leaf in (losses.detach(), *gradients)]
+        finite = torch.cat(by_chain, 1).isfinite().all(1)
+        count, meta_loss = self.population.mean(losses.detach()[0], finite)
+        means = [_sum_over(leaf, finite) / count for leaf in gradients]
+        estimate = MetaGradient(
+            gradient=dict(zip(own, means, strict=True)),
+            meta_loss=meta_loss,
+            num_inner_steps=self.num_inner_steps,
+            finite=finite[None],
+        )
+        return estimate, self.population.advance(tree_map(torch.Tensor.detach, after), finite)
+
+
+def _sum_over(leaf: torch.Tensor, finite: torch.Tensor) -> torch.Tensor:
+    return leaf.where(finite.reshape(-1, *[1] * (leaf.ndim - 1)), 0).sum(0)

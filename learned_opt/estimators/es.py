@@ -1,0 +1,27 @@
+"""Evolution strategies over one unroll, antithetic.
+
+With ``unroll_length`` equal to the horizon this is full ES, unbiased for the smoothed meta-loss. With a shorter unroll
+it is truncated ES: cheap, but blind to how theta moved the chain before the unroll began.
+"""
+
+from torch import Tensor
+
+from learned_opt.core.tree import Tree
+from learned_opt.estimators.antithetic import AntitheticES, Noise
+from learned_opt.estimators.base import State
+from learned_opt.estimators.perturbation import Draw
+
+
+class ES(AntitheticES):
+    """A new eps for every unroll, and its score is the direction; arguments as of ``AntitheticES``.
+
+    Source: Salimans et al. 2017 (arXiv 1703.03864), antithetic pairs; truncated as in Metz et al. 2019 (1810.10180).
+    """
+
+    def init_memory(self, theta: Tree) -> State:
+        """None."""
+        return {}
+
+    def noise(self, drawn: Draw, state: State, restarted: Tensor) -> Noise:
+        """See ``AntitheticES.noise``."""
+        return Noise(drawn.eps, drawn.score, {})

@@ -1,0 +1,1 @@
+"""What inner steps, layers and deployed steps cost."""

@@ -1,0 +1,175 @@
+"""The bare work of an inner step: its products and its memory traffic, and nothing else.
+
+Legend: M chains, N weights of an inner network, C channels.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.func import functional_call, grad_and_value, vmap
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from learned_opt.core import tree
+from learned_opt.core.compiled import Compiled
+from learned_opt.core.tree import Tree
+from learned_opt.inner.unroll import Unroll
+from learned_opt.unf.fused import pointwise_stack
+
+aten = torch.ops.aten
+FACTORS = {
+    aten.mm: (0, 1),
+    aten.bmm: (0, 1),
+    aten.addmm: (1, 2),
+    aten.baddbmm: (1, 2),
+}  # places of the two matrices
+TRIES = 5
+SMALLEST_SHARE = 0.01  # of the arithmetic; smaller products cost little but the call
+Shape = tuple[int, int, int]  # M, C_in, C_out
+
+
+class Floor:
+    """The floor of one inner step of all chains, as a call that makes several of them.
+
+    It adds up: loss and gradient of the inner network, compiled by themselves; every matrix product that the
+    meta-optimizer makes, on buffers of the same shapes, products with matrices of equal sizes merged into one over all
+    tensors of the inner network, in as many blocks of chains as are fastest (small ones stay in the cache, as features
+    between layers can); and one read and one write of everything that a chain carries from step to step. Draws,
+    normalisation, activations and reductions are free. The products are those of the library (``torch.bmm``); a kernel
+    made for one size can be faster than these.
+
+    Args:
+        unroll: task and meta-optimizer.
+        theta: meta-parameters.
+        num_chains: M.
+        num_steps: inner steps of one call.
+    """
+
+    def __init__(self, unroll: Unroll, theta: Tree, num_chains: int, num_steps: int) -> None:
+        keys = [("floor", i) for i in range(num_chains)]
+        self.chains = unroll.start(keys)
+        batches = unroll.batches(keys, self.chains, 1)
+        self.batch = tree.tree_map(lambda leaf: leaf[0], batches)
+        self.num_steps, self.device = num_steps, unroll.device
+        network = vmap(grad_and_value(unroll.family.loss))
+        self._network = Compiled(network)
+        gradients, losses = network(self.chains["params"], self.batch, self.chains["task"])
+        self.products = matrix_products(unroll, theta, self.chains, gradients, losses)
+        self._blocks = [self._fastest(shape, rows) for shape, rows in self.products.items()]
+        carried = sum(
+            leaf.nbytes
+            for part in ("params", "opt_state")
+            for leaf in tree.leaves(self.chains[part])
+        )
+        self._source, self._target = (
+            torch.zeros(carried, dtype=torch.uint8, device=self.device) for _ in range(2)
+        )
+
+    @torch.no_grad()
+    def __call__(self, number: int) -> None:
+        """Do the bare work of ``num_steps`` inner steps."""
+        del number
+        for _ in range(self.num_steps):
+            self._network(self.chains["params"], self.batch, self.chains["task"])
+            for block in self._blocks:
+                block()
+            self._target.copy_(self._source)
+        self._wait()
+
+    def _fastest(self, shape: Shape, rows: int) -> Callable[[], None]:
+        """The product in the number of blocks that was fastest, in powers of two."""
+        chains, inner, outer = shape
+        counts = [2**power for power in range(chains.bit_length()) if chains % 2**power == 0]
+        blocks = [
+            _product(chains // count, rows, inner, outer, count, self.device) for count in counts
+        ]
+        for block in blocks:
+            block()  # warms up
+        seconds = {block: min(self._time(block) for _ in range(TRIES)) for block in blocks}
+        return min(blocks, key=seconds.__getitem__)
+
+    def _time(self, call: Callable[[], None]) -> float:
+        self._wait()
+        start = time.perf_counter()
+        call()
+        self._wait()
+        return time.perf_counter() - start
+
+    def _wait(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+
+def _product(
+    chains: int, rows: int, inner: int, outer: int, count: int, device: torch.device
+) -> Callable[[], None]:
+    """``(chains, rows, inner) @ (chains, inner, outer)``, ``count`` times on the same buffers."""
+    sizes = ((chains, rows, inner), (chains, inner, outer), (chains, rows, outer))
+    left, right, out = (torch.zeros(size, device=device) for size in sizes)
+
+    def multiply() -> None:
+        for _ in range(count):
+            torch.bmm(left, right, out=out)
+
+    return multiply
+
+
+@torch.no_grad()
+def matrix_products(
+    unroll: Unroll, theta: Tree, chains: Tree, gradients: Tree, losses: Tensor
+) -> dict[Shape, int]:
+    """The products of one step of the meta-optimizer: ``(M, C_in, C_out) -> rows``, those of equal sizes merged.
+
+    Args:
+        unroll: holds the meta-optimizer.
+        theta: meta-parameters.
+        chains: M chains.
+        gradients: of the inner parameters.
+        losses: ``(M,)``.
+    """
+
+    def step(own: Tree, gradient: Tree, chain: Tree, loss: Tensor) -> Any:
+        return functional_call(
+            unroll.optimizer, own, (gradient, chain["opt_state"], chain["params"], loss)
+        )
+
+    many = tree.contiguous(
+        tree.expand(theta, len(losses))
+    )  # a chain has a theta of its own, as in ES
+    with _Products() as products:
+        vmap(step)(many, gradients, chains, losses)
+    work = {shape: rows * shape[0] * shape[1] * shape[2] for shape, rows in products.rows.items()}
+    return {
+        shape: rows
+        for shape, rows in products.rows.items()
+        if work[shape] > SMALLEST_SHARE * sum(work.values())
+    }
+
+
+class _Products(TorchDispatchMode):
+    """Notes the shapes of all matrix products."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows: Counter[Shape] = Counter()
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None
+    ) -> Any:
+        if func.overloadpacket in FACTORS:
+            left, right = (args[place] for place in FACTORS[func.overloadpacket])
+            self._note(left, right)
+        elif func is pointwise_stack._opoverload:
+            inputs, weights = args[:2]
+            for left in inputs:
+                for right in weights:
+                    self._note(left, right)
+        return func(*args, **(kwargs or {}))
+
+    def _note(self, left: Tensor, right: Tensor) -> None:
+        """One product of ``([M,] rows, *)`` and ``([M,] C_in, C_out)``."""
+        chains = left.shape[0] if left.ndim == 3 else 1
+        self.rows[chains, right.shape[-2], right.shape[-1]] += left.shape[-2]

@@ -1,0 +1,1 @@
+"""Weight-space prediction: a zoo of networks, and predictors of their success."""

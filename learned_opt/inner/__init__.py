@@ -1,0 +1,1 @@
+"""THE inner loop, and when its chains restart."""

@@ -1,0 +1,137 @@
+"""THE inner loop: chains of inner training, side by side under vmap, compiled.
+
+Meta-training, evaluation, baselines and the tests of deployed optimizers all run through ``Unroll``.
+
+Legend: M chains, K inner steps; a leading M on every leaf of a chains tree, (K, M) on every leaf of batches.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.func import functional_call, grad_and_value, vmap
+
+from learned_opt.core import tree
+from learned_opt.core.compiled import Compiled
+from learned_opt.core.recompute import recompute
+from learned_opt.core.rng import Key, generator
+from learned_opt.core.tree import Tree
+from learned_opt.optimizers.base import MetaOptimizer
+from tasks.base import TaskFamily
+
+PRECISIONS = ("float32", "bf16")
+Chains = Tree  # M running inner problems: trees ``task``, ``params`` and ``opt_state``
+
+
+class Unroll:
+    """Runs inner training of a task family under a meta-optimizer.
+
+    Args:
+        family: the inner problems.
+        optimizer: the meta-optimizer; its parameters are replaced by the theta given to ``run``.
+        compile: fuse one inner step of all chains with ``torch.compile``; where that is not possible, say so once
+            and run eagerly.
+        device: where chains live.
+        precision: of the matrix products of the meta-optimizer, ``float32`` or ``bf16`` (bfloat16 by autocast; its
+            state, the updates and the inner network stay float32).
+
+    Raises:
+        ValueError: an unknown precision.
+    """
+
+    def __init__(
+        self,
+        family: TaskFamily,
+        optimizer: MetaOptimizer,
+        compile: bool = True,
+        device: torch.device | str = "cpu",
+        precision: str = "float32",
+    ) -> None:
+        if precision not in PRECISIONS:
+            raise ValueError(
+                f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}."
+            )
+        self.precision = precision
+        self.family, self.optimizer, self.device = (
+            family.to(device),
+            optimizer,
+            torch.device(device),
+        )
+        batched_step = vmap(self._step)
+        self._batched_step = Compiled(batched_step) if compile else batched_step
+
+    def start(self, keys: Sequence[tuple[Key, ...]]) -> Chains:
+        """Fresh chains, one for each key; equal keys give equal chains."""
+        chains = []
+        for key in keys:
+            task = self.family.sample(generator(*key, "task"))
+            params = self.family.init(generator(*key, "init"), task)
+            chains.append(
+                {"task": task, "params": params, "opt_state": self.optimizer.init_state(params)}
+            )
+        return tree.to(tree.stack(chains), self.device)
+
+    def batches(
+        self, keys: Sequence[tuple[Key, ...]], chains: Chains, num_steps: int, split: str = "train"
+    ) -> Tree:
+        """Batches ``(K, M, ...)`` for the next ``num_steps`` steps, one key for each chain."""
+        sources = [generator(*key, "batch" if split == "train" else split) for key in keys]
+        tasks = [tree.tree_map(lambda leaf, i=i: leaf[i], chains["task"]) for i in range(len(keys))]
+        draws = [
+            tree.stack(
+                [
+                    self.family.batch(source, task, split)
+                    for source, task in zip(sources, tasks, strict=True)
+                ]
+            )
+            for _ in range(num_steps)
+        ]
+        return tree.to(tree.stack(draws), self.device)
+
+    def run(
+        self,
+        theta: Tree,
+        chains: Chains,
+        batches: Tree,
+        remat: bool = False,
+        measured: Tree | None = None,
+    ) -> tuple[Tensor, Chains]:
+        """K inner steps of M chains.
+
+        Args:
+            theta: meta-parameters, a leading M on every leaf: each chain has its own.
+            chains: the state to go on from.
+            batches: leaves ``(K, M, ...)``.
+            remat: a backward pass runs every step again and so keeps the chains between steps only.
+            measured: batches on which the returned losses are taken; None for those of training.
+
+        Returns:
+            tuple[Tensor, Chains]: losses ``(K, M)``, each taken before the update of its step, and the chains K steps
+            on.
+        """
+        losses, streams = [], [batches] if measured is None else [batches, measured]
+        for k in range(len(tree.leaves(batches)[0])):
+            now = [tree.tree_map(lambda leaf, k=k: leaf[k], stream) for stream in streams]
+            if remat:
+                loss, chains = recompute(self._batched_step, theta, chains, *now)
+            else:
+                loss, chains = self._batched_step(theta, chains, *now)
+            losses.append(loss)
+        return torch.stack(losses), chains
+
+    def evaluate(self, chains: Chains) -> dict[str, Tensor]:
+        """Held-out figures of every chain, ``(M,)`` each."""
+        return vmap(self.family.evaluate)(chains["params"], chains["task"])
+
+    def _step(
+        self, theta: Tree, chain: Chains, batch: Tree, *measured: Tree
+    ) -> tuple[Tensor, Chains]:
+        params, task = chain["params"], chain["task"]
+        grads, loss = grad_and_value(self.family.loss)(params, batch, task)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+            updates, opt_state = functional_call(
+                self.optimizer, theta, (grads, chain["opt_state"], params, loss)
+            )
+        for other in measured:
+            loss = self.family.loss(params, other, task)
+        return loss, {"task": task, "params": tree.add(params, updates), "opt_state": opt_state}

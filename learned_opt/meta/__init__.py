@@ -1,1 +1,0 @@
-"""Meta-training: the inner loop, gradient estimators, the trainer."""

@@ -1,1 +1,0 @@
-"""Estimators of the gradient of the meta-loss with respect to theta."""

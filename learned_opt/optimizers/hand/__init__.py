@@ -1,0 +1,1 @@
+"""Hand-designed optimizers: update rules in the contract of a meta-optimizer."""

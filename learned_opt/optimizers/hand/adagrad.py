@@ -1,0 +1,67 @@
+"""The gradient over the root of its squares, summed (Adagrad) or averaged (RMSProp)."""
+
+import torch
+from torch import Tensor
+
+from learned_opt.optimizers.features import ema
+from learned_opt.optimizers.hand.base import (
+    Now,
+    Rule,
+    RuleState,
+    log_parameter,
+    logit_parameter,
+    root,
+)
+
+
+class Adagrad(Rule):
+    """``v <- v + g^2``, ``update = -lr g / (sqrt v + eps)``; theta = log eps.
+
+    Args:
+        eps: added to the root.
+
+    Source: Duchi et al. 2011 (JMLR 12), diagonal form.
+    """
+
+    def __init__(self, eps: float = 1e-10) -> None:
+        super().__init__()
+        self.log_eps = log_parameter("eps", eps)
+
+    def init_state(self, param: Tensor) -> RuleState:
+        """Zero sum of squares."""
+        return {"sum": torch.zeros_like(param)}
+
+    def forward(
+        self, grad: Tensor, state: RuleState, param: Tensor, now: Now
+    ) -> tuple[Tensor, RuleState]:
+        """See ``Rule.forward``."""
+        del param
+        total = state["sum"] + grad * grad
+        return -now.lr * grad / (root(total) + self.log_eps.exp()), {"sum": total}
+
+
+class RMSProp(Rule):
+    """``v <- beta v + (1 - beta) g^2``, ``update = -lr g / (sqrt v + eps)``; theta = (logit beta, log eps).
+
+    Args:
+        beta: decay of the average of squares.
+        eps: added to the root.
+
+    Source: Tieleman & Hinton 2012, lecture 6.5, in the form of ``torch.optim.RMSprop``.
+    """
+
+    def __init__(self, beta: float = 0.99, eps: float = 1e-8) -> None:
+        super().__init__()
+        self.logit_beta, self.log_eps = logit_parameter("beta", beta), log_parameter("eps", eps)
+
+    def init_state(self, param: Tensor) -> RuleState:
+        """Zero average of squares."""
+        return {"second": torch.zeros_like(param)}
+
+    def forward(
+        self, grad: Tensor, state: RuleState, param: Tensor, now: Now
+    ) -> tuple[Tensor, RuleState]:
+        """See ``Rule.forward``."""
+        del param
+        second = ema(state["second"], grad * grad, self.logit_beta.sigmoid())
+        return -now.lr * grad / (root(second) + self.log_eps.exp()), {"second": second}

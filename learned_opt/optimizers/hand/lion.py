@@ -1,0 +1,41 @@
+"""Lion: the sign of a momentum."""
+
+import torch
+from torch import Tensor
+
+from learned_opt.optimizers.features import ema
+from learned_opt.optimizers.hand.base import Now, Rule, RuleState, logit_parameter
+
+
+class Lion(Rule):
+    """``update = -lr sign(beta1 m + (1 - beta1) g)``, then ``m <- beta2 m + (1 - beta2) g``; theta = logits of betas.
+
+    Estimators that differentiate find no gradient of the betas, since the sign has none.
+
+    Args:
+        beta1: share of the momentum in the step.
+        beta2: decay of the momentum.
+
+    Source: Chen et al. 2023 (arXiv 2302.06675), algorithm 2.
+    """
+
+    def __init__(self, beta1: float = 0.9, beta2: float = 0.99) -> None:
+        super().__init__()
+        self.logit_beta1, self.logit_beta2 = (
+            logit_parameter("beta1", beta1),
+            logit_parameter("beta2", beta2),
+        )
+
+    def init_state(self, param: Tensor) -> RuleState:
+        """Zero momentum."""
+        return {"momentum": torch.zeros_like(param)}
+
+    def forward(
+        self, grad: Tensor, state: RuleState, param: Tensor, now: Now
+    ) -> tuple[Tensor, RuleState]:
+        """See ``Rule.forward``."""
+        del param
+        direction = torch.sign(ema(state["momentum"], grad, self.logit_beta1.sigmoid()))
+        return -now.lr * direction, {
+            "momentum": ema(state["momentum"], grad, self.logit_beta2.sigmoid())
+        }

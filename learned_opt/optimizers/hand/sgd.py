@@ -1,0 +1,54 @@
+"""Gradient descent, plain and with momentum."""
+
+import torch
+from torch import Tensor
+
+from learned_opt.optimizers.features import ema
+from learned_opt.optimizers.hand.base import Now, Rule, RuleState, logit_parameter
+
+
+class SGD(Rule):
+    """``update = -lr g``."""
+
+    def init_state(self, param: Tensor) -> RuleState:
+        """Nothing is remembered."""
+        del param
+        return {}
+
+    def forward(
+        self, grad: Tensor, state: RuleState, param: Tensor, now: Now
+    ) -> tuple[Tensor, RuleState]:
+        """See ``Rule.forward``."""
+        del param
+        return -now.lr * grad, state
+
+
+class Momentum(Rule):
+    """``m <- gamma m + (1 - gamma) g``, ``update = -lr m``; theta = logit gamma.
+
+    The momentum is an average, so the learning rate is 1 / (1 - gamma) times that of ``torch.optim.SGD``.
+
+    Args:
+        gamma: decay of the momentum.
+        nesterov: step along ``gamma m + (1 - gamma) g``, the momentum after one more such gradient.
+
+    Source: Sutskever et al. 2013 (ICML), in the form of ``torch.optim.SGD``.
+    """
+
+    def __init__(self, gamma: float = 0.9, nesterov: bool = False) -> None:
+        super().__init__()
+        self.logit_gamma, self.nesterov = logit_parameter("gamma", gamma), nesterov
+
+    def init_state(self, param: Tensor) -> RuleState:
+        """Zero momentum."""
+        return {"momentum": torch.zeros_like(param)}
+
+    def forward(
+        self, grad: Tensor, state: RuleState, param: Tensor, now: Now
+    ) -> tuple[Tensor, RuleState]:
+        """See ``Rule.forward``."""
+        del param
+        gamma = self.logit_gamma.sigmoid()
+        momentum = ema(state["momentum"], grad, gamma)
+        direction = ema(momentum, grad, gamma) if self.nesterov else momentum
+        return -now.lr * direction, {"momentum": momentum}

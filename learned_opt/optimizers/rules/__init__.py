@@ -1,1 +1,0 @@
-"""Update rules of hand-designed optimizers: what they do to one parameter."""

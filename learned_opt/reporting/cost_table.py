@@ -1,0 +1,138 @@
+"""The table of costs: one row for each optimizer and mode, and its files."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from learned_opt.evaluation.cost.timing import OuterStep, Times
+from learned_opt.reporting import tables
+
+FORMAT = "learned_opt.commands.bench 1"
+NOTES = """\
+Whole outer steps: draws, unroll, estimate; medians of interleaved rounds. steps/s: inner steps of single chains
+per second; ms: one inner step of all chains; µs: its share of one chain. KiB: peak of one outer step by the records of
+torch's allocator, per chain. first: seconds of the first call, compilation included. / NAME: time over that of NAME in
+the same mode. / floor: time over that of the bare work of the same shapes, measured in the same rounds: the inner
+network's loss and gradient, the optimizer's matrix products, one read and one write of what a chain carries."""
+
+
+class Key(NamedTuple):
+    """What was timed."""
+
+    task: str
+    optimizer: str
+    mode: str  # eager | compiled | floor
+
+    def __str__(self) -> str:
+        """For progress lines."""
+        return " ".join(self)
+
+
+def make_row(
+    key: Key,
+    call: OuterStep,
+    times: Mapping[Key, Times],
+    peak: int | None,
+    num_steps: int,
+    references: Sequence[str],
+) -> dict[str, Any]:
+    """One row, as ``bench.json`` holds it.
+
+    Args:
+        key: of the row.
+        call: what was timed.
+        times: of all keys; a reference or floor that was not timed leaves its ratio null.
+        peak: measured bytes; None where they were not measured.
+        num_steps: inner steps of one call of the floor.
+        references: optimizers to compare with.
+    """
+    typical, unroll = times[key].typical, call.estimator.unroll_length
+    assert typical is not None
+    ms = 1e3 * typical / unroll
+    floor = times.get(key._replace(mode="floor"), Times()).typical
+    others = {name: times.get(key._replace(optimizer=name), Times()).typical for name in references}
+    return {
+        **key._asdict(),
+        "num_theta": sum(leaf.numel() for leaf in call.theta.values()),
+        "num_chains": call.num_chains,
+        "unroll_length": unroll,
+        "repeats": len(times[key].later),
+        "steps_per_s": 1e3 * call.num_chains / ms,
+        "ms_per_step": ms,
+        "us_per_chain_step": 1e3 * ms / call.num_chains,
+        "peak_bytes_per_chain": None if peak is None else peak / call.num_chains,
+        "first_call_s": times[key].first,
+        "floor_ms_per_step": None if floor is None else 1e3 * floor / num_steps,
+        "times_floor": None if floor is None else ms * num_steps / (1e3 * floor),
+        **{
+            f"times_{name}": None if other is None else typical / other
+            for name, other in others.items()
+        },
+    }
+
+
+def headings(references: Sequence[str]) -> tuple[str, ...]:
+    """Headings of the table."""
+    return (
+        "optimizer",
+        "steps/s",
+        "ms",
+        "µs",
+        "KiB",
+        "first",
+        *(f"/ {name}" for name in references),
+        "/ floor",
+    )
+
+
+def cells(row: Mapping[str, Any], references: Sequence[str]) -> tuple[str, ...]:
+    """A row as text, in the order of the headings."""
+    peak = row["peak_bytes_per_chain"]
+    ratios = (row[f"times_{name}"] for name in (*references, "floor"))
+    return (
+        row["optimizer"],
+        _digits(row["steps_per_s"]),
+        _digits(row["ms_per_step"]),
+        _digits(row["us_per_chain_step"]),
+        _digits(peak and peak / 1024),
+        f"{row['first_call_s']:.1f}",
+        *map(_digits, ratios),
+    )
+
+
+def by_title(rows: Iterable[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """Rows of each task and mode below a title."""
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        work = f"{row['num_chains']} chains, unroll {row['unroll_length']}, {row['repeats']} rounds"
+        groups.setdefault(f"{row['task']}, {row['mode']}: {work}", []).append(row)
+    return groups
+
+
+def _digits(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def write(
+    folder: Path, rows: list[dict[str, Any]], references: Sequence[str], facts: dict[str, Any]
+) -> None:
+    """Write ``bench.json`` and ``bench.md``.
+
+    Args:
+        folder: run folder.
+        rows: from ``make_row``.
+        references: optimizers to compare with.
+        facts: ``machine`` and what else a reader needs to repeat it.
+    """
+    tables.write_json(folder / "bench.json", {"format": FORMAT, **facts, "rows": rows})
+    names = headings(references)
+    parts = [
+        f"## {title}\n\n{tables.markdown_table(names, (cells(row, references) for row in group))}"
+        for title, group in by_title(rows).items()
+    ]
+    known = {**facts, **facts["machine"]}
+    listed = [(key, str(value)) for key, value in known.items() if key != "machine"]
+    page = ["# Throughput", *parts, NOTES, tables.markdown_table(("fact", "value"), listed)]
+    (folder / "bench.md").write_text("\n\n".join(page) + "\n")

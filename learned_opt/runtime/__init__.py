@@ -1,0 +1,1 @@
+"""A run on its machine: folder, ranks, Slurm, job records, provenance, memory."""

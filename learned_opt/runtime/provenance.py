@@ -1,0 +1,39 @@
+"""What a reader needs to run the same thing again."""
+
+import platform
+import subprocess
+from pathlib import Path
+
+import lightning
+import torch
+
+
+def provenance(seed: int, device: torch.device, command: str) -> dict[str, str]:
+    """Command, seed, versions and machine of this process."""
+    return {
+        "command": command,
+        "seed": str(seed),
+        "git": git_revision(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "lightning": lightning.__version__,
+        "machine": f"{platform.system()} {platform.machine()}, {torch.get_num_threads()} threads",
+        "device": str(device),
+    }
+
+
+def git_revision() -> str:
+    """Commit of the checkout, marked when files differ from it; ``unknown`` outside of one."""
+    command = [
+        "git",
+        "-C",
+        str(Path(__file__).parent),
+        "describe",
+        "--always",
+        "--dirty",
+        "--abbrev=12",
+    ]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"

@@ -1,0 +1,107 @@
+"""The folder of a run: the name of every file that may lie in it, once for all who write or read one."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+THETA = "theta.safetensors"
+THETA_METADATA = "theta.json"
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Where the files of a run are.
+
+    Args:
+        path: the folder itself.
+
+    >>> RunFolder(Path("runs/mlp/1")).metrics.as_posix()
+    'runs/mlp/1/metrics.csv'
+    """
+
+    path: Path
+
+    # what meta-training leaves
+
+    @property
+    def theta(self) -> Path:
+        """The meta-parameters."""
+        return self.path / THETA
+
+    @property
+    def theta_metadata(self) -> Path:
+        """How to rebuild the optimizer around theta, and where it comes from."""
+        return self.path / THETA_METADATA
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of the last few ``step_N.ckpt``, each with its checksum beside it."""
+        return self.path / "checkpoints"
+
+    @property
+    def metrics(self) -> Path:
+        """A row for each outer step, CSV."""
+        return self.path / "metrics.csv"
+
+    @property
+    def diagnostics(self) -> Path:
+        """What the updates do to each inner tensor over inner time, CSV."""
+        return self.path / "diagnostics.csv"
+
+    @property
+    def replays(self) -> Path:
+        """Folder of recipes of unrolls that were not finite."""
+        return self.path / "replay"
+
+    # what an evaluation leaves
+
+    @property
+    def evaluation(self) -> Path:
+        """A row for each optimizer and held-out seed, and what a reader must know of them, JSON."""
+        return self.path / "evaluation.json"
+
+    @property
+    def curves(self) -> Path:
+        """The training loss of every held-out run at every inner step, Parquet."""
+        return self.path / "curves.parquet"
+
+    @property
+    def report(self) -> Path:
+        """Everything on one page that needs no other file, HTML."""
+        return self.path / "report.html"
+
+    @property
+    def report_markdown(self) -> Path:
+        """The same as Markdown, its pictures beside it."""
+        return self.path / "report.md"
+
+    # what Hydra, Slurm and W&B keep
+
+    @property
+    def config(self) -> Path:
+        """The composed config."""
+        return self.path / ".hydra" / "config.yaml"
+
+    @property
+    def overrides(self) -> Path:
+        """The words of the command line."""
+        return self.path / ".hydra" / "overrides.yaml"
+
+    @property
+    def job(self) -> Path:
+        """Whether the run goes on, has finished or has failed, where, and why, JSON."""
+        return self.path / "job.json"
+
+    @property
+    def wandb_id(self) -> Path:
+        """The id under which a resumed run goes on in W&B."""
+        return self.path / "wandb_id.txt"
+
+    @property
+    def wandb(self) -> Path:
+        """What W&B keeps until it is uploaded."""
+        return self.path / "wandb"
+
+    @property
+    def dashboard(self) -> Path:
+        """The W&B workspace of the run, or of the sweep whose folder this is, JSON."""
+        return self.path / "dashboard.json"

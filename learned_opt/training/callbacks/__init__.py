@@ -1,0 +1,1 @@
+"""What happens around outer steps: one Lightning callback in each file."""

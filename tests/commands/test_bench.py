@@ -1,0 +1,310 @@
+"""The bench: what it measures, against closed forms, and as a command."""
+
+import json
+import math
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from learned_opt.commands import bench, cli
+from learned_opt.compose import bench_steps
+from learned_opt.evaluation.cost.allocator import peak_bytes
+from learned_opt.evaluation.cost.breakdown import breakdown
+from learned_opt.evaluation.cost.floor import Floor, matrix_products
+from learned_opt.evaluation.cost.scaling import fit_exponent
+from learned_opt.evaluation.cost.timing import Times, interleave
+from learned_opt.inner.unroll import Unroll
+from learned_opt.reporting import cost_comparison, cost_table
+from learned_opt.reporting.cost_table import Key
+from learned_opt.runtime.machine import differences
+from tests.cases import FAMILIES, OPTIMIZERS, spec_of
+
+CPU = torch.device("cpu")
+
+
+def test_exponents_of_power_laws() -> None:
+    sizes = [4, 8, 16, 32]
+    exact = fit_exponent(sizes, [3 * size**1.5 for size in sizes])
+    assert exact.value == pytest.approx(1.5)
+    assert exact.error == pytest.approx(0, abs=1e-6)
+    source = torch.Generator().manual_seed(0)
+    noise = 0.1 * torch.randn(500, 4, generator=source)
+    fits = [
+        fit_exponent(sizes, [size * math.exp(e) for size, e in zip(sizes, row, strict=True)])
+        for row in noise
+    ]
+    values, errors = (
+        torch.tensor([fit.value for fit in fits]),
+        torch.tensor([fit.error for fit in fits]),
+    )
+    assert abs(float(values.mean()) - 1) < 3 * float(values.std()) / 500**0.5
+    assert float(errors.square().mean().sqrt()) == pytest.approx(float(values.std()), rel=0.1)
+    with pytest.raises(ValueError, match="at least 3 sizes"):
+        fit_exponent([1, 2], [1, 2])
+    with pytest.raises(ValueError, match="must be positive"):
+        fit_exponent(sizes, [0, 1, 2, 3])
+
+
+def test_peak_of_the_allocator() -> None:
+    def call() -> None:
+        first = torch.zeros(100_000)
+        second = first + 1
+        del first
+        third = second * 2
+        del second, third
+
+    assert (
+        0 <= peak_bytes(call, CPU) - 800_000 < 100
+    )  # numbers in operations are tensors of a few bytes
+
+
+def test_rounds_are_interleaved_and_survive_an_interruption() -> None:
+    order: list[str] = []
+    times: dict[str, Times] = {}
+
+    def make(name: str):
+        def call(number: int) -> None:
+            if number == 2 and name == "b":
+                raise KeyboardInterrupt
+            order.append(f"{name}{number}")
+
+        return call
+
+    with pytest.raises(KeyboardInterrupt):
+        interleave({"a": make("a"), "b": make("b")}, 5, times, lambda text: None)
+    assert order == ["a0", "b0", "a1", "b1", "a2"]
+    assert [len(times[name].later) for name in "ab"] == [2, 1]
+    assert times["b"].typical is not None
+
+
+def make_unroll(optimizer: str) -> Unroll:
+    problem = FAMILIES["mlp"]()  # 32-5-3: 183 weights
+    return Unroll(problem, OPTIMIZERS[optimizer](spec_of(problem)), compile=False)
+
+
+def floor_of(optimizer: str, monkeypatch) -> Floor:
+    monkeypatch.setattr(torch, "compile", lambda function, **options: function)
+    unroll = make_unroll(optimizer)
+    theta = {name: p.detach() for name, p in unroll.optimizer.named_parameters()}
+    return Floor(unroll, theta, num_chains=4, num_steps=2)
+
+
+def test_products_of_the_floor(monkeypatch) -> None:
+    """The pointwise optimizer has widths 8 (and 11 shared), 6, 6, 6, 1; each product runs over all weights."""
+    floor = floor_of("deep_set", monkeypatch)
+    assert floor.products == {(4, 8, 6): 183, (4, 6, 6): 2 * 183, (4, 6, 1): 183}
+    assert floor_of("sgdm", monkeypatch).products == {}
+    floor(0)
+
+
+def test_floor_counts_what_a_chain_carries(monkeypatch) -> None:
+    floor = floor_of("sgdm", monkeypatch)
+    assert floor._source.nbytes == 4 * (
+        2 * 183 * 4 + 8
+    )  # parameters and momenta in float32, an int64 step
+
+
+@torch.no_grad()
+def test_products_do_not_depend_on_their_number_of_chains(monkeypatch) -> None:
+    unroll = make_unroll("unf")
+    theta = {name: p.detach() for name, p in unroll.optimizer.named_parameters()}
+    found = []
+    for num_chains in (2, 5):
+        chains = unroll.start([("c", i) for i in range(num_chains)])
+        zeros = {name: torch.zeros_like(p) for name, p in chains["params"].items()}
+        shapes = matrix_products(unroll, theta, chains, zeros, torch.zeros(num_chains))
+        assert {shape[0] for shape in shapes} == {num_chains}
+        found.append({shape[1:]: rows for shape, rows in shapes.items()})
+    assert found[0] == found[1]
+
+
+def test_breakdown_finds_the_products() -> None:
+    big = torch.zeros(400, 400)
+    shares = breakdown(lambda: big @ big)
+    assert shares["products"] > 0.3 * shares["total"]
+    assert shares["generated"] == shares["kernels"] == 0
+    assert sum(seconds for kind, seconds in shares.items() if kind != "total") == pytest.approx(
+        shares["total"], rel=0.05
+    )
+
+
+MACHINE = {"processor": "p", "cores": 2, "threads": 1, "device": "cpu", "load": 0.1}
+
+
+def row(optimizer: str, speed: float, num_chains: int = 8) -> dict:
+    return {
+        "task": "mlp",
+        "optimizer": optimizer,
+        "mode": "eager",
+        "num_theta": 3,
+        "num_chains": num_chains,
+        "unroll_length": 5,
+        "steps_per_s": speed,
+        "peak_bytes_per_chain": 64.0,
+        "first_call_s": 0.5,
+    }
+
+
+def saved(*rows: dict, **machine: object) -> dict:
+    return {"format": cost_table.FORMAT, "machine": MACHINE | machine, "rows": list(rows)}
+
+
+def test_comparison_with_an_earlier_run() -> None:
+    now, then = saved(row("a", 300.0), row("b", 10.0)), saved(row("a", 100.0), row("gone", 5.0))
+    rows, sentences = cost_comparison.compare(now, then)
+    assert [tuple(r.values()) for r in rows] == [
+        ("mlp", "a", "eager", "100", "300", "3.00", "1.00", "1.00")
+    ]
+    assert not any("warning" in sentence for sentence in sentences)
+    assert "only in the earlier run: mlp gone eager" in sentences
+
+    _, sentences = cost_comparison.compare(
+        now, saved(row("a", 100.0, num_chains=9), threads=4, load=7)
+    )
+    warnings = "\n".join(sentence for sentence in sentences if sentence.startswith("warning"))
+    assert "the machines differ (threads 4 -> 1)" in warnings
+    assert "the work is not the same: mlp a eager" in warnings
+    assert "more wanted to run than there are cores (then)" in warnings
+    assert differences(MACHINE, MACHINE) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "there is no file"),
+        ("{", "is damaged or foreign"),
+        ("[1]", "is damaged or foreign"),
+        (
+            '{"format": "other", "rows": [], "machine": {"load": 0, "cores": 1}}',
+            "is of another format",
+        ),
+        (json.dumps(saved({"task": "mlp"})), "is damaged or foreign"),
+    ],
+)
+def test_a_damaged_or_foreign_file_is_one_sentence(
+    tmp_path, monkeypatch, capsys, text, message
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    if text is not None:
+        Path("it's, old.json").write_text(text)
+    assert message in refused(monkeypatch, capsys, "+task=mlp", "--compare", "it's, old.json")
+
+
+def refused(monkeypatch, capsys, *arguments: str) -> str:
+    monkeypatch.setattr(sys, "argv", ["bench", *arguments])
+    with pytest.raises(SystemExit) as stop:
+        bench.main()
+    error = capsys.readouterr().err
+    assert stop.value.code == 2, error
+    assert error.count("\n") == 1
+    return error
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--compare"], "--compare needs a FILE"),
+        (["repeats=0"], "repeats must be at least 1, got 0."),
+        (
+            ["only=[unf,sdgm]"],
+            "only must hold names of cases (sgdm, adam, pointwise, unf, unf_paper, unf_all), got sdgm.",
+        ),
+        (["modes=[fast]"], "modes must be eager or compiled, got fast."),
+        (["verb=paint"], "verb must be table or scaling, got 'paint'."),
+        (
+            ["estimator.num_tasks=auto"],
+            "this command takes a number for estimator.num_tasks, got 'auto'.",
+        ),
+        (["+task=nope"], "unknown task 'nope'"),
+    ],
+)
+def test_bad_input(tmp_path, monkeypatch, capsys, arguments, message) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert message in refused(monkeypatch, capsys, *arguments)
+
+
+TINY = [
+    "only=[sgdm,pointwise]",
+    "modes=[eager]",
+    "repeats=1",
+    "estimator.num_tasks=2",
+    "estimator.unroll_length=2",
+]
+TINY += ["floor_steps=1"]
+
+
+def test_the_table_as_a_command(tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(torch, "compile", lambda function, **options: function)
+    monkeypatch.setattr(sys, "argv", ["bench", "tasks=[mlp,cnn]", *TINY])
+    bench.main()
+    (folder,) = (tmp_path / "runs/bench").iterdir()
+    found = json.loads((folder / "bench.json").read_text())
+    assert [Key(r["task"], r["optimizer"], r["mode"]) for r in found["rows"]] == [
+        (task, optimizer, "eager") for task in ("mlp", "cnn") for optimizer in ("sgdm", "pointwise")
+    ]
+    for r in found["rows"]:
+        assert r["us_per_chain_step"] == pytest.approx(1e6 / r["steps_per_s"])
+        assert r["times_floor"] == pytest.approx(r["ms_per_step"] / r["floor_ms_per_step"])
+        assert r["num_theta"] * 4 < r["peak_bytes_per_chain"]
+    assert found["rows"][0]["times_sgdm"] == 1
+    assert found["rows"][0]["times_adam"] is None
+    shown = capsys.readouterr().out
+    assert "cnn, eager" in shown
+    monkeypatch.setattr(
+        sys, "argv", ["bench", "+task=mlp", *TINY, f"--compare={folder / 'bench.json'}"]
+    )
+    bench.main()
+    assert "only in the earlier run: mlp" not in capsys.readouterr().out.replace("\n", " ")
+
+
+def test_ctrl_c_keeps_what_was_measured(tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(torch, "compile", lambda function, **options: function)
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(bench_steps.OuterStep, "peak_bytes", interrupt)
+    monkeypatch.setattr(sys, "argv", ["bench", "+task=mlp", *TINY])
+    with pytest.raises(SystemExit) as stop:
+        bench.main()
+    assert stop.value.code == 130
+    assert "interrupted" in capsys.readouterr().err
+    (folder,) = (tmp_path / "runs/bench").iterdir()
+    assert [
+        r["peak_bytes_per_chain"] for r in json.loads((folder / "bench.json").read_text())["rows"]
+    ] == [None, None]
+
+
+def test_scaling_as_a_command(tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    settings = [
+        "compile=false",
+        "scaling.only=[sgdm]",
+        "scaling.repeats=1",
+        "scaling.unroll_length=1",
+    ]
+    small = [
+        "~scaling.axes.width",
+        "~scaling.axes.tensors",
+        *(f"scaling.axes.pairs.{key}=[1,2,4,8]" for key in ("sizes", "values")),
+    ]
+    monkeypatch.setattr(sys, "argv", ["bench", "scaling", "+task=mlp", *settings, *small])
+    bench.main()
+    (folder,) = (tmp_path / "runs/bench").iterdir()
+    (row,) = json.loads((folder / "scaling.json").read_text())["rows"]
+    value, error = row["peak bytes"]
+    assert value == pytest.approx(1, abs=0.1)
+    assert error < 0.1
+    assert "±" in capsys.readouterr().out
+
+
+def test_verbs_are_named(monkeypatch) -> None:
+    assert set(bench.VERBS) == {"table", "scaling"}
+    monkeypatch.setattr(cli, "entry_point", lambda main, **_: None)
+    monkeypatch.setattr(sys, "argv", ["bench", "scaling", "--compare", "a b.json", "+task=mlp"])
+    bench.main()
+    assert sys.argv[1:] == ["verb=scaling", "compare='a b.json'", "+task=mlp"]

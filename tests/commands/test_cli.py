@@ -1,0 +1,344 @@
+"""The command lines as a person types them: real processes for whole runs, the same functions for error paths."""
+
+import csv
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+from safetensors.torch import load_file
+
+from learned_opt.commands import cli, evaluate, train
+from learned_opt.compose import config_files
+from learned_opt.reporting import screens
+from tasks.networks.mlp import MLP
+
+
+class WrongSymmetry(MLP):
+    """A network that calls its classes interchangeable."""
+
+    def permutation_axes(self):
+        axes, fixed = super().permutation_axes()
+        return axes, fixed - {"output"}
+
+
+TINY = [
+    "compile=false",
+    "horizon=6",
+    "estimator.unroll_length=3",
+    "estimator.num_tasks=2",
+    "trainer.max_steps=4",
+    "callbacks.validate_every=2",
+    "benchmark.num_seeds=3",
+    "benchmark.num_chains=4",
+    "benchmark.num_lrs=3",
+]
+
+
+class WrongAxes(MLP):
+    """A network whose axis names do not fit its parameters."""
+
+    def permutation_axes(self):
+        axes, fixed = super().permutation_axes()
+        return {**axes, "layers.0.weight": ("input", "hidden0")}, fixed
+
+
+def shell(folder: Path, module: str, *arguments: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-W", "error::UserWarning:learned_opt", "-m", module, *arguments]
+    environment = {
+        "PYTHONPATH": str(Path(cli.__file__).parents[2]),
+        "PATH": "/usr/bin:/bin",
+        "HOME": str(folder),
+    }
+    return subprocess.run(
+        command,
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    """The folder in which one tiny run has been made; the run itself is ``runs/mlp/*``."""
+    folder = tmp_path_factory.mktemp("user")
+    result = shell(folder, "learned_opt", "+task=mlp", *TINY)
+    assert result.returncode == 0, result.stderr
+    assert "held-out seeds" in result.stdout
+    assert "Warning" not in result.stderr + result.stdout
+    return folder
+
+
+def run_folder(folder: Path) -> Path:
+    return next((folder / "runs" / "mlp").iterdir())
+
+
+def test_a_run_writes_what_the_readme_says(finished) -> None:
+    run = run_folder(finished)
+    files = [
+        "theta.safetensors",
+        "theta.json",
+        "metrics.csv",
+        "evaluation.json",
+        "report.md",
+        "curves.png",
+    ]
+    for name in [
+        *files,
+        ".hydra/config.yaml",
+        "checkpoints/step_4.ckpt",
+        "checkpoints/step_4.ckpt.sha256",
+    ]:
+        assert (run / name).stat().st_size > 0, name
+    rows = json.loads((run / "evaluation.json").read_text())
+    assert {row["optimizer"] for row in rows} >= {"unf", "sgdm", "adam"}
+    with (run / "metrics.csv").open() as file:
+        logged = [row for row in csv.DictReader(file) if row["meta_loss/train"]]
+    assert len(logged) == 4
+    described = json.loads((run / "theta.json").read_text())
+    assert described["tasks"]["mlp"]["data"] == "digits"
+    assert described["evaluation"]["mlp"][0]["optimizer"] == "unf"
+    assert "python -m learned_opt +task=mlp" in described["provenance"]["command"]
+    assert described["provenance"]["meta_training"].endswith(" minutes")
+
+
+def test_a_run_leaves_a_page_of_itself(finished) -> None:
+    page = (run_folder(finished) / "report.html").read_text()
+    assert "<title>unf on mlp</title>" in page
+    assert "What is missing" not in page
+    again = shell(
+        finished, "learned_opt.commands.report", str(run_folder(finished)), "--out=again.html"
+    )
+    assert again.stdout == "written to again.html\n", again.stderr
+    assert (finished / "again.html").read_text() == page
+
+
+def test_theta_can_be_evaluated_and_training_resumed(finished) -> None:
+    run = run_folder(finished)
+    again = shell(
+        finished,
+        "learned_opt.commands.evaluate",
+        "+task=mlp",
+        f"checkpoint={run}/theta.safetensors",
+        *TINY,
+    )
+    assert again.returncode == 0, again.stderr
+    evaluated = next((finished / "runs" / "mlp-evaluate").iterdir())
+    before, after = (json.loads((f / "evaluation.json").read_text()) for f in (run, evaluated))
+    key = "mean_loss"
+    assert [row[key] for row in before] == pytest.approx([row[key] for row in after])
+    more = shell(
+        finished,
+        "learned_opt",
+        "+task=mlp",
+        *TINY,
+        "trainer.max_steps=6",
+        f"ckpt={run}/checkpoints/step_4.ckpt",
+    )
+    assert more.returncode == 0, more.stderr
+    assert "outer step 5/6" in more.stderr
+
+
+def test_training_starts_from_a_trained_theta(finished) -> None:
+    start = f"theta={run_folder(finished)}"
+    still = [
+        "outer_optimizer.optimizer.lr=0",
+        "outer_optimizer.schedule.eta_min=0",
+        "hydra.run.dir=runs/further",
+    ]
+    more = shell(finished, "learned_opt", "+task=mlp", *TINY, start, *still)
+    assert more.returncode == 0, more.stderr
+    assert f"going on from {run_folder(finished)}" in more.stdout
+    before, after = (
+        load_file(folder / "theta.safetensors")
+        for folder in (run_folder(finished), finished / "runs/further")
+    )
+    assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())
+    described = json.loads((finished / "runs/further/theta.json").read_text())
+    assert described["optimizer_name"] == "unf"
+    assert described["started_from"]["name"] == str(run_folder(finished))
+    assert described["started_from"]["tasks"]["mlp"]["data"] == "digits"
+
+
+def test_training_starts_from_a_packaged_theta_on_any_network(tmp_path) -> None:
+    result = shell(
+        tmp_path, "learned_opt", "+task=cnn", *TINY, "theta=unf-transfer", "hydra.run.dir=run"
+    )
+    assert result.returncode == 0, result.stderr
+    config = OmegaConf.load(tmp_path / "run/.hydra/config.yaml")
+    assert config.meta_optimizer.nominal.orthogonal is True
+    assert json.loads((tmp_path / "run/theta.json").read_text())["optimizer_name"] == "unf_tied"
+
+
+def test_multirun_gives_one_folder_per_job(tmp_path) -> None:
+    result = shell(tmp_path, "learned_opt", "-m", "+task=mlp", "meta_optimizer=sgdm,adam", *TINY)
+    assert result.returncode == 0, result.stderr
+    sweep = next((tmp_path / "runs" / "sweeps").iterdir())
+    names = [
+        json.loads((sweep / job / "theta.json").read_text())["optimizer_name"] for job in ("0", "1")
+    ]
+    assert names == ["sgdm", "adam"]
+    rows = json.loads((sweep / "0" / "evaluation.json").read_text())
+    assert {row["optimizer"] for row in rows} >= {
+        "sgdm-learned",
+        "sgdm",
+        "adam",
+    }  # the tuned one beside it
+
+
+def test_no_task_is_answered_at_once(tmp_path) -> None:
+    start = time.perf_counter()
+    result = shell(tmp_path, "learned_opt")
+    assert time.perf_counter() - start < 2  # under a second on a quiet machine
+    assert result.returncode == 2
+    assert (
+        result.stderr == "learned_opt: no task given; add +task=NAME, where NAME is one of: "
+        "arithmetic, choosing, cnn, mix, mix4, mlp, rnn, subleq, transformer, unseen.\n"
+    )
+    assert not list(tmp_path.iterdir())
+
+
+def refused(monkeypatch, capsys, tmp_path, main, *arguments: str) -> str:
+    """Run an entry point that must refuse its arguments; returns its one line."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["learned_opt", *arguments])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    error = capsys.readouterr().err
+    assert stop.value.code == 2, error
+    assert error.startswith("learned_opt: ")
+    assert error.count("\n") == 1
+    return error
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["task=mlp"], "write +task=NAME, with the plus"),
+        (
+            ["+task=nope"],
+            "unknown task 'nope'; choose one of: arithmetic, choosing, cnn, mix, mix4, mlp, rnn, subleq, transformer, "
+            "unseen.",
+        ),
+        (
+            ["+task=mlp", "network=mpl"],
+            f"unknown network 'mpl'; choose one of: {', '.join(config_files.options('network'))}. Did you mean 'mlp'?",
+        ),
+        (
+            ["+task=mlp", "estimator.sgima=0.1"],
+            "unknown key 'estimator.sgima'. Did you mean 'sigma'?",
+        ),
+        (["+task=mlp", "horizn=3"], "unknown key 'horizn'. Did you mean 'horizon'?"),
+        (["+task=mlp", "estimator.sigma=-1.0"], "sigma must be positive, got -1.0."),
+        (
+            ["+task=mlp", "perturbation.factors={weight: 2}"],
+            "perturbation.factors[weight] names no tensor of theta: ",
+        ),
+        (
+            ["+task=mlp", "meta_loss.split=valid"],
+            "task 'mlp' keeps no such data; set task.valid_fraction above 0.",
+        ),
+        (
+            ["+task=mlp", "estimator.sigma=big"],
+            "a value has the wrong type or a key is unknown: '<=' not supported",
+        ),
+        (["+task=mlp", "+meta_optimizer.widht=3"], "got an unexpected keyword argument 'widht'"),
+        (["+task=mlp", "horizon=0"], "horizon must be at least 1, got 0."),
+        (["+task=mlp", "trainer.max_steps=0"], "max_steps must be at least 1, got 0."),
+        (["+task=mlp", "device=tpu"], "device must be auto, cpu or cuda, got 'tpu'."),
+        (["+task=mlp", "+network.widht=3"], "widht"),
+        (["+task=mlp", "network.hidden_sizes=[0]"], "hidden_sizes[0] must be at least 1, got 0."),
+        (
+            ["+task=mlp", "network=moe_mlp", "network.num_experts=0"],
+            "num_experts must be at least 1, got 0.",
+        ),
+        (
+            ["+task=mlp", "network=prefix_tree_mlp", "network.depth=-1"],
+            "depth must not be negative, got -1.",
+        ),
+        (
+            ["+task=mlp", "data=fashion_mnist", "data.root=."],
+            "data.root: no parquet files in fashion_mnist or .",
+        ),
+        (
+            ["+task=mlp", "network._target_=tests.test_cli.WrongAxes"],
+            "axis 0 of 'layers.0.bias' is named 'hidden0'",
+        ),
+        (
+            ["+task=mlp", "network._target_=tests.test_cli.WrongSymmetry"],
+            "wrong: output is no symmetry: permuting axis 0 of layers.1.weight, axis 0 of layers.1.bias changes",
+        ),
+        (
+            ["+task=mlp", "ckpt=nowhere.ckpt"],
+            "ckpt must be a checkpoint file or a run folder that holds one, but there is none at nowhere.ckpt.",
+        ),
+    ],
+)
+def test_bad_input_is_one_sentence_and_exit_code_2(
+    monkeypatch, capsys, tmp_path, arguments, message
+) -> None:
+    assert message in refused(monkeypatch, capsys, tmp_path, train.main, *arguments)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["+task=cnn"], "is of another network, its parameters differ: missing: convs.0.weight"),
+        (["+task=mlp", "network.hidden_sizes=[8,8]"], "missing: layers.2.weight"),
+    ],
+)
+def test_theta_of_another_architecture_is_refused(
+    monkeypatch, capsys, tmp_path, finished, overrides, message
+) -> None:
+    checkpoint = f"checkpoint={run_folder(finished)}/theta.safetensors"
+    assert message in refused(monkeypatch, capsys, tmp_path, evaluate.main, checkpoint, *overrides)
+
+
+def test_checkpoint_of_another_architecture_is_refused(
+    monkeypatch, capsys, tmp_path, finished
+) -> None:
+    ckpt = f"ckpt={run_folder(finished)}"
+    error = refused(
+        monkeypatch, capsys, tmp_path, train.main, "+task=mlp", "meta_optimizer=deep_set", ckpt
+    )
+    assert "is of another architecture: missing: function.layers.3.weight" in error
+
+
+def test_missing_checkpoint_of_evaluate(monkeypatch, capsys, tmp_path) -> None:
+    assert "checkpoint" in refused(monkeypatch, capsys, tmp_path, evaluate.main, "+task=mlp")
+    error = refused(
+        monkeypatch, capsys, tmp_path, evaluate.main, "+task=mlp", "checkpoint=none.safetensors"
+    )
+    assert "nothing is called 'none.safetensors': it must be " in error
+
+
+def test_the_commands_after_ctrl_c_are_such_as_run() -> None:
+    words = ["+task=mlp", "theta=unf-transfer", "network.hidden_sizes=[8, 8]", "hydra.run.dir=old"]
+    _, again, evaluation = screens.interrupted(words, Path("run")).splitlines()
+    assert again.endswith(
+        "learned_opt +task=mlp theta=unf-transfer 'network.hidden_sizes=[8, 8]' hydra.run.dir=run"
+    )
+    assert evaluation.endswith(
+        "evaluate +task=mlp 'network.hidden_sizes=[8, 8]' checkpoint=run/theta.safetensors"
+    )
+
+
+def test_a_theta_to_start_from_that_cannot_be(monkeypatch, capsys, tmp_path) -> None:
+    assert "nothing is called 'nope'" in refused(
+        monkeypatch, capsys, tmp_path, train.main, "+task=mlp", "theta=nope"
+    )
+    words = ["+task=mlp", "theta=unf-transfer", "meta_optimizer=deep_set"]
+    error = refused(monkeypatch, capsys, tmp_path, train.main, *words)
+    assert (
+        "theta brings its own meta-optimizer, so that meta_optimizer=deep_set has no effect"
+        in error
+    )
+    error = refused(monkeypatch, capsys, tmp_path, train.main, "+task=cnn", "theta=unf-mlp-fashion")
+    assert "is of another network, its parameters differ" in error

@@ -1,0 +1,200 @@
+"""A sweep as ``collect`` sees it: figures by hand, states, what is run again."""
+
+import csv
+import sys
+from unittest.mock import Mock
+
+import pytest
+from omegaconf import OmegaConf
+
+from learned_opt.commands import collect
+from learned_opt.compose.sweep_plan import command, find_jobs
+from learned_opt.reporting import sweep_report, tables
+from learned_opt.runtime import job_file, job_record
+
+SEEDS, OPTIMIZERS = ("0", "1"), ("sgdm", "adam")
+
+
+def evaluation(losses: dict[str, list[float | None]]) -> list[dict]:
+    """Rows of ``evaluation.json``; only the optimizer named ``learned`` has no learning rate."""
+    return [
+        {
+            "task": "mlp",
+            "optimizer": name,
+            "seed": seed,
+            "horizon": 5,
+            "mean_loss": loss,
+            "final_loss": loss,
+            "accuracy": None,
+            "steps_to_target": None,
+            "ms_per_step": 1.0,
+            "learning_rate": None if name == "learned" else 0.1,
+            "heldout": {},
+        }
+        for name, own in losses.items()
+        for seed, loss in enumerate(own)
+    ]
+
+
+def finish(folder, overrides, losses) -> None:
+    job_file.write(folder, {**job_file.started("finished", overrides), "value": 1.0})
+    tables.write_json(folder / "evaluation.json", evaluation(losses))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A 2x2 sweep: two jobs finished, one failed, one never begun."""
+    hydra = {
+        "overrides": {
+            "task": ["+task=mlp", "meta_optimizer=sgdm,adam", "seed=0,1"],
+            "hydra": ["hydra/launcher=slurm", "hydra.mode=MULTIRUN", "hydra.sweep.dir=elsewhere"],
+        },
+        "sweeper": {
+            "_target_": "hydra._internal.core_plugins.basic_sweeper.BasicSweeper",
+            "params": None,
+        },
+        "job": {"config_name": "config"},
+    }
+    OmegaConf.save({"hydra": hydra}, tmp_path / job_record.PLAN)
+    finish(
+        tmp_path / "0",
+        ["+task=mlp", "meta_optimizer=sgdm", "seed=0"],
+        {"learned": [1.0, 3.0], "sgdm": [4.0, 4.0]},
+    )
+    finish(
+        tmp_path / "1",
+        ["+task=mlp", "meta_optimizer=sgdm", "seed=1"],
+        {"learned": [5.0, 7.0], "sgdm": [6.0, 6.0]},
+    )
+    failed = job_file.started("failed", ["+task=mlp", "meta_optimizer=adam", "seed=0"])
+    job_file.write(tmp_path / "2", {**failed, "error": "sigma must be positive, got -1.0."})
+    return tmp_path
+
+
+def test_states_and_the_command_that_mends_them(folder) -> None:
+    found = find_jobs(folder)
+    assert [(job.name, job.state) for job in found] == [
+        ("0", "finished"),
+        ("1", "finished"),
+        ("2", "failed"),
+        ("-", "missing"),
+    ]
+    assert found[2].why == "sigma must be positive, got -1.0."
+    assert found[3].overrides == ["+task=mlp", "meta_optimizer=adam", "seed=1"]
+    assert command(folder, found) == (
+        "python -m learned_opt -m +task=mlp meta_optimizer=sgdm,adam seed=0,1 hydra/launcher=slurm "
+        f"hydra.sweep.dir={folder}"
+    )
+    assert command(folder, found[:2]) == ""
+
+
+def test_of_a_sweep_without_a_plan_each_job_is_run_again(folder) -> None:
+    (folder / job_record.PLAN).unlink()
+    found = find_jobs(folder)
+    assert [job.name for job in found] == ["0", "1", "2"]
+    assert command(folder, found) == (
+        f"python -m learned_opt +task=mlp meta_optimizer=adam seed=0 hydra.run.dir={folder}/2"
+    )
+
+
+def test_killed_running_and_queued_are_told_apart(folder, monkeypatch) -> None:
+    queue = {"5_0": "RUNNING", "5_1": "PENDING", "5_2": "CANCELLED"}
+    monkeypatch.setattr("learned_opt.runtime.slurm.queue", lambda: queue)
+    for name, state in (("0", "running"), ("1", "submitted"), ("2", "running")):
+        job_file.write(
+            folder / name, {**job_file.read(folder / name), "state": state, "job": f"5_{name}"}
+        )
+    log = folder / ".submitit" / "5_2" / "5_2_0_log.err"
+    log.parent.mkdir(parents=True)
+    log.write_text("outer step 3/9\nslurmstepd: error: *** STEP 5.2 CANCELLED ***\n\n")
+    found = find_jobs(folder)
+    assert [job.state for job in found] == ["running", "queued", "killed", "missing"]
+    assert found[2].why == "CANCELLED; its last line: slurmstepd: error: *** STEP 5.2 CANCELLED ***"
+    monkeypatch.setattr(
+        "learned_opt.runtime.slurm.queue",
+        Mock(side_effect=OSError("there is no squeue on this machine")),
+    )
+    assert [(job.state, job.why) for job in find_jobs(folder)[:3]] == 3 * [
+        ("unknown", "there is no squeue on this machine")
+    ]
+    monkeypatch.setattr("learned_opt.runtime.slurm.queue", lambda: queue)
+    queue["5_2"] = "PENDING"  # requeued: it still says that it runs
+    assert find_jobs(folder)[2].state == "queued"
+
+
+def test_figures_by_hand(folder) -> None:
+    settings = [{"meta_optimizer": "sgdm", "seed": seed} for seed in SEEDS]
+    rows = sweep_report.collect(
+        {folder / name: own for name, own in zip("01", settings, strict=True)}
+    )
+    assert [(row["job"], row["optimizer"], row["mean_loss"].mean) for row in rows] == [
+        ("0", "learned", 2.0),
+        ("0", "sgdm", 4.0),
+        ("1", "learned", 6.0),
+        ("1", "sgdm", 6.0),
+    ]
+    (group,) = sweep_report.mean_over_seeds(rows)
+    assert group["overrides"] == {"meta_optimizer": "sgdm"}
+    assert (group["runs"], tuple(group["mean_loss"])) == (2, (4.0, 2.0, 6.0))
+    assert group["accuracy"] is None
+    assert sweep_report.shown([group])[0] == {
+        "meta_optimizer": "sgdm",
+        "task": "mlp",
+        "optimizer": "learned",
+        "runs": "2",
+        "mean loss": "4.0000 [2.0000, 6.0000]",
+        "final loss": "4.0000 [2.0000, 6.0000]",
+        "accuracy": "-",
+    }
+
+
+def test_long_numbers_are_shown_with_three_digits(folder) -> None:
+    overrides = {"lr": "0.012520653814999465", "steps": "2000", "meta_optimizer": "deep_set_small"}
+    (row,) = sweep_report.shown(
+        sweep_report.learned(sweep_report.collect({folder / "0": overrides}))
+    )
+    assert [row[key] for key in overrides] == ["0.0125", "2000", "deep_set_small"]
+
+
+def test_a_diverged_run_says_so(folder) -> None:
+    finish(
+        folder / "1",
+        ["+task=mlp", "meta_optimizer=sgdm", "seed=1"],
+        {"learned": [None, 7.0], "sgdm": [6.0, 6.0]},
+    )
+    rows = sweep_report.collect({folder / "1": {"seed": "1"}})
+    assert sweep_report.shown(sweep_report.learned(rows))[0]["mean loss"] == "diverged"
+    sweep_report.plot(folder / "sweep.png", rows)
+    assert (folder / "sweep.png").stat().st_size > 0
+
+
+def test_the_command_line_writes_and_prints(folder, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(sys, "argv", ["collect", str(folder)])
+    collect.main()
+    printed = capsys.readouterr().out
+    assert "4 jobs: 2 finished, 1 failed, 1 missing\n" in printed
+    assert (
+        "job 2 (meta_optimizer=adam, seed=0) failed: sigma must be positive, got -1.0.\n" in printed
+    )
+    assert f"  {command(folder, find_jobs(folder))}\n" in printed
+    with (folder / "sweep.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["mean_loss"] for row in rows] == ["2.0", "4.0", "6.0", "6.0"]
+    assert rows[0]["meta_optimizer"] == "sgdm"
+    page = (folder / "sweep.md").read_text()
+    assert "| sgdm | mlp | learned | 2 | 4.0000 [2.0000, 6.0000] |" in page
+    assert "- job - (meta_optimizer=adam, seed=1) missing: it has never begun" in page
+    assert (folder / "sweep.png").stat().st_size > 0
+
+
+@pytest.mark.parametrize(
+    ("name", "message"), [("nope", "but there is none at"), (".", "holds no multirun.yaml and no")]
+)
+def test_another_folder_is_refused(tmp_path, monkeypatch, capsys, name, message) -> None:
+    monkeypatch.setattr(sys, "argv", ["collect", str(tmp_path / name)])
+    with pytest.raises(SystemExit) as stop:
+        collect.main()
+    error = capsys.readouterr().err
+    assert stop.value.code == 2
+    assert error.startswith("learned_opt: folder must be that of a sweep")
+    assert message in error

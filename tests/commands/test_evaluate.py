@@ -1,0 +1,168 @@
+"""``python -m learned_opt evaluate`` as a suite, on thetas of a few numbers."""
+
+import json
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from learned_opt.commands import evaluate
+from learned_opt.compose import contenders
+from learned_opt.deploy.weights import save_theta
+from learned_opt.optimizers.hand.hand_designed import SGDM, Adam
+from learned_opt.symmetry import PermutationSpec
+from tasks.networks.mlp import MLP
+from tests.commands.test_cli import refused
+from tests.compose.test_configs import composed
+
+TINY = [
+    "compile=false",
+    "horizon=12",
+    "data.test_fraction=0.1",
+    "benchmark.num_seeds=3",
+    "benchmark.num_chains=3",
+]
+TINY += ["benchmark.num_lrs=2", "benchmark.num_tuning_seeds=1", "hydra.run.dir=run", "cells=cells"]
+
+
+def trained(folder: Path, optimizer: str = "sgdm") -> Path:
+    """A checkpoint as a meta-training leaves it."""
+    folder.mkdir()
+    kind = {"sgdm": SGDM, "adam": Adam}[optimizer]
+    spec = PermutationSpec(*MLP((1, 8, 8), 10, (32,)).permutation_axes())
+    metadata = {
+        "optimizer_name": optimizer,
+        "meta_optimizer": {
+            "_target_": f"learned_opt.optimizers.hand.hand_designed.{kind.__name__}",
+            "_partial_": True,
+        },
+        "specs": {"mlp": spec.as_dict()},
+        "tasks": {"mlp": {"task": "mlp", "data": "digits", "fingerprint": "of another split"}},
+        "draws": {"validation": "valid"},
+        "provenance": {},
+    }
+    return save_theta(folder, dict(kind(spec, lr=1.0).named_parameters()), metadata)
+
+
+def command(monkeypatch, *words: str) -> None:
+    monkeypatch.setattr(sys, "argv", ["learned_opt.commands.evaluate", *words])
+    evaluate.main()
+
+
+def test_a_suite_with_a_card_and_the_table_of_it(tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    theta = trained(tmp_path / "mine")
+    words = [
+        "+task=mlp",
+        f"checkpoints={{mine: {theta}}}",
+        "horizons=[12,15]",
+        "baselines=[adam]",
+        *TINY,
+    ]
+    words += ["+card.longer.x2.horizon=x2", "+card.deeper.two.network.hidden_sizes=[8,8]"]
+    command(monkeypatch, *words)
+    first = capsys.readouterr().out
+    assert "mlp, horizon 15" in first
+    assert "generalisation card of mlp" in first
+    assert "mine was meta-trained on data of the same name" in " ".join(first.split())
+    assert "0 of 8 cells were there already" in " ".join(first.split())
+    frame = pd.read_parquet("run/results.parquet")
+    assert set(frame["optimizer"]) == {"mine", "adam"}
+    assert set(zip(frame["axis"], frame["horizon"], strict=True)) == {
+        ("", 12),
+        ("", 15),
+        ("longer", 24),
+        ("deeper", 12),
+    }
+    command(monkeypatch, *words)
+    assert "8 of 8 cells were there already" in " ".join(capsys.readouterr().out.split())
+    pd.testing.assert_frame_equal(pd.read_parquet("run/results.parquet"), frame)
+    summary = json.loads(Path("run/summary.json").read_text())
+    assert {row["kind"] for row in summary["origins"]} == {"data of the same name"}
+    command(monkeypatch, "table", "run")
+    lines = capsys.readouterr().out.splitlines()
+    assert (
+        lines[0]
+        == "| optimizer | mlp, digits, 12 steps, 3 seeds | mlp, digits, 15 steps, 3 seeds |"
+    )
+    command(monkeypatch, "table", "run", "rows=mine")
+    assert capsys.readouterr().out.splitlines()[3].endswith(" adam |")
+
+
+def test_what_nobody_tunes_runs_as_it_is_and_a_packaged_name_is_a_checkpoint(
+    tmp_path, monkeypatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ["+task=mlp", "checkpoints={ours: unf-transfer}", "baselines=[adam]", *TINY]
+    command(monkeypatch, *words, "+meta_optimizer@fixed.plain=adamw", "fixed.plain.lr=1e-3")
+    summary = json.loads(Path("run/summary.json").read_text())
+    budgets = {row["optimizer"]: row.get("tries") for row in summary["budgets"]}
+    assert budgets == {"ours": None, "adam": 2, "plain": None}
+    assert {row["optimizer"] for row in summary["origins"]} == {"ours"}
+
+
+def test_a_list_of_checkpoints_is_named_by_kind(tmp_path) -> None:
+    files = [trained(tmp_path / "one"), trained(tmp_path / "two", optimizer="adam")]
+    cfg = composed(
+        "+task=mlp",
+        f"checkpoints=[{','.join(map(str, files))}]",
+        "baselines=[adam]",
+        name="evaluate",
+    )
+    one, two = contenders.build_learned(cfg)
+    assert (one.name, two.name) == ("sgdm", "adam-learned")  # a tuned one stands beside it
+    assert not one.tuned
+    assert one.identity["theta"] != two.identity["theta"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ["+task=mlp"],
+            "give checkpoint=FILE, or checkpoints={NAME: FILE, NAME: FILE} for a suite.",
+        ),
+        (["+task=mlp", "theta=unf-transfer"], "to evaluate it give checkpoint=unf-transfer."),
+        (["+task=mlp", "checkpoint=a", "checkpoints=[b]"], "give checkpoint=FILE, or checkpoints="),
+        (
+            ["+task=mlp", "checkpoints=[none.safetensors]"],
+            "nothing is called 'none.safetensors': it must be ",
+        ),
+        (
+            ["+task=mlp", "checkpoints=[ONE,ONE]"],
+            "two checkpoints are called sgdm; name them: checkpoints=",
+        ),
+        (
+            ["+task=mlp", "checkpoints=[ONE]", "baselines=[adma]"],
+            "among those of the benchmark, sgdm, adam, got 'adma'.",
+        ),
+        (
+            ["+task=mlp", "checkpoints=[ONE]", "reference=lion"],
+            "reference must be one of the baselines sgdm, adam, got 'lion'",
+        ),
+        (
+            ["+task=mlp", "checkpoints=[ONE]", "tuned_for=speed"],
+            "tuned_for must be one of final_loss, mean_loss, got 'speed'",
+        ),
+        (
+            ["+task=mlp", "checkpoints=[ONE]", "horizons=20"],
+            "horizons must be a list of inner steps such as [200,400], got 20.",
+        ),
+        (
+            ["+task=mlp", "checkpoints=[ONE]", "+card.wider.x2.network.width=x2"],
+            "the card changes network.width, but the task",
+        ),
+        (["+task=mlp", "checkpoints=[DAMAGED]"], "is damaged"),
+        (["table"], "name at least one run folder"),
+        (["table", "nowhere"], "nowhere holds no results of an evaluation"),
+    ],
+)
+def test_bad_words_are_one_sentence(tmp_path, monkeypatch, capsys, words, message) -> None:
+    damaged = trained(tmp_path / "damaged")
+    damaged.write_bytes(b"\0")
+    files = {"ONE": str(trained(tmp_path / "one")), "DAMAGED": str(damaged)}
+    for word, path in files.items():
+        words = [given.replace(word, path) for given in words]
+    given = words if words[0] == "table" else [*words, *TINY]
+    assert message in refused(monkeypatch, capsys, tmp_path, evaluate.main, *given)

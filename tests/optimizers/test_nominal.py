@@ -1,0 +1,163 @@
+"""Steps in units of the tensors' sizes: closed forms and invariances."""
+
+from functools import partial
+
+import pytest
+import torch
+
+from learned_opt.core.tree import tree_map
+from learned_opt.optimizers.hand.hand_designed import Adam, HandDesigned
+from learned_opt.optimizers.hand.matrix import Muon
+from learned_opt.optimizers.nominal import Relative
+from learned_opt.optimizers.unf import UNFOptimizer
+from learned_opt.unf import Pointwise
+from tests.cases import SPECS, spec_tensors
+
+SPEC = SPECS["mlp"]
+LOSS = torch.tensor(1.0)
+
+
+def tensors(seed: int, scale: float = 1.0) -> dict:
+    return {name: scale * value.squeeze(-1) for name, value in spec_tensors(SPEC, 1, seed).items()}
+
+
+def make(init: str = "zero", **settings: float) -> UNFOptimizer:
+    torch.manual_seed(0)
+    head, nominal = partial(Pointwise, init=init), partial(Relative, **settings)
+    return UNFOptimizer(
+        SPEC, head=head, channels=6, alpha=0.1, normalisation="channel", nominal=nominal
+    ).double()
+
+
+def steps(
+    optimizer: torch.nn.Module, params: dict, scale: float = 1.0, number: int = 5
+) -> list[dict]:
+    """Updates on a fixed stream of gradients, parameters held still."""
+    state, updates = optimizer.init_state(params), []
+    for seed in range(1, number + 1):
+        update, state = optimizer(tensors(seed, scale), state, params, LOSS)
+        updates.append(update)
+    return updates
+
+
+def size_of(param: torch.Tensor, floor: float) -> torch.Tensor:
+    return (param.square().mean() * (param.ndim > 1) + floor**2).sqrt()
+
+
+def test_without_a_learned_part_it_is_adam_in_units_of_each_tensor() -> None:
+    """The tolerance is theta's: hyper-parameters are stored as float32 logs and logits."""
+    params = tensors(0)
+    ours = steps(make(beta2=0.99, floor=0.1, period=20.0), params)
+    adam = steps(Adam(SPEC, lr=0.1, beta2=0.99, eps=1e-12).double(), params)
+    for t, (own, other) in enumerate(zip(ours, adam, strict=True), start=1):
+        for name, value in other.items():
+            size = size_of(params[name], 0.1)
+            torch.testing.assert_close(
+                own[name], value * size / (1 + t / 20) ** 0.5, rtol=1e-5, atol=1e-7
+            )
+
+
+def test_orthogonal_steps_are_muons_for_matrices_and_adams_for_vectors() -> None:
+    """At the first step every average is a multiple of the gradient, Nesterov's too."""
+    params = tensors(0)
+    (ours,) = steps(make(orthogonal=True, floor=0.1, period=20.0), params, number=1)
+    (muon,) = steps(HandDesigned(SPEC, partial(Muon, gamma=0.9), lr=0.1).double(), params, number=1)
+    for name, value in muon.items():
+        rate = size_of(params[name], 0.1) / (1 + 1 / 20) ** 0.5
+        unit = value / 0.2 if value.ndim > 1 else value  # Muon's steps are a fifth of order one
+        torch.testing.assert_close(ours[name], unit * rate, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("orthogonal", [False, True])
+def test_without_an_added_part_a_tensor_at_rest_stays(orthogonal) -> None:
+    """What was learned can scale the direction only."""
+    params, zero = tensors(0), tree_map(torch.zeros_like, tensors(0))
+    for additive in (True, False):
+        optimizer = make("lecun", orthogonal=orthogonal, additive=additive)
+        updates, _ = optimizer(zero, optimizer.init_state(params), params, LOSS)
+        assert any((update != 0).any() for update in updates.values()) is additive
+
+
+def test_without_the_added_output_it_is_the_same_with_that_output_at_zero() -> None:
+    factor_only, both = (
+        make("lecun", orthogonal=True, additive=False),
+        make("lecun", orthogonal=True),
+    )
+    theta = dict(factor_only.named_parameters())
+    with torch.no_grad():
+        for name, param in both.named_parameters():
+            last = param.shape != theta[name].shape
+            param.zero_()[..., -1:].copy_(theta[name]) if last else param.copy_(theta[name])
+    for own, other in zip(steps(factor_only, tensors(0)), steps(both, tensors(0)), strict=True):
+        torch.testing.assert_close(own, other, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize(("additive", "least", "most"), [(True, 3.0, 4.0), (False, 0.8, 1.25)])
+def test_what_is_added_grows_with_the_width_and_factors_do_not(additive, least, most) -> None:
+    """Spectral norm of a step over that of its direction; the learned output is of rank one in both cases."""
+    norms = []
+    for width in (16, 256):
+        direction = torch.linalg.qr(torch.randn(width, width)).Q * width**0.5
+        signs = torch.randn(2, width, 1).sign()
+        learned = torch.stack([torch.ones(width, width), signs[0] @ signs[1].mT], -1)
+        nominal = Relative(orthogonal=True, additive=additive, limit=100.0, period=1e9)
+        step = nominal.update(
+            direction, learned, torch.ones(width, width), torch.tensor(1), torch.tensor(0.5)
+        )
+        norms.append(torch.linalg.matrix_norm(step, 2) / torch.linalg.matrix_norm(direction, 2))
+    assert least < norms[1] / norms[0] < most
+
+
+@pytest.mark.parametrize("orthogonal", [False, True])
+def test_scaling_the_loss_changes_nothing(orthogonal) -> None:
+    runs = (steps(make("lecun", orthogonal=orthogonal), tensors(0), scale) for scale in (1.0, 1e4))
+    for own, other in zip(*runs, strict=True):
+        for name, value in own.items():
+            torch.testing.assert_close(other[name], value, rtol=1e-6, atol=1e-9)
+
+
+def test_scaling_a_matrix_scales_its_steps() -> None:
+    """``loss(scale x)`` from ``x / scale``: gradients are scale times as large, steps must be 1 / scale times."""
+    few, many = (steps(make("lecun", floor=1e-9), tensors(0, 1 / s), s) for s in (1.0, 100.0))
+    for own, other in zip(few, many, strict=True):
+        for name, value in own.items():
+            expected = value / 100 if value.ndim > 1 else value
+            torch.testing.assert_close(other[name], expected, rtol=1e-6, atol=1e-12)
+
+
+def test_no_step_is_longer_than_the_limit() -> None:
+    optimizer, params = make("lecun", limit=2.0), tensors(0)
+    with torch.no_grad():
+        optimizer.log_beta.fill_(4.0)  # whatever was learned
+    for updates in steps(optimizer, params):
+        for name, update in updates.items():
+            assert update.square().mean().sqrt() <= 1.0001 * 0.1 * 2.0 * size_of(params[name], 0.1)
+    assert max(update.square().mean().sqrt() for update in updates.values()) > 0.05  # it is reached
+
+
+@pytest.mark.parametrize("orthogonal", [False, True])
+def test_weights_without_gradient_stay_and_have_finite_meta_gradients(orthogonal) -> None:
+    optimizer, params = make(orthogonal=orthogonal), tensors(0)
+    state = optimizer.init_state(params)
+    for _ in range(3):
+        updates, state = optimizer(tree_map(torch.zeros_like, params), state, params, LOSS)
+    assert all((update == 0).all() for update in updates.values())
+    sum((update + 1).square().sum() for update in updates.values()).backward()
+    assert all(p.grad.isfinite().all() for p in optimizer.parameters() if p.grad is not None)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"beta2": 1.0}, "beta2 must lie between 0 and 1, got 1.0"),
+        ({"orthogonal": "perhaps"}, "orthogonal must be true or false, got 'perhaps'"),
+        ({"additive": 2}, "additive must be true or false, got 2"),
+        ({"floor": 0.0}, "floor must be positive, got 0.0"),
+        ({"period": -1.0}, "period must be positive, got -1.0"),
+        ({"power": 0.0}, "power must be positive, got 0.0"),
+        ({"limit": 0.0}, "limit must be positive, got 0.0"),
+    ],
+)
+def test_bad_values_are_named(settings, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        Relative(**settings)

@@ -1,0 +1,94 @@
+"""The results table is made of files alone."""
+
+import json
+import math
+
+import pandas as pd
+import pytest
+
+from learned_opt.reporting.results_table import table
+
+
+def suite(folder, losses: dict[str, list[float]], task: str = "mlp", axis: str = "") -> str:
+    folder.mkdir()
+    rows = [
+        {
+            "task": task,
+            "axis": axis,
+            "horizon": 200,
+            "optimizer": name,
+            "seed": seed,
+            "final_loss": loss,
+        }
+        for name, own in losses.items()
+        for seed, loss in enumerate(own)
+    ]
+    pd.DataFrame(rows).to_parquet(folder / "results.parquet")
+    (folder / "summary.json").write_text(json.dumps({"tasks": {task: {"data": "digits"}}}))
+    return folder
+
+
+def cells(text: str, row: int) -> list[str]:
+    return [cell.strip() for cell in text.splitlines()[row].strip("|").split("|")]
+
+
+def test_optimizers_by_settings_with_the_best_marked(tmp_path) -> None:
+    one = suite(
+        tmp_path / "one",
+        {"unf": [1.0, 1.2, 1.1, 1.1], "adam": [2.0, 2.2, 2.1, 2.1], "sgdm": [0.9, 1.4, 1.2, 1.1]},
+    )
+    two = suite(tmp_path / "two", {"adam": [3.0, 3.0], "lion": [4.0, math.inf]}, task="cnn")
+    text = table([one, two])
+    assert cells(text, 0) == [
+        "optimizer",
+        "mlp, digits, 200 steps, 4 seeds",
+        "cnn, digits, 200 steps, 2 seeds",
+    ]
+    unf, adam, sgdm, lion = (cells(text, row) for row in range(2, 6))
+    assert [own[0] for own in (unf, adam, sgdm, lion)] == ["unf", "adam", "sgdm", "lion"]
+    assert unf[1].startswith("**1.1000 [")
+    assert adam[1].startswith("2.1000 [")  # behind, with an interval that says so
+    assert sgdm[1].startswith("_1.1500 [")  # its difference from the best can be 0
+    assert lion[1] == unf[2] == "-"
+    assert (adam[2], lion[2]) == ("**3.0000 [3.0000, 3.0000]**", "diverged 1/2")
+    assert table([one, two, one]) == text
+    short = table([one, two], ["unf"])
+    assert [cells(short, row)[0] for row in (2, 3)] == ["unf", "best other"]
+    assert cells(short, 2)[1] == unf[1]
+    assert cells(short, 3)[1:] == [f"{sgdm[1]} sgdm", f"{adam[2]} adam"]
+    with pytest.raises(ValueError, match="rows must be among unf, adam, sgdm, lion, got mlp"):
+        table([one, two], ["unf", "mlp"])
+
+
+def test_points_of_a_card_are_no_settings(tmp_path) -> None:
+    with pytest.raises(ValueError, match="hold no results of a task"):
+        table([suite(tmp_path / "one", {"adam": [1.0]}, axis="wider")])
+
+
+def test_the_folder_of_a_training_counts_too(tmp_path) -> None:
+    rows = [
+        {"task": "mlp", "horizon": 200, "optimizer": "unf", "seed": s, "final_loss": x}
+        for s, x in ((0, 1.5), (1, None))
+    ]
+    (tmp_path / "evaluation.json").write_text(json.dumps(rows))
+    (tmp_path / "theta.json").write_text(json.dumps({"tasks": {"mlp": {"data": "digits"}}}))
+    assert cells(table([tmp_path]), 2) == ["unf", "diverged 1/2"]
+
+
+def test_what_cannot_be_a_table_is_refused(tmp_path) -> None:
+    one, two = (
+        suite(tmp_path / "one", {"adam": [1.0, 2.0]}),
+        suite(tmp_path / "two", {"adam": [1.0, 2.5]}),
+    )
+    with pytest.raises(
+        ValueError,
+        match=r"one and .*two disagree on adam on mlp, digits, 200 steps, seed 1; leave one",
+    ):
+        table([one, two])
+    with pytest.raises(ValueError, match="holds no results of an evaluation"):
+        table([tmp_path])
+    with pytest.raises(ValueError, match="name at least one run folder"):
+        table([])
+    (one / "summary.json").write_text("{")
+    with pytest.raises(ValueError, match="cannot be read"):
+        table([one])

@@ -1,0 +1,132 @@
+"""What runs show on a terminal: progress, tables that fit, debug lines."""
+
+import io
+import logging
+import sys
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from rich.console import Console
+from rich.text import Text
+
+from learned_opt.commands import cli
+from learned_opt.reporting.terminal import FittingTable
+from learned_opt.training.callbacks.progress import ProgressBar
+
+HEADINGS = ("optimizer", "mean loss", "steps to target")
+ROWS = (("unf", "0.0665 ±0.0018", "62 (32/32)"), ("adam[x]", "0.1573 ±0.0093", "163 (22/32)"))
+
+
+def console(width: int, terminal: bool = False) -> Console:
+    return Console(file=io.StringIO(), width=width, force_terminal=terminal, legacy_windows=False)
+
+
+def printed(own: Console) -> list[str]:
+    assert isinstance(own.file, io.StringIO)
+    return [line.rstrip() for line in own.file.getvalue().splitlines()]
+
+
+@pytest.mark.parametrize("width", [24, 32, 40, 80])
+def test_a_table_fits_any_width_and_keeps_every_cell_whole(width) -> None:
+    own = console(width)
+    own.print(FittingTable(HEADINGS, ROWS, "title"))
+    lines = printed(own)
+    assert max(map(len, lines)) <= width
+    for cell in (
+        cell for row in ROWS for cell in row if len(cell) + 17 <= width
+    ):  # beside the longest heading
+        assert sum(cell in line for line in lines) == 1, cell
+    if width >= 40:
+        ends = [
+            line.index(row[1]) + len(row[1]) for row in ROWS for line in lines if row[1] in line
+        ]
+        assert len(set(ends)) == 1  # aligned
+
+
+def test_the_layout_follows_the_width() -> None:
+    heights = []
+    for width in (80, 40, 34):
+        own = console(width)
+        own.print(FittingTable(HEADINGS, ROWS))
+        heights.append(len(printed(own)))
+    assert heights == [
+        5,
+        6,
+        7,
+    ]  # lines, the same under two lines of headings, blocks; and an empty line
+
+
+def train(bar: ProgressBar, num_steps: int, **settings: Any) -> None:
+    """Drive the callback as the trainer does."""
+    trainer: Any = SimpleNamespace(
+        **{"is_global_zero": True, "max_steps": num_steps, "global_step": 0, "callback_metrics": {}}
+        | settings
+    )
+    bar.on_train_start(trainer, None)  # pyright: ignore[reportArgumentType]
+    for step in range(trainer.global_step + 1, num_steps + 1):
+        trainer.global_step = step
+        trainer.callback_metrics = {"meta_loss/train": 0.5, "inner_steps_per_second": 1234.0}
+        bar.on_train_batch_end(trainer, None)  # pyright: ignore[reportArgumentType]
+    bar.teardown(trainer, None, "fit")  # pyright: ignore[reportArgumentType]
+
+
+def test_elsewhere_than_on_a_terminal_progress_is_a_few_plain_lines() -> None:
+    own = console(40)
+    train(ProgressBar(own), 200)
+    lines = printed(own)
+    assert len(lines) == 11
+    assert lines[0] == "compiling the inner step ..."
+    assert lines[1].startswith("outer step 20/200  loss 0.5000  1,234/s")
+    assert lines[1].endswith("left")
+    assert "\x1b" not in "".join(lines)
+
+
+@pytest.mark.parametrize(
+    ("width", "words"), [(40, "loss 0.5000  1,234/s"), (80, "meta-loss 0.5000  1,234 inner")]
+)
+def test_on_a_terminal_the_bar_is_one_line(width, words) -> None:
+    own = console(width, terminal=True)
+    train(ProgressBar(own), 20)
+    drawn = own.file.getvalue()  # pyright: ignore[reportAttributeAccessIssue]
+    assert drawn.count("\n") == 1  # drawn again in its place
+    last = Text.from_ansi(drawn.split("\x1b[2K")[-1].split("\n")[0]).plain
+    assert "20/20" in last
+    assert words in last
+    assert len(last) <= width
+
+
+def test_processes_but_the_first_are_silent() -> None:
+    own = console(80)
+    train(ProgressBar(own), 20, is_global_zero=False)
+    assert printed(own) == []
+
+
+class Terminal(io.StringIO):
+    """A stream that says that it is one."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_log_lines_go_above_the_bar_while_it_is_shown() -> None:
+    stream, bar = Terminal(), ProgressBar(console(80, terminal=True))
+    handler = logging.StreamHandler(stream)
+    logging.getLogger().addHandler(handler)
+    try:
+        trainer: Any = SimpleNamespace(is_global_zero=True, max_steps=2, global_step=0)
+        bar.on_train_start(trainer, None)  # pyright: ignore[reportArgumentType]
+        logging.getLogger("learned_opt").warning("not finite")
+        assert stream.getvalue() == ""
+        bar.teardown(trainer, None, "fit")  # pyright: ignore[reportArgumentType]
+        assert handler.stream is stream
+        assert "not finite" in "".join(printed(bar.console))
+    finally:
+        logging.getLogger().removeHandler(handler)
+
+
+def test_v_is_short_for_debug_lines_of_this_program(monkeypatch) -> None:
+    seen: list[str] = []
+    monkeypatch.setattr(sys, "argv", ["learned_opt", "+task=mlp", "-v"])
+    cli.entry_point(lambda: seen.extend(sys.argv[1:]))
+    assert seen == ["+task=mlp", "hydra.verbose=[learned_opt,tasks,__main__]"]

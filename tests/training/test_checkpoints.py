@@ -1,0 +1,166 @@
+"""Checkpoint files and metrics.csv: whole or not there, checked, continued."""
+
+import csv
+import errno
+import resource
+from pathlib import Path
+
+import lightning
+import pytest
+import torch
+
+from learned_opt.core.files import write_whole
+from learned_opt.training import checkpoints
+from learned_opt.training.checkpoint_io import WholeFiles
+from learned_opt.training.checkpoints import CheckpointError, is_whole, newest, num_tasks, prune
+from learned_opt.training.metrics_file import MetricsFile
+from tests.training.test_trainer import fit, make_module
+
+
+def write(folder: Path, *steps: int) -> None:
+    for step in steps:
+        WholeFiles().save_checkpoint(
+            {"estimator_state": {}, "step": step}, folder / f"step_{step}.ckpt"
+        )
+
+
+def test_the_newest_whole_checkpoint_is_used_and_the_damaged_ones_are_named(
+    tmp_path, caplog
+) -> None:
+    write(tmp_path, 2, 10, 9, 11)
+    assert newest(tmp_path) == tmp_path / "step_11.ckpt"
+    (tmp_path / "step_11.ckpt").write_bytes((tmp_path / "step_11.ckpt").read_bytes()[:-100])
+    content = bytearray((tmp_path / "step_10.ckpt").read_bytes())
+    content[len(content) // 2] ^= 1
+    (tmp_path / "step_10.ckpt").write_bytes(content)
+    assert newest(tmp_path) == tmp_path / "step_9.ckpt"
+    (tmp_path / "step_9.ckpt.sha256").unlink()
+    assert newest(tmp_path) == tmp_path / "step_2.ckpt"
+    assert [f"step_{step}.ckpt is damaged" in caplog.text for step in (11, 10, 9, 2)] == [
+        True,
+        True,
+        True,
+        False,
+    ]
+    (tmp_path / "step_2.ckpt").write_bytes(b"")
+    with pytest.raises(
+        CheckpointError, match=r"every checkpoint in .* is damaged; move the folder away"
+    ):
+        newest(tmp_path)
+    assert newest(tmp_path / "nowhere") is None
+
+
+def test_the_checksum_is_that_of_sha256sum(tmp_path) -> None:
+    write(tmp_path, 3)
+    digest, name = (tmp_path / "step_3.ckpt.sha256").read_text().split()
+    assert (len(digest), name) == (64, "step_3.ckpt")
+    assert is_whole(tmp_path / "step_3.ckpt")
+
+
+def test_pruning_keeps_the_last_ones_and_removes_what_kills_have_left(tmp_path) -> None:
+    write(tmp_path, 2, 4, 6, 99)
+    (tmp_path / "step_8.ckpt.partial").write_bytes(b"half")
+    (tmp_path / "step_8.ckpt.sha256").write_text("written before its checkpoint")
+    prune(tmp_path, step=6, keep=2)  # 99 is damaged: the run goes on from 6
+    kept = sorted(path.name for path in tmp_path.iterdir())
+    assert kept == ["step_4.ckpt", "step_4.ckpt.sha256", "step_6.ckpt", "step_6.ckpt.sha256"]
+
+
+def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch) -> None:
+    path = tmp_path / "file"
+    write_whole(path, b"old")
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(checkpoints.os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_whole(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_full_disk_ends_the_run_with_a_sentence_and_the_checkpoint_before_is_whole(
+    tmp_path,
+) -> None:
+    """A limit on the size of files stands for the disk: the kernel refuses the write in the same way."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    class Fill(lightning.Callback):
+        def on_train_batch_start(self, trainer, *_) -> None:
+            if trainer.global_step == 3:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
+
+    try:
+        with pytest.raises(
+            CheckpointError,
+            match=r"step_4.ckpt: File too large. The checkpoint of outer step 2 is who",
+        ):
+            fit(make_module(), tmp_path, Fill(), every=2)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    folder = tmp_path / "checkpoints"
+    assert sorted(path.name for path in folder.iterdir()) == ["step_2.ckpt", "step_2.ckpt.sha256"]
+    assert newest(folder) == folder / "step_2.ckpt"
+
+
+def test_a_damaged_checkpoint_costs_steps_and_changes_nothing(tmp_path) -> None:
+    straight, again = make_module(), make_module()
+    fit(straight, tmp_path / "straight", every=2)
+    fit(make_module(), tmp_path / "damaged", every=2, steps=4)
+    (tmp_path / "damaged/checkpoints/step_4.ckpt").write_bytes(b"")
+    ckpt = newest(tmp_path / "damaged/checkpoints")
+    assert ckpt == tmp_path / "damaged/checkpoints/step_2.ckpt"
+    fit(again, tmp_path / "damaged", every=2, ckpt=ckpt)
+    assert all(torch.equal(straight.theta[name], again.theta[name]) for name in straight.theta)
+    for step in (4, 6):
+        assert is_whole(tmp_path / f"damaged/checkpoints/step_{step}.ckpt")
+
+
+def test_a_checkpoint_knows_its_numbers_of_tasks(tmp_path) -> None:
+    """A run with num_tasks=auto goes on with the number that it had."""
+    fit(make_module(), tmp_path / "one", steps=1)
+    fit(make_module("deep_set", tasks=("mlp", "cnn")), tmp_path / "mix", steps=1)
+    assert num_tasks(tmp_path / "one/checkpoints/step_1.ckpt") == {"": 3}
+    assert num_tasks(tmp_path / "mix/checkpoints/step_1.ckpt") == {"mlp": 3, "cnn": 3}
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    with (folder / "metrics.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_metrics_go_on_where_the_checkpoint_was(tmp_path) -> None:
+    first = MetricsFile(str(tmp_path), flush_every=2)
+    for step in range(12):
+        if step % 4 == 3:
+            first.log_metrics({"valid": 0.5}, step)  # the row of the step follows
+        first.log_metrics({"loss": step / 3}, step)
+    first.save()
+    with (tmp_path / "metrics.csv").open("a") as file:
+        file.write("1")  # killed while it wrote row 12
+    again = MetricsFile(str(tmp_path), flush_every=2)
+    for step in (10, 11, 12):
+        again.log_metrics({"loss": -1.0, "late": 1.0}, step)
+    again.finalize("success")
+    found = rows(tmp_path)
+    assert [int(row["step"]) for row in found] == list(range(13))
+    assert [float(row["loss"]) for row in found] == [step / 3 for step in range(10)] + [-1.0] * 3
+    assert [row["valid"] for row in found[:8]] == ["", "", "", "0.5"] * 2
+    assert [row["late"] for row in found] == [""] * 10 + ["1.0"] * 3
+    assert [path.name for path in tmp_path.iterdir()] == ["metrics.csv"]
+
+
+def test_metrics_of_a_run_without_a_checkpoint_start_anew(tmp_path) -> None:
+    for value in (1.0, 2.0):
+        metrics = MetricsFile(str(tmp_path), flush_every=1)
+        metrics.log_metrics({"loss": value}, 0)
+        metrics.finalize("success")
+    assert rows(tmp_path) == [{"step": "0", "loss": "2.0"}]
+
+
+def test_no_rows_leave_the_file_alone(tmp_path) -> None:
+    """A finished run that is started again."""
+    (tmp_path / "metrics.csv").write_text("step,loss\n0,1.0\n")
+    MetricsFile(str(tmp_path), flush_every=1).finalize("success")
+    assert rows(tmp_path) == [{"step": "0", "loss": "1.0"}]
