@@ -9,8 +9,8 @@ from torch.nn import functional
 
 from tasks.base import Batch, Params, TaskParams
 from tasks.data.arithmetic import ALPHABET, END, Problems
+from tasks.network_task import NetworkTask
 from tasks.networks.seq2seq import Seq2Seq
-from tasks.networks.task import NetworkTask
 
 
 class Arithmetic(NetworkTask):

@@ -9,8 +9,8 @@ from torch.nn import functional
 
 from tasks.base import Batch, Params, TaskParams
 from tasks.data.text import TokenText
+from tasks.network_task import NetworkTask
 from tasks.networks.base import Network
-from tasks.networks.task import NetworkTask
 
 STRETCH = 64  # tokens of a row; shorter ones recur in any text
 NUM_TEST_WINDOWS = 256  # evenly spaced over the held-out text

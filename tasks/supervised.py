@@ -8,8 +8,8 @@ from torch.nn import functional
 
 from tasks.base import Batch, Params, TaskParams
 from tasks.data.images import LabelledImages
+from tasks.network_task import NetworkTask, shuffled
 from tasks.networks.base import Network
-from tasks.networks.task import NetworkTask, shuffled
 
 
 class Classification(NetworkTask):

@@ -14,8 +14,8 @@ from torch.func import functional_call
 from torch.nn import functional
 
 from tasks.base import Batch, Params, TaskParams
+from tasks.network_task import NetworkTask
 from tasks.networks.base import Network, check_sizes
-from tasks.networks.task import NetworkTask
 from tasks.subleq.machine import Machine
 
 
