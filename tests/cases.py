@@ -11,7 +11,8 @@ from learned_opt.optimizers.controller import AdamController
 from learned_opt.optimizers.hand.adafactor import Adafactor
 from learned_opt.optimizers.hand.adagrad import Adagrad, RMSProp
 from learned_opt.optimizers.hand.adam import NAdam, RAdam
-from learned_opt.optimizers.hand.hand_designed import SGDM, Adam, HandDesigned
+from learned_opt.optimizers.hand.hand_designed import HandDesigned
+from learned_opt.optimizers.hand.references import make_adam, make_sgdm
 from learned_opt.optimizers.hand.lion import Lion
 from learned_opt.optimizers.hand.matrix import Muon, Shampoo
 from learned_opt.optimizers.hand.schedule_free import ScheduleFreeAdamW
@@ -129,8 +130,8 @@ FAMILIES = {
 }
 
 HAND_DESIGNED = {
-    "sgdm": SGDM,
-    "adam": Adam,
+    "sgdm": make_sgdm,
+    "adam": make_adam,
     "sgd": partial(HandDesigned, rule=SGD, lr=0.1, schedule=Cosine(50)),
     "nesterov": partial(HandDesigned, rule=partial(Momentum, nesterov=True), lr=0.1),
     "rmsprop": partial(HandDesigned, rule=RMSProp, lr=0.01),

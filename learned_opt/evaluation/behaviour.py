@@ -15,7 +15,7 @@ from learned_opt.core.tree import Tree, tree_map
 from learned_opt.evaluation.seeded_runs import SEGMENT
 from learned_opt.inner.unroll import Unroll
 from learned_opt.optimizers.base import MetaOptimizer
-from learned_opt.optimizers.hand.hand_designed import SGDM, Adam
+from learned_opt.optimizers.hand.references import make_adam, make_sgdm
 from learned_opt.symmetry.spec import PermutationSpec
 
 QUANTITIES = ("update_to_weight", "effective_lr", "cosine_sgd", "cosine_momentum", "cosine_adam")
@@ -50,7 +50,8 @@ class Observed(MetaOptimizer):
     def __init__(self, optimizer: MetaOptimizer) -> None:
         super().__init__(optimizer.spec)
         self.optimizer = optimizer
-        self.momentum, self.adam = SGDM(optimizer.spec, lr=1.0), Adam(optimizer.spec, lr=1.0)
+        self.momentum = make_sgdm(optimizer.spec, lr=1.0)
+        self.adam = make_adam(optimizer.spec, lr=1.0)
 
     def init_state(self, params: Tree) -> Tree:
         """Fresh states of all optimizers; nothing seen yet."""

@@ -11,7 +11,7 @@ from learned_opt.optimizers.adafactor_features import AdafactorFeatures
 from learned_opt.optimizers.base import MetaOptimizer
 from learned_opt.optimizers.features import Features
 from learned_opt.optimizers.hand.adam import Adam
-from learned_opt.optimizers.hand.base import Now, Rule, log_parameter
+from learned_opt.optimizers.hand.base import Rule, StepInfo, log_parameter
 from learned_opt.optimizers.hand.matrix import orthogonalise
 from learned_opt.optimizers.schedule import Schedule, constant
 from learned_opt.symmetry.spec import PermutationSpec
@@ -91,12 +91,12 @@ class Celo2(MetaOptimizer):
         inputs, accumulators = self.features(clipped, state["features"], params)
         matrices = {name: inputs[name] for name, param in params.items() if _is_matrix(param)}
         outputs = self.function(matrices) if matrices else {}
-        updates, after, now = {}, dict(state["vectors"]), Now(step, self.vector_mult * lr)
+        updates, after, info = {}, dict(state["vectors"]), StepInfo(step, self.vector_mult * lr)
         for name, param in params.items():
             if name in outputs:
                 updates[name] = -lr * self._direction(outputs[name].squeeze(-1))
             else:
-                updates[name], after[name] = self.vectors(clipped[name], after[name], param, now)
+                updates[name], after[name] = self.vectors(clipped[name], after[name], param, info)
         return updates, {"step": step, "features": accumulators, "vectors": after}
 
     def _direction(self, output: Tensor) -> Tensor:

@@ -8,14 +8,14 @@ import pytest
 from learned_opt.commands import contest as command
 from learned_opt.evaluation import contest
 from learned_opt.evaluation.benchmark import Benchmark
-from learned_opt.optimizers.hand.hand_designed import SGDM, Adam
+from learned_opt.optimizers.hand.references import make_adam, make_sgdm
 from learned_opt.reporting import contest_report
 from tests.cases import FAMILIES, spec_of
 
 
 def test_each_network_is_trained_at_its_best_learning_rate() -> None:
     families = {name: FAMILIES[name]() for name in ("mlp", "quadratic_mlp")}
-    benchmark = Benchmark(8, 3, 3, {"sgdm": SGDM, "adam": Adam}, 1e-6, 1e-1, 2, 1)
+    benchmark = Benchmark(8, 3, 3, {"sgdm": make_sgdm, "adam": make_adam}, 1e-6, 1e-1, 2, 1)
     pairs = {name: (family, spec_of(family)) for name, family in families.items()}
     rows = contest.contest(pairs, benchmark, False, "cpu", lambda text: None)
     again = contest.contest({"mlp": pairs["mlp"]}, benchmark, False, "cpu", lambda text: None)

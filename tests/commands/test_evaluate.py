@@ -10,7 +10,7 @@ import pytest
 from learned_opt.commands import evaluate
 from learned_opt.compose import contenders
 from learned_opt.deploy.weights import save_theta
-from learned_opt.optimizers.hand.hand_designed import SGDM, Adam
+from learned_opt.optimizers.hand.references import make_adam, make_sgdm
 from learned_opt.symmetry import PermutationSpec
 from tasks.networks.mlp import MLP
 from tests.commands.test_cli import refused
@@ -29,12 +29,12 @@ TINY += ["benchmark.num_lrs=2", "benchmark.num_tuning_seeds=1", "hydra.run.dir=r
 def trained(folder: Path, optimizer: str = "sgdm") -> Path:
     """A checkpoint as a meta-training leaves it."""
     folder.mkdir()
-    kind = {"sgdm": SGDM, "adam": Adam}[optimizer]
+    kind = {"sgdm": make_sgdm, "adam": make_adam}[optimizer]
     spec = PermutationSpec(*MLP((1, 8, 8), 10, (32,)).permutation_axes())
     metadata = {
         "optimizer_name": optimizer,
         "meta_optimizer": {
-            "_target_": f"learned_opt.optimizers.hand.hand_designed.{kind.__name__}",
+            "_target_": f"{kind.__module__}.{kind.__name__}",
             "_partial_": True,
         },
         "specs": {"mlp": spec.as_dict()},

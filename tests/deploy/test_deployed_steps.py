@@ -10,7 +10,7 @@ from learned_opt import LearnedOptimizer
 from learned_opt.core import tree
 from learned_opt.deploy.parity import check_parity
 from learned_opt.inner.unroll import Unroll
-from learned_opt.optimizers.hand.hand_designed import SGDM, Adam
+from learned_opt.optimizers.hand.references import make_adam, make_sgdm
 from tests.cases import FAMILIES, OPTIMIZERS, spec_of
 from tests.deploy.test_learned_optimizer import DATA, SPEC, deep_set, model, train
 
@@ -46,10 +46,12 @@ def test_a_broken_export_is_found(monkeypatch) -> None:
         check_parity(deep_set())
 
 
-@pytest.mark.parametrize("ours", [partial(Adam, SPEC, lr=0.01), partial(SGDM, SPEC, lr=0.1)])
+@pytest.mark.parametrize(
+    "ours", [partial(make_adam, SPEC, lr=0.01), partial(make_sgdm, SPEC, lr=0.1)]
+)
 def test_hand_designed_optimizers_equal_those_of_torch(ours) -> None:
     """With decoupled weight decay, whose rate torch multiplies by its learning rate."""
-    adam = ours.func is Adam
+    adam = ours.func is make_adam
     left, right = model(), model()
     if adam:
         theirs = torch.optim.AdamW(right.parameters(), lr=0.01, weight_decay=0.3)
@@ -113,7 +115,9 @@ def test_threads_change_no_bit_of_the_fused_step() -> None:
 
 def test_compiled_steps_equal_eager_ones() -> None:
     sides = [nn.Parameter(DATA.clone()) for _ in range(2)]
-    made = [LearnedOptimizer([p], Adam(SPEC, lr=0.1), compile=i == 1) for i, p in enumerate(sides)]
+    made = [
+        LearnedOptimizer([p], make_adam(SPEC, lr=0.1), compile=i == 1) for i, p in enumerate(sides)
+    ]
     for _ in range(3):
         for param, optimizer in zip(sides, made, strict=True):
             param.grad = param.detach() ** 2

@@ -15,7 +15,7 @@ from learned_opt.estimators.bptt import BPTT
 from learned_opt.estimators.mixed import MixedEstimator
 from learned_opt.inner.truncation import Constant
 from learned_opt.inner.unroll import Unroll
-from learned_opt.optimizers.hand.hand_designed import SGDM
+from learned_opt.optimizers.hand.references import make_sgdm
 from tasks.quadratic import Quadratic
 from tests.cases import FAMILIES, OPTIMIZERS, spec_of
 from tests.commands.test_cli import TINY, refused
@@ -147,7 +147,7 @@ def test_nine_tasks_compile() -> None:
     """The compiler allows 8 programs for one code object; three tasks and two baselines for each make nine."""
     for dim in range(2, 11):
         family = Quadratic(dim=dim)
-        inner = Unroll(family, SGDM(spec_of(family)), compile=True)
+        inner = Unroll(family, make_sgdm(spec_of(family)), compile=True)
         chains = inner.start([("chain", 0)])
         theta = tree.expand({name: p.detach() for name, p in inner.optimizer.named_parameters()}, 1)
         losses, _ = inner.run(theta, chains, inner.batches([("chain", 0)], chains, 2))

@@ -10,7 +10,7 @@ from learned_opt.core import tree
 from learned_opt.evaluation import behaviour
 from learned_opt.evaluation.behaviour import QUANTITIES, Observed, observe, quantities
 from learned_opt.inner.unroll import Unroll
-from learned_opt.optimizers.hand.hand_designed import SGDM, Adam
+from learned_opt.optimizers.hand.references import make_adam, make_sgdm
 from learned_opt.reporting.behaviour_plot import drawn
 from tests.cases import FAMILIES, OPTIMIZERS, spec_of
 from tests.helpers.known_meta_gradients import LOG_LR, unroll
@@ -61,7 +61,7 @@ def test_gradient_descent_has_its_learning_rate_at_every_step() -> None:
 
 
 @pytest.mark.parametrize(
-    ("optimizer", "quantity"), [(SGDM, "cosine_momentum"), (Adam, "cosine_adam")]
+    ("optimizer", "quantity"), [(make_sgdm, "cosine_momentum"), (make_adam, "cosine_adam")]
 )
 def test_hand_designed_optimizers_point_where_they_point(optimizer, quantity) -> None:
     family = FAMILIES["mlp"]()

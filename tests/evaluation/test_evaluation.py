@@ -14,7 +14,7 @@ from learned_opt.evaluation.intervals import bootstrap_mean, paired_difference
 from learned_opt.evaluation.seeded_runs import Runs, run_seeds, time_steps
 from learned_opt.evaluation.tuning import log_grid, tune
 from learned_opt.inner.unroll import Unroll
-from learned_opt.optimizers.hand.hand_designed import SGDM, Adam
+from learned_opt.optimizers.hand.references import make_adam, make_sgdm
 from learned_opt.reporting import tables
 from learned_opt.reporting.plots import Curve, plot_curves
 from learned_opt.reporting.run_files import write_report
@@ -24,7 +24,7 @@ from tests.cases import FAMILIES, spec_of
 
 def unroll(family=None) -> Unroll:
     family = family or Quadratic(dim=3, random_init=False)
-    return Unroll(family, SGDM(spec_of(family), lr=0.5), compile=False)
+    return Unroll(family, make_sgdm(spec_of(family), lr=0.5), compile=False)
 
 
 def theta_of(inner: Unroll, count: int) -> dict:
@@ -65,14 +65,24 @@ def test_tuning_finds_the_learning_rate_of_a_quadratic() -> None:
     grid = log_grid(1e-2, 1e2, 9)
     assert grid == pytest.approx([10 ** (-2 + i / 2) for i in range(9)])
     tuned = tune(
-        inner, lambda spec, lr: SGDM(spec, lr=lr, gamma=1e-6), grid, 2, horizon=20, num_chains=4
+        inner,
+        lambda spec, lr: make_sgdm(spec, lr=lr, gamma=1e-6),
+        grid,
+        2,
+        horizon=20,
+        num_chains=4,
     )
     for criterion in ("mean_loss", "final_loss"):
         assert tuned.best(criterion) == pytest.approx(1.0)
         assert not tuned.at_edge(criterion)
     assert tuned.scores["mean_loss"][-1] == math.inf
     short = tune(
-        inner, lambda spec, lr: SGDM(spec, lr=lr, gamma=1e-6), grid[:3], 1, horizon=20, num_chains=4
+        inner,
+        lambda spec, lr: make_sgdm(spec, lr=lr, gamma=1e-6),
+        grid[:3],
+        1,
+        horizon=20,
+        num_chains=4,
     )
     assert short.at_edge("mean_loss")
 
@@ -98,7 +108,7 @@ def test_paired_difference_removes_what_the_seeds_share() -> None:
 
 def test_compare_and_report(tmp_path) -> None:
     inner = unroll(FAMILIES["mlp"]())
-    benchmark = Benchmark(12, 4, 4, {"sgdm": SGDM, "adam": Adam}, 1e-3, 10.0, 5, 2)
+    benchmark = Benchmark(12, 4, 4, {"sgdm": make_sgdm, "adam": make_adam}, 1e-3, 10.0, 5, 2)
     entries, _ = compare(inner, "mine", benchmark, compile=False)
     assert list(entries)[:2] == ["mine", "sgdm"]
     assert {"adam", "sgdm"} <= set(entries)

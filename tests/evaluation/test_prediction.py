@@ -22,7 +22,7 @@ from learned_opt.evaluation.prediction.zoo import (
     write_shard,
 )
 from learned_opt.inner.unroll import Unroll
-from learned_opt.optimizers.hand.hand_designed import Adam
+from learned_opt.optimizers.hand.references import make_adam
 from learned_opt.symmetry import PermutationSpec, check_spec, infer_permutation_spec
 from learned_opt.unf import Pointwise
 from tasks.arithmetic import _counts
@@ -110,7 +110,7 @@ def recipe(**changes) -> Recipe:
 def unroll_of(batch_size: int) -> Unroll:
     family = FAMILIES["arithmetic"]()
     family.batch_size = batch_size
-    return Unroll(family, Adam(spec_of(family)), compile=False)
+    return Unroll(family, make_adam(spec_of(family)), compile=False)
 
 
 @pytest.fixture

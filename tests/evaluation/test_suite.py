@@ -12,7 +12,7 @@ from learned_opt.evaluation import cells, scores
 from learned_opt.evaluation.benchmark import Benchmark
 from learned_opt.evaluation.cells import Cell, Contender, Setting
 from learned_opt.evaluation.suite import run_suite
-from learned_opt.optimizers.hand.hand_designed import SGDM, Adam
+from learned_opt.optimizers.hand.references import make_adam, make_sgdm
 from learned_opt.reporting import suite_report
 from tasks.quadratic import Quadratic
 from tests.cases import FAMILIES, spec_of
@@ -20,7 +20,10 @@ from tests.cases import FAMILIES, spec_of
 TIMES = ["ms_per_step", "seconds_to_target", "time_speedup"]
 TRAINED = {"tasks": {"other": {"task": "other"}}, "draws": {"validation": "valid"}}
 
-BASELINES = [Contender("sgdm", SGDM, {"kind": "sgdm"}), Contender("adam", Adam, {"kind": "adam"})]
+BASELINES = [
+    Contender("sgdm", make_sgdm, {"kind": "sgdm"}),
+    Contender("adam", make_adam, {"kind": "adam"}),
+]
 
 
 def setting(family=None, horizon: int = 12, **rest) -> Setting:
@@ -38,7 +41,7 @@ def setting(family=None, horizon: int = 12, **rest) -> Setting:
 
 
 def learned(name: str = "mine", lr: float = 0.5) -> Contender:
-    return Contender(name, partial(SGDM, lr=lr), {"lr": lr}, TRAINED)
+    return Contender(name, partial(make_sgdm, lr=lr), {"lr": lr}, TRAINED)
 
 
 def run(folder, settings, optimizers=None, said=None):
@@ -145,7 +148,7 @@ def test_divergence_is_a_result(tmp_path) -> None:
 
 
 def test_seeds_on_which_the_reference_diverges_are_spoken_of(tmp_path) -> None:
-    wild = [Contender("adam", lambda spec, lr=1.0: SGDM(spec, lr=1e30 * lr), {"kind": "wild"})]
+    wild = [Contender("adam", lambda spec, lr=1.0: make_sgdm(spec, lr=1e30 * lr), {"kind": "wild"})]
     family = Quadratic(dim=3)
     benchmark = Benchmark(30, 4, 4, {}, 1e-2, 1.0, 3, 1)
     results = run(

@@ -14,7 +14,8 @@ import pytest
 from learned_opt.evaluation.tuning import log_grid, tune
 from learned_opt.evaluation.tuning_archive import describe, fingerprint
 from learned_opt.inner.unroll import Unroll
-from learned_opt.optimizers.hand.hand_designed import SGDM, HandDesigned
+from learned_opt.optimizers.hand.hand_designed import HandDesigned
+from learned_opt.optimizers.hand.references import make_sgdm
 from learned_opt.optimizers.hand.sgd import Momentum
 from learned_opt.optimizers.schedule import Cosine
 from tasks.networks.mlp import MLP
@@ -35,13 +36,13 @@ class Slow(Quadratic):
         return super().evaluate(params, task)
 
 
-def inner(family=None, constructor=SGDM) -> Unroll:
+def inner(family=None, constructor=make_sgdm) -> Unroll:
     family = family or Slow(dim=3)
     return Unroll(family, constructor(spec_of(family)), compile=False)
 
 
 def tuned(folder: Path | None, grid=GRID, num_seeds=2):
-    return tune(inner(), SGDM, grid, num_seeds, horizon=5, num_chains=4, archive=folder)
+    return tune(inner(), make_sgdm, grid, num_seeds, horizon=5, num_chains=4, archive=folder)
 
 
 def only_file(folder: Path) -> Path:
@@ -70,8 +71,8 @@ def test_the_file_says_what_it_holds(tmp_path) -> None:
     assert path.name.startswith("quadratic-")
     frame = pd.read_parquet(path)
     assert list(frame) == ["lr", "seed", "mean_loss", "final_loss"]
-    assert frame.attrs == fingerprint(inner(), SGDM, 5)
-    assert frame.attrs["optimizer"] == "learned_opt.optimizers.hand.hand_designed.SGDM"
+    assert frame.attrs == fingerprint(inner(), make_sgdm, 5)
+    assert frame.attrs["optimizer"] == "learned_opt.optimizers.hand.references.make_sgdm"
 
 
 def test_other_facts_are_another_archive() -> None:
@@ -82,21 +83,22 @@ def test_other_facts_are_another_archive() -> None:
 
     cosine = partial(HandDesigned, rule=Momentum, schedule=Cosine(5))
     facts = [
-        fingerprint(inner(), SGDM, 5),
-        fingerprint(inner(), SGDM, 6),
-        fingerprint(inner(), partial(SGDM, gamma=0.5), 5),
-        fingerprint(inner(Slow(dim=3, noise=0.1)), SGDM, 5),
-        fingerprint(inner(Slow(dim=3, random_init=False)), SGDM, 5),
-        fingerprint(network(4), SGDM, 5),
-        fingerprint(network(5), SGDM, 5),
+        fingerprint(inner(), make_sgdm, 5),
+        fingerprint(inner(), make_sgdm, 6),
+        fingerprint(inner(), partial(make_sgdm, gamma=0.5), 5),
+        fingerprint(inner(Slow(dim=3, noise=0.1)), make_sgdm, 5),
+        fingerprint(inner(Slow(dim=3, random_init=False)), make_sgdm, 5),
+        fingerprint(network(4), make_sgdm, 5),
+        fingerprint(network(5), make_sgdm, 5),
         fingerprint(inner(), cosine, 5),
         fingerprint(inner(), partial(cosine, schedule=Cosine(6)), 5),
     ]
     assert len({str(each) for each in facts}) == len(facts)
-    assert facts[0] == fingerprint(inner(), SGDM, 5)
-    assert describe(partial(SGDM, lr=3.0)) == describe(partial(SGDM, lr=4.0))  # the tuner sets it
+    assert facts[0] == fingerprint(inner(), make_sgdm, 5)
+    slow, fast = partial(make_sgdm, lr=3.0), partial(make_sgdm, lr=4.0)
+    assert describe(slow) == describe(fast)  # the tuner sets it
     with pytest.raises(ValueError, match="needs an optimizer that it can name, got <function"):
-        fingerprint(inner(), lambda spec, lr: SGDM(spec, lr=2 * lr), 5)
+        fingerprint(inner(), lambda spec, lr: make_sgdm(spec, lr=2 * lr), 5)
 
 
 def test_killed_and_resumed_is_the_same_archive(tmp_path) -> None:

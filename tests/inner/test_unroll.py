@@ -9,7 +9,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 from learned_opt.core import tree
 from learned_opt.core.compiled import _warn_once, trace
 from learned_opt.inner.unroll import Unroll
-from learned_opt.optimizers.hand.hand_designed import SGDM
+from learned_opt.optimizers.hand.references import make_sgdm
 from learned_opt.symmetry import PermutationSpec
 from tests.cases import FAMILIES, OPTIMIZERS, PAIRS, spec_of
 
@@ -152,6 +152,6 @@ def test_without_a_compiler_it_says_so_once_and_runs_eagerly(monkeypatch, caplog
 
 def test_optimizer_of_another_network_is_refused() -> None:
     spec = PermutationSpec({"y": ("coordinate",)})
-    unroll = Unroll(FAMILIES["quadratic"](), SGDM(spec), compile=False)
+    unroll = Unroll(FAMILIES["quadratic"](), make_sgdm(spec), compile=False)
     with pytest.raises(ValueError, match="missing: y; unexpected: x"):
         unroll.optimizer.spec.sizes(unroll.start([("k",)])["params"])

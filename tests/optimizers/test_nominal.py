@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from learned_opt.core.tree import tree_map
-from learned_opt.optimizers.hand.hand_designed import Adam, HandDesigned
+from learned_opt.optimizers.hand.hand_designed import HandDesigned
 from learned_opt.optimizers.hand.matrix import Muon
+from learned_opt.optimizers.hand.references import make_adam
 from learned_opt.optimizers.nominal import Relative
 from learned_opt.optimizers.unf import UNFOptimizer
 from learned_opt.unf import Pointwise
@@ -48,7 +49,7 @@ def test_without_a_learned_part_it_is_adam_in_units_of_each_tensor() -> None:
     """The tolerance is theta's: hyper-parameters are stored as float32 logs and logits."""
     params = tensors(0)
     ours = steps(make(beta2=0.99, floor=0.1, period=20.0), params)
-    adam = steps(Adam(SPEC, lr=0.1, beta2=0.99, eps=1e-12).double(), params)
+    adam = steps(make_adam(SPEC, lr=0.1, beta2=0.99, eps=1e-12).double(), params)
     for t, (own, other) in enumerate(zip(ours, adam, strict=True), start=1):
         for name, value in other.items():
             size = size_of(params[name], 0.1)

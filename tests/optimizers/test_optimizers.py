@@ -6,7 +6,7 @@ from torch.func import functional_call, grad_and_value, vmap
 
 from learned_opt.core import tree
 from learned_opt.optimizers import features
-from learned_opt.optimizers.hand.hand_designed import SGDM, Adam
+from learned_opt.optimizers.hand.references import make_adam, make_sgdm
 from learned_opt.optimizers.unf import UNFOptimizer
 from learned_opt.symmetry import PermutationSpec
 from learned_opt.unf import Pointwise, UNFLinear
@@ -133,7 +133,7 @@ def test_a_permuted_gradient_alone_changes_the_step() -> None:
 @pytest.mark.parametrize("head", [UNFLinear, Pointwise])
 def test_beta_zero_is_sgdm_bit_for_bit(head) -> None:
     learned = UNFOptimizer(SPEC, head=head, alpha=0.3, beta=0.0, gamma=0.8)
-    plain = SGDM(SPEC, lr=0.3, gamma=0.8)
+    plain = make_sgdm(SPEC, lr=0.3, gamma=0.8)
     params = tensors(0, dtype=torch.float32)
     states = learned.init_state(params), plain.init_state(params)
     for seed in range(1, 6):
@@ -189,9 +189,9 @@ def test_rebind() -> None:
 @pytest.mark.parametrize(
     ("make_bad", "message"),
     [
-        (lambda: SGDM(SPEC, lr=-1), "lr must be positive, got -1"),
-        (lambda: Adam(SPEC, beta2=1.0), "beta2 must lie between 0 and 1, got 1.0"),
-        (lambda: Adam(SPEC, eps=0), "eps must be positive"),
+        (lambda: make_sgdm(SPEC, lr=-1), "lr must be positive, got -1"),
+        (lambda: make_adam(SPEC, beta2=1.0), "beta2 must lie between 0 and 1, got 1.0"),
+        (lambda: make_adam(SPEC, eps=0), "eps must be positive"),
         (lambda: UNFOptimizer(SPEC, alpha=0), "alpha must be positive"),
         (lambda: UNFOptimizer(SPEC, beta=-1), "beta must not be negative"),
         (lambda: UNFOptimizer(SPEC, gamma=1), "gamma must lie between 0 and 1"),

@@ -13,7 +13,7 @@ from learned_opt.core import tree
 from learned_opt.core.rng import generator
 from learned_opt.inner.task_spec import symmetry_of
 from learned_opt.inner.unroll import Unroll
-from learned_opt.optimizers.hand.hand_designed import SGDM
+from learned_opt.optimizers.hand.references import make_sgdm
 from tasks.reparam import LEVELS, Reparametrised
 from tests.cases import FAMILIES, spec_of
 from tests.commands.test_cli import TINY, refused
@@ -70,7 +70,7 @@ def test_descent_on_a_global_scale_is_descent_with_the_squared_rate() -> None:
         (inner, 0.1 * scale**2),
         (Reparametrised(inner, "global", scale, scale), 0.1),
     ):
-        unroll = Unroll(family, SGDM(spec_of(family), lr=lr, gamma=1e-6), compile=False)
+        unroll = Unroll(family, make_sgdm(spec_of(family), lr=lr, gamma=1e-6), compile=False)
         chains, keys = unroll.start([("chain", 0)]), [("chain", 0)]
         theta = tree.expand(
             {name: p.detach() for name, p in unroll.optimizer.named_parameters()}, 1
@@ -93,7 +93,7 @@ def test_scales_are_log_uniform_and_each_chain_has_its_own() -> None:
     assert logs.mean() == pytest.approx(0, abs=3 * 3**0.5 / 2000**0.5)
     assert logs.std() == pytest.approx(3**0.5, rel=0.05)  # of a uniform on [-3, 3]
     assert -3 <= logs.min() < -2.9 < 2.9 < logs.max() <= 3
-    unroll = Unroll(family, SGDM(spec_of(FAMILIES["quadratic"]())), compile=False)
+    unroll = Unroll(family, make_sgdm(spec_of(FAMILIES["quadratic"]())), compile=False)
     scales = unroll.start([("a", 0), ("a", 1), ("a", 0)])["task"]["scale"]["x"]
     assert scales[0] == scales[2] != scales[1]
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from learned_opt.optimizers.hand.base import Now, Rule, RuleState, log_parameter, root
+from learned_opt.optimizers.hand.base import Rule, RuleState, StepInfo, log_parameter, root
 
 
 class Adafactor(Rule):
@@ -40,11 +40,11 @@ class Adafactor(Rule):
         }
 
     def forward(
-        self, grad: Tensor, state: RuleState, param: Tensor, now: Now
+        self, grad: Tensor, state: RuleState, param: Tensor, info: StepInfo
     ) -> tuple[Tensor, RuleState]:
         """See ``Rule.forward``."""
         eps1 = torch.finfo(param.dtype).eps if self.eps1 is None else self.eps1
-        weight, square = now.step ** -self.log_decay_rate.exp(), grad * grad
+        weight, square = info.step ** -self.log_decay_rate.exp(), grad * grad
         if param.ndim < 2:
             state = {"second": torch.lerp(state["second"], square, weight)}
             second = state["second"]
@@ -55,7 +55,7 @@ class Adafactor(Rule):
             second = rows * columns / rows.mean(-2, keepdim=True).clamp_min(eps1)
         direction = grad * second.clamp_min(eps1**2).rsqrt()
         scale = _rms(param).clamp_min(self.eps2) / _rms(direction).clamp_min(1.0)
-        return -now.lr * scale * direction, state
+        return -info.lr * scale * direction, state
 
 
 def _rms(tensor: Tensor) -> Tensor:

@@ -5,9 +5,9 @@ from torch import Tensor
 
 from learned_opt.optimizers.features import ema
 from learned_opt.optimizers.hand.base import (
-    Now,
     Rule,
     RuleState,
+    StepInfo,
     log_parameter,
     logit_parameter,
     root,
@@ -32,12 +32,12 @@ class Adagrad(Rule):
         return {"sum": torch.zeros_like(param)}
 
     def forward(
-        self, grad: Tensor, state: RuleState, param: Tensor, now: Now
+        self, grad: Tensor, state: RuleState, param: Tensor, info: StepInfo
     ) -> tuple[Tensor, RuleState]:
         """See ``Rule.forward``."""
         del param
         total = state["sum"] + grad * grad
-        return -now.lr * grad / (root(total) + self.log_eps.exp()), {"sum": total}
+        return -info.lr * grad / (root(total) + self.log_eps.exp()), {"sum": total}
 
 
 class RMSProp(Rule):
@@ -59,9 +59,9 @@ class RMSProp(Rule):
         return {"second": torch.zeros_like(param)}
 
     def forward(
-        self, grad: Tensor, state: RuleState, param: Tensor, now: Now
+        self, grad: Tensor, state: RuleState, param: Tensor, info: StepInfo
     ) -> tuple[Tensor, RuleState]:
         """See ``Rule.forward``."""
         del param
         second = ema(state["second"], grad * grad, self.logit_beta.sigmoid())
-        return -now.lr * grad / (root(second) + self.log_eps.exp()), {"second": second}
+        return -info.lr * grad / (root(second) + self.log_eps.exp()), {"second": second}

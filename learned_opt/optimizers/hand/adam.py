@@ -5,9 +5,9 @@ from torch import Tensor
 
 from learned_opt.optimizers.features import ema
 from learned_opt.optimizers.hand.base import (
-    Now,
     Rule,
     RuleState,
+    StepInfo,
     log_parameter,
     logit_parameter,
     root,
@@ -35,13 +35,13 @@ class Adam(Rule):
         return self.moments.init_state(param)
 
     def forward(
-        self, grad: Tensor, state: RuleState, param: Tensor, now: Now
+        self, grad: Tensor, state: RuleState, param: Tensor, info: StepInfo
     ) -> tuple[Tensor, RuleState]:
         """See ``Rule.forward``."""
         del param
-        state, correction1, correction2 = self.moments(grad, state, now.step)
+        state, correction1, correction2 = self.moments(grad, state, info.step)
         first, second = state["first"] / correction1, state["second"] / correction2
-        return -now.lr * first / (root(second) + self.log_eps.exp()), state
+        return -info.lr * first / (root(second) + self.log_eps.exp()), state
 
 
 class NAdam(Rule):
@@ -75,18 +75,18 @@ class NAdam(Rule):
         return {**self.moments.init_state(param), "product": param.new_ones(())}
 
     def forward(
-        self, grad: Tensor, state: RuleState, param: Tensor, now: Now
+        self, grad: Tensor, state: RuleState, param: Tensor, info: StepInfo
     ) -> tuple[Tensor, RuleState]:
         """See ``Rule.forward``."""
         del param
-        moments, _, correction2 = self.moments(grad, state, now.step)
-        mu, mu_next = self._mu(now.step), self._mu(now.step + 1)
+        moments, _, correction2 = self.moments(grad, state, info.step)
+        mu, mu_next = self._mu(info.step), self._mu(info.step + 1)
         product = state["product"] * mu
         scale = root(moments["second"] / correction2) + self.log_eps.exp()
         direction = grad * (1 - mu) / (1 - product) + moments["first"] * mu_next / (
             1 - product * mu_next
         )
-        return -now.lr * direction / scale, {**moments, "product": product}
+        return -info.lr * direction / scale, {**moments, "product": product}
 
     def _mu(self, step: Tensor) -> Tensor:
         return self.moments.beta1 * (1 - 0.5 * 0.96 ** (step * self.log_momentum_decay.exp()))
@@ -113,14 +113,14 @@ class RAdam(Rule):
         return self.moments.init_state(param)
 
     def forward(
-        self, grad: Tensor, state: RuleState, param: Tensor, now: Now
+        self, grad: Tensor, state: RuleState, param: Tensor, info: StepInfo
     ) -> tuple[Tensor, RuleState]:
         """See ``Rule.forward``."""
         del param
-        state, correction1, correction2 = self.moments(grad, state, now.step)
+        state, correction1, correction2 = self.moments(grad, state, info.step)
         longest = 2 / (1 - self.moments.beta2) - 1
         length = (
-            longest - 2 * now.step * (1 - correction2) / correction2
+            longest - 2 * info.step * (1 - correction2) / correction2
         )  # of the average behind the second moment
         known = length > 5
         length = torch.where(
@@ -131,7 +131,7 @@ class RAdam(Rule):
             / ((longest - 4) * (longest - 2) * length).clamp_min(1e-30)
         ).sqrt()
         adaptive = rectifier * correction2.sqrt() / (root(state["second"]) + self.log_eps.exp())
-        return -now.lr * state["first"] / correction1 * torch.where(known, adaptive, 1.0), state
+        return -info.lr * state["first"] / correction1 * torch.where(known, adaptive, 1.0), state
 
 
 class Moments(torch.nn.Module):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 RuleState = dict[str, Tensor]
 
 
-class Now(NamedTuple):
+class StepInfo(NamedTuple):
     """Where the training is.
 
     Args:
@@ -31,7 +31,7 @@ class Rule(nn.Module, ABC):
 
     @abstractmethod
     def forward(
-        self, grad: Tensor, state: RuleState, param: Tensor, now: Now
+        self, grad: Tensor, state: RuleState, param: Tensor, info: StepInfo
     ) -> tuple[Tensor, RuleState]:
         """One step.
 
@@ -39,7 +39,7 @@ class Rule(nn.Module, ABC):
             grad: gradient ``(*shape,)``.
             state: state of the step before.
             param: parameter ``(*shape,)``.
-            now: step and learning rate.
+            info: step and learning rate.
 
         Returns:
             tuple[Tensor, RuleState]: the update, which is ADDED to the parameter, and the next state.

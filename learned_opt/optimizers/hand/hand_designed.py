@@ -5,7 +5,6 @@ They serve as baselines (theta set by a tuner, one learning rate per chain) and 
 """
 
 from collections.abc import Callable
-from functools import partial
 from typing import Self
 
 import torch
@@ -13,9 +12,7 @@ from torch import Tensor
 
 from learned_opt.core.tree import Tree
 from learned_opt.optimizers.base import MetaOptimizer
-from learned_opt.optimizers.hand.adam import Adam as AdamRule
-from learned_opt.optimizers.hand.base import Now, Rule, log_parameter
-from learned_opt.optimizers.hand.sgd import Momentum
+from learned_opt.optimizers.hand.base import Rule, StepInfo, log_parameter
 from learned_opt.optimizers.schedule import Schedule, constant
 from learned_opt.symmetry.spec import PermutationSpec
 
@@ -64,33 +61,17 @@ class HandDesigned(MetaOptimizer):
     def forward(self, grads: Tree, state: Tree, params: Tree, loss: Tensor) -> tuple[Tree, Tree]:
         """One inner step, see ``MetaOptimizer.forward``."""
         del loss
-        now = Now(
+        info = StepInfo(
             state["step"] + 1,
             self.log_lr.exp() * self.schedule(state["step"].to(self.log_lr.dtype)),
         )
         updates, states = {}, {}
         for name, param in params.items():
-            updates[name], states[name] = self.rule(grads[name], state["rule"][name], param, now)
+            updates[name], states[name] = self.rule(grads[name], state["rule"][name], param, info)
             if self.log_weight_decay is not None:
-                updates[name] = updates[name] - now.lr * self.log_weight_decay.exp() * param
-        return updates, {"step": now.step, "rule": states}
+                updates[name] = updates[name] - info.lr * self.log_weight_decay.exp() * param
+        return updates, {"step": info.step, "rule": states}
 
     def rebind(self, spec: PermutationSpec) -> Self:
         """Fits every spec."""
         return self._on(spec)
-
-
-def SGDM(spec: PermutationSpec, lr: float = 0.1, gamma: float = 0.9) -> HandDesigned:
-    """SGD with momentum, see ``rules.sgd.Momentum``."""
-    return HandDesigned(spec, partial(Momentum, gamma), lr)
-
-
-def Adam(
-    spec: PermutationSpec,
-    lr: float = 1e-3,
-    beta1: float = 0.9,
-    beta2: float = 0.999,
-    eps: float = 1e-8,
-) -> HandDesigned:
-    """Adam, see ``rules.adam.Adam``."""
-    return HandDesigned(spec, partial(AdamRule, beta1, beta2, eps), lr)

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from learned_opt.optimizers.features import ema
-from learned_opt.optimizers.hand.base import Now, Rule, RuleState, logit_parameter
+from learned_opt.optimizers.hand.base import Rule, RuleState, StepInfo, logit_parameter
 
 
 class Lion(Rule):
@@ -31,11 +31,11 @@ class Lion(Rule):
         return {"momentum": torch.zeros_like(param)}
 
     def forward(
-        self, grad: Tensor, state: RuleState, param: Tensor, now: Now
+        self, grad: Tensor, state: RuleState, param: Tensor, info: StepInfo
     ) -> tuple[Tensor, RuleState]:
         """See ``Rule.forward``."""
         del param
         direction = torch.sign(ema(state["momentum"], grad, self.logit_beta1.sigmoid()))
-        return -now.lr * direction, {
+        return -info.lr * direction, {
             "momentum": ema(state["momentum"], grad, self.logit_beta2.sigmoid())
         }

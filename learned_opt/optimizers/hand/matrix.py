@@ -8,7 +8,7 @@ from torch import Tensor
 
 from learned_opt.optimizers.features import ema
 from learned_opt.optimizers.hand.adam import Adam
-from learned_opt.optimizers.hand.base import Now, Rule, RuleState, logit_parameter
+from learned_opt.optimizers.hand.base import Rule, RuleState, StepInfo, logit_parameter
 
 NEWTON_SCHULZ = (
     3.4445,
@@ -45,16 +45,16 @@ class Muon(Rule):
         )
 
     def forward(
-        self, grad: Tensor, state: RuleState, param: Tensor, now: Now
+        self, grad: Tensor, state: RuleState, param: Tensor, info: StepInfo
     ) -> tuple[Tensor, RuleState]:
         """See ``Rule.forward``."""
         if param.ndim < 2:
-            return self.vectors(grad, state, param, now)
+            return self.vectors(grad, state, param, info)
         gamma = self.logit_gamma.sigmoid()
         momentum = ema(state["momentum"], grad, gamma)
         direction = orthogonalise(ema(momentum, grad, gamma).flatten(1))
         scale = 0.2 * sqrt(max(direction.shape))
-        return -now.lr * scale * direction.reshape(grad.shape), {"momentum": momentum}
+        return -info.lr * scale * direction.reshape(grad.shape), {"momentum": momentum}
 
 
 def orthogonalise(matrix: Tensor, rounds: int = 5, eps: float = 1e-7) -> Tensor:
@@ -130,7 +130,7 @@ class Shampoo(Rule):
         }
 
     def forward(
-        self, grad: Tensor, state: RuleState, param: Tensor, now: Now
+        self, grad: Tensor, state: RuleState, param: Tensor, info: StepInfo
     ) -> tuple[Tensor, RuleState]:
         """See ``Rule.forward``."""
         sums, direction = {}, grad
@@ -146,7 +146,7 @@ class Shampoo(Rule):
                 direction = (
                     (inverse @ moved.reshape(size, -1)).reshape(moved.shape).movedim(0, axis)
                 )
-        return -now.lr * direction, sums
+        return -info.lr * direction, sums
 
 
 def inverse_root(matrix: Tensor, order: int) -> Tensor:

@@ -5,9 +5,9 @@ from torch import Tensor
 
 from learned_opt.optimizers.features import ema
 from learned_opt.optimizers.hand.base import (
-    Now,
     Rule,
     RuleState,
+    StepInfo,
     log_parameter,
     logit_parameter,
     root,
@@ -58,16 +58,16 @@ class ScheduleFreeAdamW(Rule):
         }
 
     def forward(
-        self, grad: Tensor, state: RuleState, param: Tensor, now: Now
+        self, grad: Tensor, state: RuleState, param: Tensor, info: StepInfo
     ) -> tuple[Tensor, RuleState]:
         """See ``Rule.forward``."""
         beta1, beta2 = self.logit_beta1.sigmoid(), self.logit_beta2.sigmoid()
         second = ema(state["second"], grad * grad, beta2)
-        direction = grad / (root(second / (1 - beta2**now.step)) + self.log_eps.exp())
+        direction = grad / (root(second / (1 - beta2**info.step)) + self.log_eps.exp())
         direction = direction + self.log_weight_decay.exp() * param
-        lr_max = torch.maximum(state["lr_max"], now.lr.to(state["lr_max"]))
+        lr_max = torch.maximum(state["lr_max"], info.lr.to(state["lr_max"]))
         weight_sum = state["weight_sum"] + lr_max**2
         share = lr_max**2 / weight_sum.clamp_min(torch.finfo(param.dtype).tiny)  # of the new z in x
-        update = share * (state["z"] - param) + now.lr * (beta1 * (1 - share) - 1) * direction
-        z = state["z"] - now.lr * direction
+        update = share * (state["z"] - param) + info.lr * (beta1 * (1 - share) - 1) * direction
+        z = state["z"] - info.lr * direction
         return update, {"z": z, "second": second, "lr_max": lr_max, "weight_sum": weight_sum}

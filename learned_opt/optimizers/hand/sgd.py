@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from learned_opt.optimizers.features import ema
-from learned_opt.optimizers.hand.base import Now, Rule, RuleState, logit_parameter
+from learned_opt.optimizers.hand.base import Rule, RuleState, StepInfo, logit_parameter
 
 
 class SGD(Rule):
@@ -16,11 +16,11 @@ class SGD(Rule):
         return {}
 
     def forward(
-        self, grad: Tensor, state: RuleState, param: Tensor, now: Now
+        self, grad: Tensor, state: RuleState, param: Tensor, info: StepInfo
     ) -> tuple[Tensor, RuleState]:
         """See ``Rule.forward``."""
         del param
-        return -now.lr * grad, state
+        return -info.lr * grad, state
 
 
 class Momentum(Rule):
@@ -44,11 +44,11 @@ class Momentum(Rule):
         return {"momentum": torch.zeros_like(param)}
 
     def forward(
-        self, grad: Tensor, state: RuleState, param: Tensor, now: Now
+        self, grad: Tensor, state: RuleState, param: Tensor, info: StepInfo
     ) -> tuple[Tensor, RuleState]:
         """See ``Rule.forward``."""
         del param
         gamma = self.logit_gamma.sigmoid()
         momentum = ema(state["momentum"], grad, gamma)
         direction = ema(momentum, grad, gamma) if self.nesterov else momentum
-        return -now.lr * direction, {"momentum": momentum}
+        return -info.lr * direction, {"momentum": momentum}

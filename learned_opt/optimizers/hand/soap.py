@@ -5,7 +5,7 @@ from torch import Tensor
 
 from learned_opt.optimizers.features import ema
 from learned_opt.optimizers.hand.adam import Moments
-from learned_opt.optimizers.hand.base import Now, Rule, RuleState, log_parameter, root
+from learned_opt.optimizers.hand.base import Rule, RuleState, StepInfo, log_parameter, root
 from learned_opt.optimizers.hand.matrix import eigh
 
 
@@ -45,22 +45,22 @@ class SOAP(Rule):
         return state
 
     def forward(
-        self, grad: Tensor, state: RuleState, param: Tensor, now: Now
+        self, grad: Tensor, state: RuleState, param: Tensor, info: StepInfo
     ) -> tuple[Tensor, RuleState]:
         """See ``Rule.forward``."""
-        axes, first = self._turned(param), now.step == 1
+        axes, first = self._turned(param), info.step == 1
         bases = {axis: state[f"basis{axis}"] for axis in axes}
         beta1, beta2, num_updates = (
             self.moments.beta1,
             self.moments.beta2,
-            (now.step - 1).clamp_min(1),
+            (info.step - 1).clamp_min(1),
         )
         momentum = ema(state["first"], grad, beta1)
         second = ema(state["second"], _turn(grad, bases).square(), beta2)
         scale = (1 - beta2**num_updates).sqrt() / (1 - beta1**num_updates)
         turned = _turn(momentum, bases) / (root(second) + self.log_eps.exp())
         back = {axis: basis.mT for axis, basis in bases.items()}
-        update = -now.lr * scale * _turn(turned, back)
+        update = -info.lr * scale * _turn(turned, back)
         update, momentum, second = (
             torch.where(first, 0.0, own) for own in (update, momentum, second)
         )

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from learned_opt.optimizers.hand.base import Now, Rule, RuleState
+from learned_opt.optimizers.hand.base import Rule, RuleState, StepInfo
 
 
 class TorchOptim(Rule):
@@ -56,12 +56,12 @@ class TorchOptim(Rule):
         return {name: torch.zeros_like(value) for name, value in self._first_state(param).items()}
 
     def forward(
-        self, grad: Tensor, state: RuleState, param: Tensor, now: Now
+        self, grad: Tensor, state: RuleState, param: Tensor, info: StepInfo
     ) -> tuple[Tensor, RuleState]:
         """See ``Rule.forward``."""
         kept, names = list(state.values()), ",".join(state)
         update, *after = torch_step(
-            grad, param, now.lr, now.step, kept, names, self.path, self.settings
+            grad, param, info.lr, info.step, kept, names, self.path, self.settings
         )
         return update, dict(zip(state, after, strict=True))
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from learned_opt.optimizers.hand.adam import Adam
-from learned_opt.optimizers.hand.base import Now, Rule, RuleState, log_parameter, root
+from learned_opt.optimizers.hand.base import Rule, RuleState, StepInfo, log_parameter, root
 
 
 class TrustRatio(Rule):
@@ -30,12 +30,12 @@ class TrustRatio(Rule):
         return self.rule.init_state(param)
 
     def forward(
-        self, grad: Tensor, state: RuleState, param: Tensor, now: Now
+        self, grad: Tensor, state: RuleState, param: Tensor, info: StepInfo
     ) -> tuple[Tensor, RuleState]:
         """See ``Rule.forward``."""
-        update, state = self.rule(grad, state, param, now)
-        update = update - now.lr * self.log_weight_decay.exp() * param
+        update, state = self.rule(grad, state, param, info)
+        update = update - info.lr * self.log_weight_decay.exp() * param
         weights, step = root(param.square().sum()), root(update.square().sum())
         tiny = 1e-14  # zero, but for what keeps the root differentiable
-        ratio = torch.where((weights > tiny) & (step > tiny), now.lr * weights / step, 1.0)
+        ratio = torch.where((weights > tiny) & (step > tiny), info.lr * weights / step, 1.0)
         return ratio * update, state
