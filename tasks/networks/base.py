@@ -1,6 +1,7 @@
-"""The contract of an inner network and the draws of its initial parameters."""
+"""The contract of an inner network, and how its parameters start."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from math import prod, sqrt
 
 import torch
@@ -9,27 +10,40 @@ from torch import Tensor, nn
 from tasks.base import Params, PermutationAxes
 
 
-class Layer(nn.Module, ABC):
-    """A layer whose parameters start in a way of their own, on its own as in a network."""
+class SelfInitialisedLayer(nn.Module, ABC):
+    """A layer that decides itself how its parameters start, alone as well as inside of a network."""
 
     @abstractmethod
-    def draw(self, name: str, parameter: Tensor, generator: torch.Generator) -> Tensor:
-        """An initial value of one of its own parameters, on the CPU; ``name`` is as in the layer."""
+    def init_parameter(self, name: str, parameter: Tensor, generator: torch.Generator) -> Tensor:
+        """Draw an initial value of one parameter of this layer.
+
+        Args:
+            name: name of the parameter within the layer, such as ``weight``.
+            parameter: tells the shape.
+            generator: CPU generator.
+
+        Returns:
+            Tensor: on the CPU, of the parameter's shape.
+        """
 
 
 class Network(nn.Module, ABC):
-    """An nn.Module that is pure under ``torch.func.functional_call`` and knows the names of its axes.
+    """An inner network: an ``nn.Module`` that is pure under ``torch.func.functional_call``.
 
-    The first two constructor arguments of every network are ``input_shape`` (without the batch axis) and
-    ``num_outputs``; the task supplies them from its data.
+    The first two constructor arguments of every network are ``input_shape`` (without the batch
+    axis) and ``num_outputs``; the task supplies them from its data.
     """
 
     def permutation_axes(self) -> PermutationAxes | None:
-        """Names of the axes of every parameter, and which are fixed; None leaves it to be inferred from a trace."""
+        """Names of the axes of every parameter, and which of the names are fixed.
+
+        Returns:
+            PermutationAxes | None: None leaves it to be inferred from a trace of the task's loss.
+        """
         return None
 
     def figures(self, params: Params) -> dict[str, Tensor]:
-        """Scalars that the network itself can tell of its parameters, for evaluation; most know none."""
+        """Scalars for evaluation that the network can tell of its parameters; most know none."""
         return {}
 
     @abstractmethod
@@ -37,39 +51,75 @@ class Network(nn.Module, ABC):
         """``(B, *input_shape) -> (B, ..., num_outputs)``."""
 
     def init(self, generator: torch.Generator) -> Params:
-        """Fresh parameters, each by ``draw``.
+        """Draw fresh parameters, one after the other, by ``init_parameter``.
 
         Args:
             generator: CPU generator.
 
         Returns:
-            Params: tensors in the order of ``named_parameters()``.
+            Params: tensors on the CPU, in the order of ``named_parameters()``.
         """
         return {
-            name: self.draw(name, parameter, generator)
+            name: self.init_parameter(name, parameter, generator)
             for name, parameter in self.named_parameters()
         }
 
-    def draw(self, name: str, parameter: Tensor, generator: torch.Generator) -> Tensor:
-        """One initial tensor: weights N(0, 2 / fan_in) (He et al. 2015), biases 0, norm scales 1.
+    def init_parameter(self, name: str, parameter: Tensor, generator: torch.Generator) -> Tensor:
+        """Draw one initial tensor: weights N(0, 2 / fan_in), biases 0, scales of norms 1.
 
-        A tensor of two or more axes is a weight (out, in, ...); vectors are norm scales or biases. The parameters
-        of a ``Layer`` are drawn by it.
+        A tensor of two or more axes is a weight (out, in, ...); vectors are scales of norms or
+        biases. The parameters of a ``SelfInitialisedLayer`` are drawn by that layer.
+
+        Args:
+            name: as in ``named_parameters()``.
+            parameter: tells the shape.
+            generator: CPU generator.
+
+        Returns:
+            Tensor: on the CPU, of the parameter's shape.
+
+        Source: He et al. 2015 (arXiv 1502.01852), section 2.2, for the weights.
         """
-        parent, _, own = name.rpartition(".")
-        owner = self.get_submodule(parent)
-        if isinstance(owner, Layer):
-            return owner.draw(own, parameter, generator)
+        layer_name, _, local_name = name.rpartition(".")
+        layer = self.get_submodule(layer_name)
+        if isinstance(layer, SelfInitialisedLayer):
+            return layer.init_parameter(local_name, parameter, generator)
+
         if parameter.ndim >= 2:
             fan_in = prod(parameter.shape[1:])
             return torch.randn(parameter.shape, generator=generator) * sqrt(2 / fan_in)
-        return (
-            torch.ones(parameter.shape) if name.endswith("weight") else torch.zeros(parameter.shape)
-        )
+
+        if name.endswith("weight"):
+            return torch.ones(parameter.shape)
+        return torch.zeros(parameter.shape)
 
 
 def check_sizes(**sizes: int) -> None:
-    """Raise ValueError for a size below 1."""
+    """Raise ValueError for a size below 1, under the name of its argument."""
     for name, size in sizes.items():
         if size < 1:
             raise ValueError(f"{name} must be at least 1, got {size}.")
+
+
+def check_each_size(name: str, sizes: Sequence[int]) -> None:
+    """Raise ValueError for an entry of a sequence of sizes that is below 1."""
+    for index, size in enumerate(sizes):
+        check_sizes(**{f"{name}[{index}]": size})
+
+
+def image_sizes(network: str, input_shape: Sequence[int]) -> tuple[int, int, int]:
+    """Channels, height and width of the images that a network reads.
+
+    Args:
+        network: what to call the network in the message.
+        input_shape: shape of one example.
+
+    Raises:
+        ValueError: the shape has other than three axes.
+    """
+    if len(input_shape) != 3:
+        raise ValueError(
+            f"{network} needs inputs (channels, height, width), got the shape {tuple(input_shape)}."
+        )
+    channels, height, width = input_shape
+    return channels, height, width

@@ -160,7 +160,7 @@ class NoisySubleq(Network):
             inputs = layer(inputs).relu()
         return inputs
 
-    def draw(self, name: str, parameter: Tensor, generator: torch.Generator) -> Tensor:
+    def init_parameter(self, name: str, parameter: Tensor, generator: torch.Generator) -> Tensor:
         """The exact value and noise."""
         return self._exact(name).cpu() + self.noise * torch.randn(
             parameter.shape, generator=generator

@@ -263,7 +263,7 @@ class MoEMLP(Network):
         """``(B, *input_shape) -> (B, num_outputs)``."""
         return self.mixture(inputs.flatten(1))
 
-    def draw(self, name: str, parameter: Tensor, generator: torch.Generator) -> Tensor:
+    def init_parameter(self, name: str, parameter: Tensor, generator: torch.Generator) -> Tensor:
         """Weights at the scale of one expert, prototypes of norm 1, slopes 0.25, biases 0."""
         if ".weights." in name or name.endswith("prototypes"):
             return torch.randn(parameter.shape, generator=generator) * self.mixture.initial_std(

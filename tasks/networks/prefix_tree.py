@@ -314,10 +314,10 @@ class PrefixTreeMLP(Network):
             hidden = layer(hidden.relu(), source=hidden)
         return hidden
 
-    def draw(self, name: str, parameter: Tensor, generator: torch.Generator) -> Tensor:
+    def init_parameter(self, name: str, parameter: Tensor, generator: torch.Generator) -> Tensor:
         """As ``Network.draw``, the prefix-tree layers at their own scale."""
         owner, _, leaf = name.rpartition(".")
         layer = self.get_submodule(owner)
         if isinstance(layer, PrefixTreeLinear):
             return torch.randn(parameter.shape, generator=generator) * layer.initial_std(leaf)
-        return super().draw(name, parameter, generator)
+        return super().init_parameter(name, parameter, generator)

@@ -49,14 +49,14 @@ class RecurrentNetwork(Network):
             outputs.append(output)
         return self.head(torch.stack(outputs, 1))
 
-    def draw(self, name: str, parameter: Tensor, generator: torch.Generator) -> Tensor:
+    def init_parameter(self, name: str, parameter: Tensor, generator: torch.Generator) -> Tensor:
         """As every network, but for what the cell starts differently."""
         own = name.removeprefix("cell.")
         if own in self.cell.identities:
             return torch.eye(parameter.shape[0])
         if own in self.cell.ones:
             return torch.ones(parameter.shape)
-        return super().draw(name, parameter, generator)
+        return super().init_parameter(name, parameter, generator)
 
 
 class Cell(nn.Module):

@@ -59,7 +59,7 @@ class Seq2Seq(Network):
             token = scores[-1].argmax(-1) if answers is None else answers[:, position]
         return torch.stack(scores, 1)
 
-    def draw(self, name: str, parameter: Tensor, generator: torch.Generator) -> Tensor:
+    def init_parameter(self, name: str, parameter: Tensor, generator: torch.Generator) -> Tensor:
         """Uniform within 1 / sqrt(H), as in ``torch.nn.GRU``."""
         bound = self.head.in_features**-0.5
         return (2 * torch.rand(parameter.shape, generator=generator) - 1) * bound
