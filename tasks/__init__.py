@@ -1,1 +1,1 @@
-"""Inner problems: what the networks are, what they are trained on. Imports nothing from learned_opt."""
+"""Inner problems: networks, and what they are trained on; imports nothing from learned_opt."""

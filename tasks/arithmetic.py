@@ -1,4 +1,8 @@
-"""Learn to calculate, character by character."""
+"""Arithmetic: learn to calculate, character by character.
+
+Legend: B problems in a batch, L_q and L_a characters of a question and an answer,
+V characters of the alphabet.
+"""
 
 from collections.abc import Callable
 
@@ -6,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 from torch.nn import functional
+from typing_extensions import override
 
 from tasks.base import Batch, Params, TaskParams
 from tasks.data.arithmetic import ALPHABET, END, Problems
@@ -14,17 +19,21 @@ from tasks.networks.seq2seq import Seq2Seq
 
 
 class Arithmetic(NetworkTask):
-    """Cross-entropy of a sequence-to-sequence network on the characters of the answers, their end included.
+    """Cross-entropy of a sequence-to-sequence network on the characters of the answers.
+
+    The character that ends an answer counts too.
 
     Args:
         name: name of the task in reports.
         network: constructor ``((L_q,), vocabulary size) -> Seq2Seq``.
         data: problems, held in memory.
         batch_size: problems in a batch, drawn with replacement.
-        valid_fraction: share of the training problems, the last, that is kept for ``valid``; they are in random order.
+        valid_fraction: share of the training problems, the last, that is kept for ``valid``;
+            they are in random order.
 
     Raises:
-        ValueError: the batch size is not positive, or the share leaves nothing to one of the splits.
+        ValueError: the batch size is not positive, or the share leaves nothing to one of the
+            splits.
 
     Source: the Tiny RNN Zoo of Zhou et al. 2024 (arXiv 2402.05232), section 4.1.
     """
@@ -39,35 +48,41 @@ class Arithmetic(NetworkTask):
     ) -> None:
         inner = network((data.train_questions.shape[1],), data.vocab_size)
         facts = {"data": data.name, "fingerprint": data.fingerprint}
-        train, test = (
-            (data.train_questions, data.train_answers),
-            (data.test_questions, data.test_answers),
-        )
+        train = (data.train_questions, data.train_answers)
+        test = (data.test_questions, data.test_answers)
         super().__init__(name, inner, facts, train, test, batch_size, valid_fraction)
 
+    @override
     def loss(self, params: Params, batch: Batch, task: TaskParams) -> Tensor:
-        """Mean cross-entropy over the characters that count, in nats."""
-        questions, answers = (tokens[batch["index"]] for tokens in self.train)
-        return _cross_entropy(functional_call(self.network, params, (questions, answers)), answers)
+        train_questions, train_answers = self.train
+        questions = train_questions[batch["index"]]  # (B, L_q)
+        answers = train_answers[batch["index"]]  # (B, L_a)
+        scores = functional_call(self.network, params, (questions, answers))
+        return _cross_entropy(scores, answers)
 
+    @override
     def evaluate(self, params: Params, task: TaskParams) -> dict[str, Tensor]:
-        """Share of held-out problems that are answered without a mistake, and the loss on them."""
         questions, answers = self.test
-        guesses = functional_call(self.network, params, (questions, None, answers.shape[1])).argmax(
-            -1
-        )
+
+        # without answers the network reads its own guesses, as whoever uses it would have to
+        alone = functional_call(self.network, params, (questions, None, answers.shape[1]))
+        guesses = alone.argmax(-1)  # (B, L_a)
         right = ((guesses == answers) | ~_counts(answers)).all(-1)
+
         scores = functional_call(self.network, params, (questions, answers))
         return {"accuracy": right.float().mean(), "test_loss": _cross_entropy(scores, answers)}
 
 
 def _counts(answers: Tensor) -> Tensor:
     """The characters of each answer up to the first that ends it, ``(B, L_a)`` bool."""
-    ended = (answers == ALPHABET.index(END)).cumsum(-1)
-    return torch.cat([torch.ones_like(ended[:, :1]), 1 - ended[:, :-1].clamp(max=1)], -1).bool()
+    num_ends = (answers == ALPHABET.index(END)).cumsum(-1)
+    first = torch.ones_like(num_ends[:, :1])
+    later = 1 - num_ends[:, :-1].clamp(max=1)
+    return torch.cat([first, later], -1).bool()
 
 
 def _cross_entropy(scores: Tensor, answers: Tensor) -> Tensor:
+    """Mean over the characters that count, in nats; scores are ``(B, L_a, V)``."""
     losses = functional.cross_entropy(scores.flatten(0, 1), answers.flatten(), reduction="none")
     weights = _counts(answers).flatten().float()
     return (losses * weights).sum() / weights.sum()

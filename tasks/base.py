@@ -9,58 +9,114 @@ from torch import Tensor
 
 Params = dict[str, Tensor]
 Batch = dict[str, Tensor]
-TaskParams = dict[
-    str, Any
-]  # nested dicts of tensors: what tells one task of the family from another; {} when there is only one
-PermutationAxes = tuple[
-    Mapping[str, tuple[str, ...]], frozenset[str]
-]  # axis names per parameter, fixed names
+
+# nested dicts of tensors: what tells one task of the family from another; {} when there is only one
+TaskParams = dict[str, Any]
+
+# axis names of every parameter, and the names whose axes are fixed
+PermutationAxes = tuple[Mapping[str, tuple[str, ...]], frozenset[str]]
 
 
 class TaskFamily(ABC):
     """Inner problems that ``torch.func.vmap`` can run side by side.
 
-    All randomness comes from CPU generators that the caller seeds; every method is pure.
+    Four methods make a family: ``sample``, ``init``, ``batch`` and ``loss``. All others have
+    defaults that suit a family without data of its own. All randomness comes from CPU
+    generators that the caller seeds, and every method is pure: it changes nothing and returns
+    the same for the same arguments.
 
-    Batches come in splits. Inner training runs on those of ``train``. Meta-training may take its losses on those of
-    ``valid``: data that are neither trained on nor part of what ``evaluate`` reports on.
+    Batches come in splits. Inner training runs on those of ``train``. Meta-training may take
+    its losses on those of ``valid``: data that are neither trained on nor part of what
+    ``evaluate`` reports on.
+
+    Attributes:
+        name: what reports call the task.
+        splits: the splits that ``batch`` knows.
+
+    >>> class Bowl(TaskFamily):
+    ...     def sample(self, generator):
+    ...         return {}
+    ...     def init(self, generator, task):
+    ...         return {"x": torch.randn(3, generator=generator)}
+    ...     def batch(self, generator, task, split="train"):
+    ...         return {}
+    ...     def loss(self, params, batch, task):
+    ...         return params["x"].square().sum()
+    >>> Bowl().describe()
+    {'task': 'task'}
     """
 
-    name: str
-    splits: tuple[str, ...] = ("train",)  # that ``batch`` knows
+    name: str = "task"
+    splits: tuple[str, ...] = ("train",)
 
     @abstractmethod
     def sample(self, generator: torch.Generator) -> TaskParams:
-        """Draw one task; ``{}`` for a family of one."""
+        """Draw one task; a family of one returns ``{}``.
+
+        Args:
+            generator: CPU generator.
+        """
 
     @abstractmethod
     def init(self, generator: torch.Generator, task: TaskParams) -> Params:
-        """Draw initial parameters."""
+        """Draw initial parameters for a task.
+
+        Args:
+            generator: CPU generator.
+            task: what ``sample`` returned.
+
+        Returns:
+            Params: tensors on the CPU by name, in an order that never changes.
+        """
 
     @abstractmethod
     def batch(self, generator: torch.Generator, task: TaskParams, split: str = "train") -> Batch:
-        """Draw one batch of a split; data that lies on the device is named by index."""
+        """Draw one batch of a split; data that lies on the device is named by index.
+
+        Args:
+            generator: CPU generator.
+            task: what ``sample`` returned.
+            split: one of ``splits``.
+
+        Returns:
+            Batch: tensors on the CPU by name; their shapes are the same for every batch.
+        """
 
     @abstractmethod
     def loss(self, params: Params, batch: Batch, task: TaskParams) -> Tensor:
-        """Scalar loss on a batch; vmap, grad and compile go through it."""
+        """The loss on a batch; vmap, grad and compile go through it.
 
-    @abstractmethod
+        Args:
+            params: as ``init`` returns them.
+            batch: as ``batch`` returns it.
+            task: as ``sample`` returns it.
+
+        Returns:
+            Tensor: a scalar of shape ``()``.
+        """
+
     def evaluate(self, params: Params, task: TaskParams) -> dict[str, Tensor]:
-        """Scalar figures on held-out data, e.g. ``accuracy``; ``{}`` when the task has none."""
+        """Scalar figures on held-out data, e.g. ``accuracy``; by default there are none."""
+        return {}
 
-    @abstractmethod
     def permutation_axes(self) -> PermutationAxes | None:
-        """Permutation name of every axis of every parameter, and the names that are fixed; None to infer them."""
+        """Name of every axis of every parameter, and the fixed names.
 
-    @abstractmethod
-    def to(self, device: torch.device | str) -> Self:
-        """Move the data to a device, in place."""
-
-    def rows(self, split: str) -> Tensor | None:
-        """Examples of ``train`` (with those kept for ``valid``) or ``test``, ``(n, d)``; None if endless."""
+        By default None: they are inferred from the loss.
+        """
         return None
 
-    @abstractmethod
     def describe(self) -> dict[str, Any]:
-        """What identifies the task in reports: network, data, fingerprint, batch size."""
+        """What identifies the task in reports: network, data, fingerprint; by default its name."""
+        return {"task": self.name}
+
+    def rows(self, split: str) -> Tensor | None:
+        """Examples of ``train`` (with those kept for ``valid``) or ``test``, ``(n, d)``.
+
+        By default None, for a family whose examples are drawn without end.
+        """
+        return None
+
+    def to(self, device: torch.device | str) -> Self:
+        """Move the data to a device, in place; by default there is nothing to move."""
+        return self

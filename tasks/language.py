@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 from torch.nn import functional
+from typing_extensions import override
 
 from tasks.base import Batch, Params, TaskParams
 from tasks.data.text import TokenText
@@ -50,38 +51,45 @@ class NextToken(NetworkTask):
         super().__init__(
             name, inner, facts, (data.train,), (data.test,), batch_size, valid_fraction
         )
-        shortest = (
-            min(size for size in (self.num_train, self.num_valid, len(data.test)) if size) - 1
-        )
-        if not 1 <= length <= shortest:
+
+        sizes = [self.num_train, len(data.test)]
+        if self.num_valid:
+            sizes.append(self.num_valid)
+        longest = min(sizes) - 1  # the last position of a window needs a next token
+        if not 1 <= length <= longest:
             raise ValueError(
-                f"length must lie between 1 and {shortest}, the shorter text's tokens, got {length}."
+                f"length must lie between 1 and {longest}, the shorter text's tokens, got {length}."
             )
         self.length = length
 
+    @override
     def batch(self, generator: torch.Generator, task: TaskParams, split: str = "train") -> Batch:
-        """Where the windows start, ``(batch_size,)``; none reaches into the other split."""
+        # where the windows start, (batch_size,); none reaches into the other split
         return {"start": self.draw_rows(generator, split, self.length)}
 
+    @override
     def rows(self, split: str) -> Tensor:
-        """Stretches of tokens: every one of the training text, those side by side of the held-out text."""
         texts = {"train": self.train[0], "test": self.test[0]}
-        size = min(STRETCH, *map(len, texts.values()))
-        return texts[split].unfold(0, size, 1 if split == "train" else size)
+        size = min(STRETCH, len(texts["train"]), len(texts["test"]))
 
+        # every stretch of the training text, so that a copy is found wherever it starts
+        step = 1 if split == "train" else size
+        return texts[split].unfold(0, size, step)  # (n, size)
+
+    @override
     def loss(self, params: Params, batch: Batch, task: TaskParams) -> Tensor:
-        """Mean cross-entropy over windows and positions, in nats per token."""
         return self._cross_entropy(params, self.train[0], batch["start"])
 
+    @override
     def evaluate(self, params: Params, task: TaskParams) -> dict[str, Tensor]:
-        """Loss on the held-out text, in nats per token."""
         (text,) = self.test
-        starts = torch.linspace(
-            0, len(text) - self.length - 1, NUM_TEST_WINDOWS, device=text.device
-        ).long()
+        last = len(text) - self.length - 1
+        starts = torch.linspace(0, last, NUM_TEST_WINDOWS, device=text.device).long()
         return {"test_loss": self._cross_entropy(params, text, starts)}
 
     def _cross_entropy(self, params: Params, text: Tensor, starts: Tensor) -> Tensor:
-        windows = text[starts[:, None] + torch.arange(self.length + 1, device=text.device)]
-        outputs = functional_call(self.network, params, (windows[:, :-1],))
+        """Mean over windows and positions, in nats per token."""
+        positions = torch.arange(self.length + 1, device=text.device)
+        windows = text[starts[:, None] + positions]  # (B, length + 1)
+        outputs = functional_call(self.network, params, (windows[:, :-1],))  # (B, length, vocab)
         return functional.cross_entropy(outputs.flatten(0, 1), windows[:, 1:].flatten())

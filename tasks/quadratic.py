@@ -5,6 +5,7 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from tasks.base import Batch, Params, PermutationAxes, TaskFamily, TaskParams
 
@@ -12,8 +13,8 @@ from tasks.base import Batch, Params, PermutationAxes, TaskFamily, TaskParams
 class Quadratic(TaskFamily):
     """``loss(x) = 1/2 sum_i h_i (x_i + noise_i)^2`` with curvatures h_i spaced evenly in log scale.
 
-    Every step of gradient descent multiplies coordinate i by ``1 - lr h_i``, so losses and meta-gradients have
-    closed forms.
+    Every step of gradient descent multiplies coordinate i by ``1 - lr h_i``, so losses and
+    meta-gradients have closed forms.
 
     Args:
         dim: number of coordinates.
@@ -21,6 +22,14 @@ class Quadratic(TaskFamily):
         noise: standard deviation of the shift of the optimum from batch to batch.
         random_init: draw x_0 from N(0, 1); otherwise x_0 = 1.
         dtype: precision of x.
+
+    Raises:
+        ValueError: ``dim`` or ``condition`` is below 1, or ``noise`` is negative.
+
+    >>> family = Quadratic(dim=2, condition=1.0, random_init=False)
+    >>> params = family.init(torch.Generator(), {})
+    >>> family.loss(params, {"shift": torch.zeros(2)}, {})
+    tensor(1.)
     """
 
     name = "quadratic"
@@ -40,49 +49,53 @@ class Quadratic(TaskFamily):
             raise ValueError(f"condition must be at least 1, got {condition}.")
         if noise < 0:
             raise ValueError(f"noise must not be negative, got {noise}.")
-        self.curvatures = torch.logspace(0, -log10(condition), dim, dtype=dtype)
-        self.noise, self.random_init = noise, random_init
 
+        self.curvatures = torch.logspace(0, -log10(condition), dim, dtype=dtype)  # (dim,)
+        self.noise = noise
+        self.random_init = random_init
+
+    @override
     def sample(self, generator: torch.Generator) -> TaskParams:
-        """One task only."""
         return {}
 
+    @override
     def init(self, generator: torch.Generator, task: TaskParams) -> Params:
-        """x_0 of shape ``(dim,)``."""
-        shape, dtype = self.curvatures.shape, self.curvatures.dtype
-        x = (
-            torch.randn(shape, generator=generator, dtype=dtype)
-            if self.random_init
-            else torch.ones(shape, dtype=dtype)
-        )
+        shape = self.curvatures.shape
+        dtype = self.curvatures.dtype
+
+        if self.random_init:
+            x = torch.randn(shape, generator=generator, dtype=dtype)
+        else:
+            x = torch.ones(shape, dtype=dtype)
         return {"x": x}
 
+    @override
     def batch(self, generator: torch.Generator, task: TaskParams, split: str = "train") -> Batch:
-        """The shift of the optimum, ``(dim,)``; the same distribution for both splits."""
-        return {
-            "shift": self.noise
-            * torch.randn(len(self.curvatures), generator=generator, dtype=self.curvatures.dtype)
-        }
+        # the same distribution for both splits: nothing is learnt from the data, so nothing leaks
+        dim = len(self.curvatures)
+        shift = torch.randn(dim, generator=generator, dtype=self.curvatures.dtype)
+        return {"shift": self.noise * shift}  # (dim,)
 
+    @override
     def loss(self, params: Params, batch: Batch, task: TaskParams) -> Tensor:
-        """``1/2 sum h (x + shift)^2``."""
-        return 0.5 * (self.curvatures * (params["x"] + batch["shift"]).square()).sum()
+        return self._bowl(params["x"] + batch["shift"])
 
+    @override
     def evaluate(self, params: Params, task: TaskParams) -> dict[str, Tensor]:
-        """The loss without noise, whose optimum is 0."""
-        return {"excess_loss": 0.5 * (self.curvatures * params["x"].square()).sum()}
+        return {"excess_loss": self._bowl(params["x"])}  # without noise the optimum is 0
 
+    @override
     def permutation_axes(self) -> PermutationAxes:
-        """Coordinates differ in curvature: their axis is fixed."""
+        # coordinates differ in curvature, so none can take the place of another
         return {"x": ("coordinate",)}, frozenset({"coordinate"})
 
+    @override
     def to(self, device: torch.device | str) -> Self:
-        """Move the curvatures."""
         self.curvatures = self.curvatures.to(device)
         return self
 
+    @override
     def describe(self) -> dict[str, Any]:
-        """Size, condition and noise."""
         condition = (self.curvatures[0] / self.curvatures[-1]).item()
         return {
             "task": self.name,
@@ -90,3 +103,7 @@ class Quadratic(TaskFamily):
             "condition": condition,
             "noise": self.noise,
         }
+
+    def _bowl(self, distance: Tensor) -> Tensor:
+        """``1/2 sum h distance^2``, a scalar."""
+        return 0.5 * (self.curvatures * distance.square()).sum()

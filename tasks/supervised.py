@@ -1,10 +1,11 @@
-"""Any network on any labelled data."""
+"""Classification: any network on any labelled data."""
 
 from collections.abc import Callable
 
 from torch import Tensor
 from torch.func import functional_call
 from torch.nn import functional
+from typing_extensions import override
 
 from tasks.base import Batch, Params, TaskParams
 from tasks.data.images import LabelledImages
@@ -20,10 +21,12 @@ class Classification(NetworkTask):
         network: constructor ``(input_shape, num_outputs) -> Network``.
         data: labelled images, held in memory.
         batch_size: examples in a batch.
-        valid_fraction: share of the training data that is kept for ``valid``, drawn at random, the same in every run.
+        valid_fraction: share of the training data that is kept for ``valid``, drawn at random,
+            the same in every run.
 
     Raises:
-        ValueError: the batch size is not positive, or the share leaves nothing to one of the splits.
+        ValueError: the batch size is not positive, or the share leaves nothing to one of the
+            splits.
     """
 
     def __init__(
@@ -34,10 +37,6 @@ class Classification(NetworkTask):
         batch_size: int = 128,
         valid_fraction: float = 0.0,
     ) -> None:
-        inner, train = (
-            network(data.input_shape, data.num_classes),
-            (data.train_images, data.train_labels),
-        )
         facts = {
             "data": data.name,
             "input_shape": list(data.input_shape),
@@ -45,9 +44,9 @@ class Classification(NetworkTask):
         }
         super().__init__(
             name,
-            inner,
+            network(data.input_shape, data.num_classes),
             facts,
-            train,
+            (data.train_images, data.train_labels),
             (data.test_images, data.test_labels),
             batch_size,
             valid_fraction,
@@ -55,15 +54,15 @@ class Classification(NetworkTask):
         if self.num_valid:  # data may come sorted
             self.train = shuffled(self.train)
 
+    @override
     def loss(self, params: Params, batch: Batch, task: TaskParams) -> Tensor:
-        """Mean cross-entropy over the batch, in nats."""
         images, labels = self.train
-        outputs = functional_call(self.network, params, (images[batch["index"]],))
-        return functional.cross_entropy(outputs, labels[batch["index"]])
+        outputs = functional_call(self.network, params, (images[batch["index"]],))  # (B, classes)
+        return functional.cross_entropy(outputs, labels[batch["index"]])  # nats
 
+    @override
     def evaluate(self, params: Params, task: TaskParams) -> dict[str, Tensor]:
-        """Accuracy (share of right classes) and loss (nats) on the held-out data."""
         images, labels = self.test
-        outputs = functional_call(self.network, params, (images,))
+        outputs = functional_call(self.network, params, (images,))  # (n, classes)
         accuracy = (outputs.argmax(-1) == labels).float().mean()
         return {"accuracy": accuracy, "test_loss": functional.cross_entropy(outputs, labels)}
