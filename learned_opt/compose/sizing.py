@@ -9,8 +9,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from learned_opt.compose.inner_problems import Problem, labels
 from learned_opt.core.errors import UsageError, usage_errors
-from learned_opt.estimators.base import GradientEstimator
 from learned_opt.estimators.footprint import Footprint, footprint
+from learned_opt.estimators.shared_estimator import SharedEstimator
+from learned_opt.estimators.single_process import as_shared
 from learned_opt.inner.truncation import Constant
 from learned_opt.inner.unroll import Unroll
 from learned_opt.runtime.memory import available_bytes
@@ -126,7 +127,7 @@ def resolved(overrides: Sequence[str], automatic: int | None) -> list[str]:
     ]
 
 
-def _estimator(problem: Problem, num_tasks: int, unroll_length: int) -> GradientEstimator:
+def _estimator(problem: Problem, num_tasks: int, unroll_length: int) -> SharedEstimator:
     """The estimator of a problem in another size, run eagerly, all chains of which restart after every unroll."""
     unroll, cfg = problem.unroll, problem.cfg
     eager = Unroll(
@@ -137,7 +138,7 @@ def _estimator(problem: Problem, num_tasks: int, unroll_length: int) -> Gradient
         precision=cfg.precision,
     )
     constructor = instantiate(cfg.estimator, num_tasks=num_tasks, unroll_length=unroll_length)
-    return constructor(unroll=eager, truncation=Constant(unroll_length))
+    return as_shared(constructor(unroll=eager, truncation=Constant(unroll_length)))
 
 
 def _footprint(problem: Problem) -> Footprint:

@@ -1,1 +1,1 @@
-"""Estimators of the meta-gradient."""
+"""Estimators of the meta-gradient, and the populations of chains that they run."""

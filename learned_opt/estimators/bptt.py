@@ -1,33 +1,41 @@
-"""Backpropagation through inner training."""
+"""Backpropagation through inner training.
+
+Legend: N tasks, of one chain each, K inner steps of an unroll.
+"""
 
 from dataclasses import dataclass, field
 
 import torch
+from torch import Tensor
+from typing_extensions import override
 
 from learned_opt.core import tree
 from learned_opt.core.rng import draw_key
 from learned_opt.core.tree import Tree, tree_map
-from learned_opt.estimators.base import GradientEstimator, Launch, MetaGradient, State
+from learned_opt.estimators.base import MetaGradient, State
+from learned_opt.estimators.chain_estimator import ChainEstimator
 from learned_opt.estimators.meta_loss import MetaLoss
-from learned_opt.estimators.population import Population
+from learned_opt.estimators.population import Population, UnrollStart
 from learned_opt.inner.truncation import Truncation
 from learned_opt.inner.unroll import Unroll
 
 
 @dataclass(eq=False)
-class BPTT(GradientEstimator):
-    """Exact gradient of the mean meta-loss over one unroll; blind to what theta did before the unroll.
+class BPTT(ChainEstimator):
+    """Exact gradient of the mean meta-loss over one unroll.
 
-    With ``unroll_length`` equal to the horizon this is full BPTT, the exact gradient. A chain whose loss or gradient
-    is not finite is left out, counted, and restarted.
+    It is blind to what theta did before the unroll. With ``unroll_length`` equal to the horizon
+    this is full BPTT, the exact gradient. A chain whose loss or gradient is not finite is left
+    out, counted, and restarted.
 
     Args:
         unroll: the inner loop.
         truncation: distribution of horizons.
         num_tasks: chains.
-        unroll_length: inner steps per estimate.
-        meta_loss: what one unroll counts as.
-        remat: compute every inner step twice and keep the chains between steps only, so that long unrolls fit.
+        unroll_length: inner steps K per estimate.
+        meta_loss: the number that an unroll counts as.
+        remat: compute every inner step twice and keep the chains between steps only, so that
+            long unrolls fit.
 
     Raises:
         ValueError: a value is out of its range.
@@ -50,45 +58,47 @@ class BPTT(GradientEstimator):
             self.unroll, self.truncation, self.num_tasks, self.unroll_length, 1, self.meta_loss
         )
 
+    @override
     def init_state(self, theta: Tree, generator: torch.Generator) -> State:
-        """Fresh chains."""
         return self.population.init_state(generator)
 
-    def launches(self, theta: Tree, state: State, generator: torch.Generator) -> dict[str, Launch]:
-        """See ``GradientEstimator.launches``."""
-        return {"": self.launch(theta, state, generator)}
-
-    def launch(self, theta: Tree, state: State, generator: torch.Generator) -> Launch:
-        """The only launch; each chain has its own theta, so that its gradient can be told apart."""
+    @override
+    def unroll_start(self, theta: Tree, state: State, generator: torch.Generator) -> UnrollStart:
         root = draw_key(generator)
-        state, _ = self.population.restart(state, root)
+        restarted, _ = self.population.restart(state, root)
         tasks = self.population.tasks
-        own = tree_map(lambda leaf: leaf.detach().repeat(len(tasks), *[1] * leaf.ndim), theta)
-        return Launch(own, state, root, tasks)
 
+        # each chain has its own theta, so that its gradient can be told apart
+        copies = tree_map(lambda leaf: leaf.detach().repeat(len(tasks), *[1] * leaf.ndim), theta)
+        return UnrollStart(copies, restarted, root, tasks)
+
+    @override
     @torch.enable_grad()
     def estimate(
         self, theta: Tree, state: State, generator: torch.Generator
     ) -> tuple[MetaGradient, State]:
-        """One estimate, see ``GradientEstimator.estimate``."""
-        launch = self.launch(theta, state, generator)
-        own = tree_map(torch.Tensor.requires_grad_, launch.theta)
-        losses, after = self.population.run(launch, self.remat)
+        start = self.unroll_start(theta, state, generator)
+        copies = tree_map(Tensor.requires_grad_, start.theta)  # (N, *shape)
+        losses, after = self.population.run(start, self.remat)  # (1, N)
         gradients = torch.autograd.grad(
-            losses.sum(), tree.leaves(own), allow_unused=True, materialize_grads=True
+            losses.sum(), tree.leaves(copies), allow_unused=True, materialize_grads=True
         )
+
         by_chain = [leaf.reshape(losses.shape[1], -1) for leaf in (losses.detach(), *gradients)]
-        finite = torch.cat(by_chain, 1).isfinite().all(1)
+        finite = torch.cat(by_chain, 1).isfinite().all(1)  # (N,)
         count, meta_loss = self.population.mean(losses.detach()[0], finite)
         means = [_sum_over(leaf, finite) / count for leaf in gradients]
+
         estimate = MetaGradient(
-            gradient=dict(zip(own, means, strict=True)),
+            gradient=dict(zip(copies, means, strict=True)),
             meta_loss=meta_loss,
             num_inner_steps=self.num_inner_steps,
             finite=finite[None],
         )
-        return estimate, self.population.advance(tree_map(torch.Tensor.detach, after), finite)
+        return estimate, self.population.advance(tree_map(Tensor.detach, after), finite)
 
 
-def _sum_over(leaf: torch.Tensor, finite: torch.Tensor) -> torch.Tensor:
-    return leaf.where(finite.reshape(-1, *[1] * (leaf.ndim - 1)), 0).sum(0)
+def _sum_over(leaf: Tensor, finite: Tensor) -> Tensor:
+    """Sum of the finite rows of ``(N, *shape)``."""
+    column = finite.reshape(-1, *[1] * (leaf.ndim - 1))
+    return leaf.where(column, 0).sum(0)

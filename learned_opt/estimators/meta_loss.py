@@ -1,6 +1,6 @@
-"""What one unroll counts as.
+"""The one number that an unroll counts as.
 
-Legend: K unroll length, M chains.
+Legend: K inner steps of an unroll, M chains.
 """
 
 from dataclasses import dataclass
@@ -18,21 +18,28 @@ LEAST_RATIO = 1e-6  # of a loss to the initial one, below which ``log`` counts n
 class MetaLoss:
     """The losses of an unroll, normalised, clipped, and reduced to one number for each chain.
 
-    The initial loss of a chain is that of its first step since the restart. Theta has had no part in it, so that to
-    divide by it weighs tasks and adds no bias. ``initial`` and ``log`` make tasks comparable whose losses differ in
-    scale; they need positive losses.
+    The initial loss of a chain is that of its first inner step since the restart. Theta has had
+    no part in it, so that to divide by it weighs tasks and adds no bias. ``initial`` and ``log``
+    make tasks comparable whose losses differ in scale; they need positive losses.
 
     Args:
-        reduction: ``mean``, ``final`` or ``min`` over the steps.
-        split: the batches on which the losses are taken, ``train`` or ``valid``. The losses of ``train`` are those
-            whose gradients train the inner network; ``valid`` costs one more forward pass a step.
-        normaliser: ``none``; ``initial``, the loss over the initial one; ``log``, the logarithm of that ratio.
-        clip: normalised losses above it count as it, step by step, in nats or as a ratio according to ``normaliser``;
-            None for no limit. A clipped step has no gradient of its own. Losses that are not finite are not clipped:
-            their chain is left out and restarted.
+        reduction: ``mean``, ``final`` or ``min`` over the inner steps.
+        split: the batches on which the losses are taken, ``train`` or ``valid``. The losses of
+            ``train`` are those whose gradients train the inner network; ``valid`` costs one more
+            forward pass an inner step.
+        normaliser: ``none``; ``initial``, the loss over the initial one; ``log``, the logarithm
+            of that ratio.
+        clip: normalised losses above it count as it, inner step by inner step, in nats or as a
+            ratio according to ``normaliser``; None for no limit. A clipped step has no gradient
+            of its own. Losses that are not finite are not clipped: their chain is left out and
+            restarted.
 
     Raises:
         ValueError: an unknown choice.
+
+    >>> losses = torch.tensor([[4.0], [2.0], [3.0]])
+    >>> MetaLoss("final", normaliser="initial")(losses, losses[0])
+    tensor([0.7500])
     """
 
     reduction: str = "mean"
@@ -41,28 +48,26 @@ class MetaLoss:
     clip: float | None = None
 
     def __post_init__(self) -> None:
-        for name, choices in (
-            ("reduction", REDUCTIONS),
-            ("split", SPLITS),
-            ("normaliser", NORMALISERS),
-        ):
-            if getattr(self, name) not in choices:
-                raise ValueError(
-                    f"meta_loss.{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}."
-                )
+        choices = {"reduction": REDUCTIONS, "split": SPLITS, "normaliser": NORMALISERS}
+        for name, allowed in choices.items():
+            value = getattr(self, name)
+            if value not in allowed:
+                raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}.")
 
     def __call__(self, losses: Tensor, initial: Tensor) -> Tensor:
         """The meta-loss of every chain.
 
         Args:
             losses: ``(K, M)``.
-            initial: losses of the chains' first steps, ``(M,)``.
+            initial: losses of the chains' first inner steps, ``(M,)``.
 
         Returns:
             Tensor: ``(M,)``.
         """
-        values = self._normalise(losses, initial)
-        values = values if self.clip is None else values.clamp(max=self.clip)
+        values = self._normalise(losses, initial)  # (K, M)
+        if self.clip is not None:
+            values = values.clamp(max=self.clip)
+
         if self.reduction == "mean":
             return values.mean(0)
         return values[-1] if self.reduction == "final" else values.amin(0)
@@ -70,5 +75,6 @@ class MetaLoss:
     def _normalise(self, losses: Tensor, initial: Tensor) -> Tensor:
         if self.normaliser == "none":
             return losses
+
         ratio = losses / initial.where(initial > 0, torch.nan)
         return ratio if self.normaliser == "initial" else ratio.clamp(min=LEAST_RATIO).log()

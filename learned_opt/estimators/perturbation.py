@@ -20,7 +20,8 @@ class Draw(NamedTuple):
 
     Args:
         eps: added to and subtracted from theta.
-        score: ``eps_i / s_i^2`` for tensor i; divided by ``sigma^2`` it is the score of eps if that is Gaussian.
+        score: ``eps_i / s_i^2`` for tensor i; divided by ``sigma^2`` it is the score of eps if
+            that is Gaussian.
     """
 
     eps: Tree
@@ -31,28 +32,37 @@ class Draw(NamedTuple):
 class Perturbation:
     """``eps_i = sigma s_i z_i`` for tensor i of theta, where z has mean 0 and covariance 1.
 
-    A difference of losses times ``eps_i / (sigma s_i)^2`` estimates the gradient of the loss smoothed by eps. It has no
-    bias for Gaussian z, whatever the factors s; those of ``relative`` are constants in this, theta is not
-    differentiated through them, and each eps is weighed by the factors with which it was drawn.
+    A difference of losses times ``eps_i / (sigma s_i)^2`` estimates the gradient of the loss
+    smoothed by eps. It has no bias for Gaussian z, whatever the factors s; those of ``relative``
+    are constants in this, theta is not differentiated through them, and each eps is weighed by
+    the factors with which it was drawn.
 
-    With a rank r, z of a tensor with two or more axes is a sum of r outer products over its last two axes,
-    ``a b^T / sqrt(r)`` with a (m, r) and b (n, r) standard normal: covariance 1, so that the estimate has no bias where
-    the loss is linear or quadratic in theta within reach of eps. Elsewhere it is the mean of
-    ``grad L(theta + eps) b b^T / r``, which is O(sigma^2 / r) off the gradient of the loss smoothed by Gaussian noise.
-    It takes r (m + n) random numbers instead of m n; eps itself is held dense.
+    With a rank r, z of a tensor with two or more axes is a sum of r outer products over its last
+    two axes, ``a b^T / sqrt(r)`` with a (m, r) and b (n, r) standard normal: covariance 1, so
+    that the estimate has no bias where the loss is linear or quadratic in theta within reach of
+    eps. Elsewhere it is the mean of ``grad L(theta + eps) b b^T / r``, which is O(sigma^2 / r)
+    off the gradient of the loss smoothed by Gaussian noise. It takes r (m + n) random numbers
+    instead of m n; eps itself is held dense.
 
     Args:
-        factors: name of a tensor of theta, with wildcards, -> s; the first that matches, 1 where none does;
-            None for 1 everywhere. A tensor with factor 0 is not perturbed and its estimated gradient is 0, so that
-            Adam leaves it as it is.
+        factors: name of a tensor of theta, with wildcards, -> s; the first that matches, 1 where
+            none does; None for 1 everywhere. A tensor with factor 0 is not perturbed and its
+            estimated gradient is 0, so that Adam leaves it as it is.
         relative: multiply s by the root mean square of the tensor.
-        floor: least root mean square that ``relative`` reckons with, since some tensors start at zero.
+        floor: least root mean square that ``relative`` reckons with, since some tensors start at
+            zero.
         rank: r; None for Gaussian z.
 
     Raises:
         ValueError: a value is out of its range.
 
-    Source: low rank as in EGGROLL, Sarkar et al. 2025 (arXiv 2511.16652); there the factors are never multiplied out.
+    Source: low rank as in EGGROLL, Sarkar et al. 2025 (arXiv 2511.16652); there the factors are
+    never multiplied out.
+
+    >>> theta = {"weight": torch.zeros(3, 2), "log_lr": torch.zeros(())}
+    >>> sources = [torch.Generator().manual_seed(pair) for pair in range(4)]
+    >>> Perturbation(factors={"log_*": 0.0}).draw(theta, 0.1, sources).eps["log_lr"]
+    tensor([0., 0., 0., 0.])
     """
 
     factors: Mapping[str, float] | None = None
@@ -63,13 +73,11 @@ class Perturbation:
     def __post_init__(self) -> None:
         for pattern, factor in self._factors:
             if factor < 0:
-                raise ValueError(
-                    f"perturbation.factors[{pattern}] must not be negative, got {factor}."
-                )
+                raise ValueError(f"factors[{pattern}] must not be negative, got {factor}.")
         if self.floor <= 0:
-            raise ValueError(f"perturbation.floor must be positive, got {self.floor}.")
+            raise ValueError(f"floor must be positive, got {self.floor}.")
         if self.rank is not None and self.rank < 1:
-            raise ValueError(f"perturbation.rank must be at least 1 or null, got {self.rank}.")
+            raise ValueError(f"rank must be at least 1 or null, got {self.rank}.")
 
     def check(self, names: Sequence[str]) -> None:
         """Check that every pattern of ``factors`` names a tensor of theta.
@@ -80,17 +88,26 @@ class Perturbation:
         for pattern, _ in self._factors:
             if not any(fnmatchcase(name, pattern) for name in names):
                 raise ValueError(
-                    f"perturbation.factors[{pattern}] names no tensor of theta: {', '.join(names)}."
+                    f"factors[{pattern}] names no tensor of theta: {', '.join(names)}."
                 )
 
     def draw(self, theta: Tree, sigma: float, sources: Sequence[torch.Generator]) -> Draw:
-        """Noise for N pairs, from one generator for each."""
-        eps, score = {}, {}
+        """Draw the noise of N pairs.
+
+        Args:
+            theta: meta-parameters, by name.
+            sigma: standard deviation of eps where s is 1.
+            sources: one generator for each pair.
+        """
+        eps = {}
+        score = {}
         for name, leaf in theta.items():
             unit = torch.stack([self._unit(leaf.shape, source) for source in sources])
-            base, factor = (sigma * unit).to(leaf), self._factor(name, leaf)
-            eps[name] = base * factor
-            score[name] = torch.zeros_like(base) if self._own(name) == 0 else base / factor
+            base = (sigma * unit).to(leaf)  # (N, *shape)
+            scale = self._scale(name, leaf)
+            eps[name] = base * scale
+            is_fixed = self._factor(name) == 0
+            score[name] = torch.zeros_like(base) if is_fixed else base / scale
         return Draw(eps, score)
 
     @property
@@ -98,17 +115,25 @@ class Perturbation:
         return list((self.factors or {}).items())
 
     def _unit(self, shape: torch.Size, source: torch.Generator) -> Tensor:
+        """One z for a tensor of this shape."""
         if self.rank is None or len(shape) < 2:
             return torch.randn(shape, generator=source)
+
         *others, m, n = shape
-        left, right = (torch.randn(*others, size, self.rank, generator=source) for size in (m, n))
+        left = torch.randn(*others, m, self.rank, generator=source)
+        right = torch.randn(*others, n, self.rank, generator=source)
         return left @ right.mT / sqrt(self.rank)
 
-    def _own(self, name: str) -> float:
-        return next(
-            (factor for pattern, factor in self._factors if fnmatchcase(name, pattern)), 1.0
-        )
+    def _factor(self, name: str) -> float:
+        """The factor of the first pattern that matches the name."""
+        for pattern, factor in self._factors:
+            if fnmatchcase(name, pattern):
+                return factor
+        return 1.0
 
-    def _factor(self, name: str, leaf: Tensor) -> float | Tensor:
-        own = self._own(name)
-        return own * leaf.square().mean().sqrt().clamp(min=self.floor) if self.relative else own
+    def _scale(self, name: str, leaf: Tensor) -> float | Tensor:
+        """The tensor's s."""
+        factor = self._factor(name)
+        if not self.relative:
+            return factor
+        return factor * leaf.square().mean().sqrt().clamp(min=self.floor)

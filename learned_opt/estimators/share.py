@@ -1,6 +1,6 @@
 """The share that one of several processes (ranks) has in the tasks of an estimate.
 
-Legend: N tasks of all ranks, R chains of each.
+Legend: N tasks of all ranks (pairs in evolution strategies), R chains of each.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,9 @@ from learned_opt.core.tree import Tree, leaves, tree_map
 
 @dataclass(frozen=True)
 class Share:
-    """Which rank this is; tasks go to ranks in runs of neighbours whose sizes differ by one at most.
+    """Which rank this is; each rank has a run of neighbouring tasks.
+
+    The sizes of these runs differ by one at most.
 
     Args:
         rank: number of this process.
@@ -25,6 +27,11 @@ class Share:
     rank: int = 0
     num_ranks: int = 1
 
+    @property
+    def is_leader(self) -> bool:
+        """Whether this is the rank that writes for all of them."""
+        return self.rank == 0
+
     def tasks(self, num_tasks: int) -> range:
         """Numbers of this rank's tasks among all.
 
@@ -33,10 +40,13 @@ class Share:
         """
         if num_tasks < self.num_ranks:
             raise ValueError(
-                f"num_tasks must be at least the number of ranks, got {num_tasks} for {self.num_ranks}."
+                "num_tasks must be at least the number of ranks, "
+                f"got {num_tasks} for {self.num_ranks}."
             )
-        first, last = (rank * num_tasks // self.num_ranks for rank in (self.rank, self.rank + 1))
-        return range(first, last)
+
+        first = self.rank * num_tasks // self.num_ranks
+        end = (self.rank + 1) * num_tasks // self.num_ranks
+        return range(first, end)
 
     def total(self, values: Tensor) -> Tensor:
         """Sum over the ranks; every rank must call it."""
@@ -45,45 +55,57 @@ class Share:
         return values
 
     def total_tree(self, values: Tree) -> Tree:
-        """Leaf-wise ``total``, in one message; all leaves have one dtype."""
+        """Sum of every leaf over the ranks, in one message; all leaves have one dtype."""
         if self.num_ranks == 1:
             return values
-        flat = self.total(torch.cat([leaf.reshape(-1) for leaf in leaves(values)]))
-        parts = iter(flat.split([leaf.numel() for leaf in leaves(values)]))
-        return tree_map(lambda leaf: next(parts).reshape(leaf.shape), values)
+
+        parts = leaves(values)
+        flat = self.total(torch.cat([leaf.reshape(-1) for leaf in parts]))
+        sums = iter(flat.split([leaf.numel() for leaf in parts]))
+        return tree_map(lambda leaf: next(sums).reshape(leaf.shape), values)
 
     def gather(self, item: Any) -> list[Any]:
-        """The items of all ranks on rank 0, nothing on the others; every rank must call it."""
+        """The items of all ranks on the leader, nothing on the others; every rank must call it."""
         if self.num_ranks == 1:
             return [item]
-        items = [None] * self.num_ranks if self.rank == 0 else None
+
+        items = [None] * self.num_ranks if self.is_leader else None
         torch.distributed.gather_object(item, items)
         return items or []
 
 
 def select_tasks(state: Tree, tasks: range, num_tasks: int) -> Tree:
-    """The rows of some of N tasks; leaves ``(R N, ...)``, chain ``r N + n`` is copy r of task n."""
+    """The rows of some of N tasks.
+
+    Args:
+        state: leaves ``(R N, ...)``, where chain ``r N + n`` is copy r of task n.
+        tasks: numbers of the tasks, neighbours.
+        num_tasks: N.
+
+    Returns:
+        Tree: leaves ``(R n, ...)`` for n tasks.
+    """
 
     def rows(leaf: Tensor) -> Tensor:
-        return (
-            leaf.unflatten(0, (-1, num_tasks))[:, tasks.start : tasks.stop]
-            .flatten(0, 1)
-            .contiguous()
-        )
+        by_task = leaf.unflatten(0, (-1, num_tasks))  # (R, N, ...)
+        chosen = by_task[:, tasks.start : tasks.stop]
+        return chosen.flatten(0, 1).contiguous()
 
     return tree_map(rows, state)
 
 
 def join_tasks(states: Sequence[Tree], sizes: Sequence[int]) -> Tree:
-    """The state of all tasks from those of successive runs of tasks; the inverse of ``select_tasks``.
+    """The state of all tasks from those of successive runs of tasks; undoes ``select_tasks``.
 
     Args:
         states: leaves ``(R n, ...)``.
         sizes: n of each state.
     """
 
-    def rows(*own: Tensor) -> Tensor:
-        parts = [leaf.unflatten(0, (-1, size)) for leaf, size in zip(own, sizes, strict=True)]
-        return torch.cat(parts, 1).flatten(0, 1)
+    def rows(*parts: Tensor) -> Tensor:
+        by_task = []
+        for leaf, size in zip(parts, sizes, strict=True):
+            by_task.append(leaf.unflatten(0, (-1, size)))  # (R, n, ...)
+        return torch.cat(by_task, 1).flatten(0, 1)
 
     return tree_map(rows, *states)

@@ -239,11 +239,11 @@ def refused(monkeypatch, capsys, tmp_path, main, *arguments: str) -> str:
         (["+task=mlp", "estimator.sigma=-1.0"], "sigma must be positive, got -1.0."),
         (
             ["+task=mlp", "perturbation.factors={weight: 2}"],
-            "perturbation.factors[weight] names no tensor of theta: ",
+            "factors[weight] names no tensor of theta: ",
         ),
         (
             ["+task=mlp", "meta_loss.split=valid"],
-            "task 'mlp' keeps no such data; set task.valid_fraction above 0.",
+            "task 'mlp' keeps no such data; set the task's valid_fraction above 0.",
         ),
         (
             ["+task=mlp", "estimator.sigma=big"],
@@ -265,7 +265,7 @@ def refused(monkeypatch, capsys, tmp_path, main, *arguments: str) -> str:
         ),
         (
             ["+task=mlp", "data=fashion_mnist", "data.root=."],
-            "data.root: no parquet files in fashion_mnist or .",
+            "root: no parquet files in fashion_mnist or .",
         ),
         (
             ["+task=mlp", "network._target_=tests.test_cli.WrongAxes"],
