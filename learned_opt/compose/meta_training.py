@@ -11,8 +11,10 @@ from omegaconf import DictConfig
 from learned_opt.compose.inner_problems import Problem, labels
 from learned_opt.compose.loggers import _settings, build_loggers, log_config
 from learned_opt.core.errors import RunError, UsageError, usage_errors
-from learned_opt.estimators.base import GradientEstimator
+from learned_opt.estimators.chain_estimator import ChainEstimator
 from learned_opt.estimators.mixed import MixedEstimator
+from learned_opt.estimators.shared_estimator import SharedEstimator
+from learned_opt.estimators.single_process import as_shared
 from learned_opt.inner.unroll import Unroll
 from learned_opt.runtime.ranks import World, by_srun
 from learned_opt.training.callbacks.agreement import Agreement
@@ -38,7 +40,7 @@ from learned_opt.training.replay import Recorder
 from learned_opt.training.trainer import MetaTrainer, quiet_lightning
 
 
-def build_estimator(cfg: DictConfig, estimator: DictConfig, unroll: Unroll) -> GradientEstimator:
+def build_estimator(cfg: DictConfig, estimator: DictConfig, unroll: Unroll) -> SharedEstimator:
     """A meta-gradient estimator on the truncation of a config.
 
     Raises:
@@ -46,12 +48,13 @@ def build_estimator(cfg: DictConfig, estimator: DictConfig, unroll: Unroll) -> G
     """
     if estimator.num_tasks == "auto":
         raise UsageError("this command takes a number for estimator.num_tasks, got 'auto'.")
-    return instantiate(estimator)(unroll=unroll, truncation=instantiate(cfg.truncation))
+    truncation = instantiate(cfg.truncation)
+    return as_shared(instantiate(estimator)(unroll=unroll, truncation=truncation))
 
 
 def _mixed(
-    estimators: dict[str, GradientEstimator], problems: dict[str, Problem]
-) -> GradientEstimator:
+    estimators: dict[str, SharedEstimator], problems: dict[str, Problem]
+) -> SharedEstimator:
     """The estimator of a run; that of a single task is itself."""
     if len(estimators) == 1:
         return next(iter(estimators.values()))
@@ -117,6 +120,7 @@ def build_training(
         recorders = {
             key: Recorder(folder / "replay" / key, own, settings[name], cfg.callbacks.max_replays)
             for key, (name, own) in zip(labels(problems), estimators.items(), strict=True)
+            if isinstance(own, ChainEstimator)  # others cannot be replayed
         }
         module = MetaTrainer(
             optimizer,
