@@ -1,8 +1,8 @@
 """A pure function of trees, traced once to a flat graph of tensor operations and compiled.
 
-Tracing first takes the function transforms (vmap, grad), the modules and the dicts out of what ``torch.compile`` sees:
-it captures the graph in half the time, and checks a call against a few facts about tensors, not about a thousand
-Python objects.
+Tracing first takes the function transforms (vmap, grad), the modules and the dicts out of what
+``torch.compile`` sees: it captures the graph in half the time, and checks a call against a few
+facts about tensors, not about a thousand Python objects.
 """
 
 import logging
@@ -23,41 +23,57 @@ log = logging.getLogger(__name__)
 
 
 class Compiled:
-    """``function``, compiled for every layout of its arguments; eager for good, with one warning, where that fails.
+    """A function that is compiled once for every layout of its arguments.
+
+    Where compiling fails, it warns once and calls the function itself from then on.
 
     Args:
         function: takes and returns trees of tensors; draws nothing at random and changes nothing.
     """
 
     def __init__(self, function: Callable[..., Any]) -> None:
-        self.function, self.failed = function, False
+        self.function = function
+        self.failed = False
         self.graphs: dict[tuple[object, ...], tuple[Callable[..., Any], TreeSpec]] = {}
 
     def __call__(self, *arguments: Any) -> Any:
         """The same as ``function(*arguments)``, to rounding."""
         if self.failed:
             return self.function(*arguments)
+
         leaves, structure = tree_flatten(arguments)
-        layout = (
-            structure,
-            *((x.shape, x.stride(), x.dtype, x.device, x.requires_grad) for x in leaves),
-        )
+        layout = (structure, *map(_layout, leaves))
         try:
             if layout not in self.graphs:
                 graph, outputs = trace(self.function, leaves, structure)
                 self.graphs[layout] = _compile(graph, leaves), outputs
-            graph, outputs = self.graphs[layout]
-            return tree_unflatten(graph(*leaves), outputs)
+            compiled, outputs = self.graphs[layout]
+            return tree_unflatten(compiled(*leaves), outputs)
         except TorchDynamoException as error:
             _warn_once(str(error).strip().splitlines()[0])
             self.failed = True
             return self.function(*arguments)
 
 
+def _layout(leaf: Tensor) -> tuple[object, ...]:
+    """Everything about a tensor that a compiled graph relies on."""
+    return leaf.shape, leaf.stride(), leaf.dtype, leaf.device, leaf.requires_grad
+
+
 def trace(
     function: Callable[..., Any], leaves: list[Tensor], structure: TreeSpec
 ) -> tuple[GraphModule, TreeSpec]:
-    """The graph of a function, leaves of its arguments in and leaves of its result out; and the tree of the result."""
+    """Record the tensor operations of a function.
+
+    Args:
+        function: takes and returns trees of tensors.
+        leaves: the tensors of its arguments, in the order of ``tree_flatten``.
+        structure: the tree of its arguments.
+
+    Returns:
+        tuple[GraphModule, TreeSpec]: the graph, which takes the leaves of the arguments and returns
+        those of the result; and the tree of the result.
+    """
     results: list[TreeSpec] = []
 
     def flat(*values: Tensor) -> list[Tensor]:
@@ -65,16 +81,20 @@ def trace(
         results.append(result)
         return outputs
 
-    with tracing(
-        TracingContext(FakeTensorMode())
-    ):  # one for all values; else every operation makes one of its own
-        return make_fx(flat)(*[leaf.detach() for leaf in leaves]), results[0]
+    # one context for all values; else every operation makes one of its own
+    context = TracingContext(FakeTensorMode())
+    with tracing(context):
+        graph = make_fx(flat)(*[leaf.detach() for leaf in leaves])
+
+    return graph, results[0]
 
 
 def _compile(graph: GraphModule, leaves: list[Tensor]) -> Callable[..., Any]:
-    """By Inductor alone where nothing is to be differentiated: ``torch.compile`` would trace the graph once more."""
+    """Make a traced graph fast for arguments of this layout."""
     if any(leaf.requires_grad for leaf in leaves):
         return torch.compile(graph, dynamic=False, fullgraph=True)
+
+    # nothing is to be differentiated: Inductor alone, torch.compile would trace the graph once more
     compiled = torch._inductor.standalone_compile(
         graph, [*leaves], dynamic_shapes="from_example_inputs"
     )
@@ -89,13 +109,13 @@ def capturable(leaves: list[Tensor]) -> bool:
 def captured(
     function: Callable[..., list[Tensor]], leaves: list[Tensor]
 ) -> Callable[..., list[Tensor]]:
-    """A function of tensors as one CUDA graph, so that a call costs one launch and not one for every kernel.
+    """Turn a function of tensors into one CUDA graph.
 
-    Arguments are copied into the graph's own buffers and results out of them: what a caller keeps is never overwritten.
+    A call costs one launch then, not one for every kernel. Arguments are copied into the graph's
+    buffers and results out of them, so what a caller keeps is never overwritten.
     """
-    replay: Any = torch.cuda.make_graphed_callables(
-        function, tuple(leaf.clone() for leaf in leaves)
-    )
+    examples = tuple(leaf.clone() for leaf in leaves)
+    replay: Any = torch.cuda.make_graphed_callables(function, examples)
     return lambda *values: [output.clone() for output in replay(*values)]
 
 

@@ -17,14 +17,23 @@ class RunError(Exception):
 
 
 def fail(message: str, code: int = 2) -> NoReturn:
-    """Print one line and exit."""
+    """Print one line on the error stream and end the process with a code."""
     print(f"{PROGRAM}: {' '.join(message.split())}", file=sys.stderr)
     sys.exit(code)
 
 
 @contextmanager
 def usage_errors() -> Iterator[None]:
-    """What constructors refuse is bad input: one sentence, exit code 2."""
+    """Turn what constructors raise into a ``UsageError``: their arguments came from a person.
+
+    Raises:
+        UsageError: the block raised ValueError, TypeError, FileNotFoundError or ConnectionError.
+
+    >>> with usage_errors():
+    ...     raise ValueError("sigma must be positive, got -1.")
+    Traceback (most recent call last):
+    learned_opt.core.errors.UsageError: sigma must be positive, got -1.
+    """
     try:
         yield
     except (ValueError, FileNotFoundError, ConnectionError) as error:

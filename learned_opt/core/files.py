@@ -2,6 +2,7 @@
 
 import json
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,8 @@ from typing import Any
 def write_whole(path: Path, content: bytes | memoryview) -> None:
     """Replace a file in one move that survives a crash of the machine.
 
-    An error leaves the file that was there before, and nothing else. Two processes may write the same file at once:
-    the last one wins, and neither sees half of the other's.
+    An error leaves the file that was there before, and nothing else. Two processes or threads may
+    write the same file at once: the last one wins, and neither sees half of the other's.
 
     Args:
         path: the file; its folder is made where it is missing.
@@ -26,14 +27,16 @@ def write_whole(path: Path, content: bytes | memoryview) -> None:
     ['theta']
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+
+    writer = f"{os.getpid()}-{threading.get_ident()}"
+    partial = path.with_name(f"{path.name}.{writer}.partial")
     try:
         with partial.open("wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)
-    except OSError:
+    except BaseException:  # an interrupt too must leave no half of a file
         partial.unlink(missing_ok=True)
         raise
 
@@ -50,7 +53,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """``write_whole`` of strict JSON.
+    """``write_whole`` of strict JSON, indented by one.
 
     Raises:
         ValueError: the value holds NaN or infinity, for which JSON has no word.

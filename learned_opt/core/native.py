@@ -1,4 +1,7 @@
-"""C++ kernels, built at first use by the compiler that ``torch.compile`` needs as well, and kept for later runs."""
+"""C++ kernels, built at first use and kept for later runs.
+
+They need the compiler that ``torch.compile`` needs as well.
+"""
 
 import ctypes
 import hashlib
@@ -11,6 +14,8 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
+from learned_opt.core.files import write_whole
+
 log = logging.getLogger(__name__)
 FLAGS = ("-O3", "-march=native", "-std=gnu++17", "-fopenmp", "-shared", "-fPIC")
 
@@ -19,30 +24,32 @@ FLAGS = ("-O3", "-march=native", "-std=gnu++17", "-fopenmp", "-shared", "-fPIC")
 def load(
     source: Path, defines: tuple[tuple[str, str], ...], includes: tuple[Path, ...] = ()
 ) -> ctypes.CDLL | None:
-    """The library made of a C++ file; None, with one warning, where there is no compiler or it fails.
+    """Build and load the library made of a C++ file.
 
     Args:
         source: the file.
         defines: preprocessor names and their values.
         includes: our own files that it includes; when one changes, the library is built anew.
+
+    Returns:
+        ctypes.CDLL | None: None, with one warning, where there is no compiler or it fails.
     """
     compiler = shutil.which(os.environ.get("CXX", "g++"))
     if compiler is None:
         return _warn_once("no C++ compiler was found (g++, or what CXX names)")
+
     command = [compiler, *FLAGS, *(f"-D{name}={value}" for name, value in defines)]
     texts = [file.read_bytes() for file in (source, *includes)]
-    key = hashlib.sha256(repr((command, texts, _processor())).encode()).hexdigest()[:16]
+    recipe = repr((command, texts, _processor()))
+    key = hashlib.sha256(recipe.encode()).hexdigest()[:16]
+
     library = cache_dir() / f"{source.stem}-{key}.so"
     if not library.exists():
         try:
             _build([*command, str(source)], library)
         except (OSError, subprocess.CalledProcessError) as error:
-            reason = (
-                error.stderr.strip().splitlines()[:1]
-                if isinstance(error, subprocess.CalledProcessError)
-                else []
-            )
-            return _warn_once(f"{source.name} could not be built: {(reason or [error])[0]}")
+            return _warn_once(f"{source.name} could not be built: {_first_line(error)}")
+
     return ctypes.CDLL(str(library))
 
 
@@ -52,12 +59,17 @@ def cache_dir() -> Path:
 
 
 def _build(command: list[str], library: Path) -> None:
-    """Build beside the final place and rename, so that two processes may build at once."""
-    library.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=library.parent) as folder:
+    with tempfile.TemporaryDirectory() as folder:
         built = Path(folder) / library.name
         subprocess.run([*command, "-o", str(built)], check=True, capture_output=True, text=True)
-        built.replace(library)
+        write_whole(library, built.read_bytes())
+
+
+def _first_line(error: OSError | subprocess.CalledProcessError) -> str:
+    """What the compiler complains about first, or the error itself where it says nothing."""
+    complaint = error.stderr if isinstance(error, subprocess.CalledProcessError) else ""
+    lines = complaint.strip().splitlines()
+    return lines[0] if lines else str(error)
 
 
 @cache
@@ -67,9 +79,9 @@ def _processor() -> str:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         return f"{platform.machine()} {platform.processor()}"
-    return "\n".join(
-        sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))})
-    )
+
+    kinds = {line for line in lines if line.startswith(("model name", "flags", "Features"))}
+    return "\n".join(sorted(kinds))
 
 
 @cache

@@ -1,7 +1,8 @@
 """Recompute instead of remember: backpropagation through a step that keeps its inputs only.
 
-``torch.utils.checkpoint`` cannot be used around a step that takes gradients itself by ``torch.func``: it works
-by hooks on saved tensors, which function transforms refuse, or, in its older form, on flat tensors alone.
+``torch.utils.checkpoint`` cannot be used around a step that takes gradients itself by
+``torch.func``: it works by hooks on saved tensors, which function transforms refuse, or, in its
+older form, on flat tensors alone.
 """
 
 from collections.abc import Callable
@@ -18,6 +19,11 @@ def recompute(function: Callable[..., Any], *arguments: Any) -> Any:
     Args:
         function: pure; takes and returns trees of tensors.
         arguments: trees of tensors.
+
+    >>> x = torch.tensor(3.0, requires_grad=True)
+    >>> recompute(torch.square, x).backward()
+    >>> x.grad
+    tensor(6.)
     """
     leaves, structure = tree_flatten(arguments)
     outputs: list[TreeSpec] = []
@@ -30,26 +36,34 @@ class _Recompute(torch.autograd.Function):
     def forward(
         ctx: Any, function: Callable[..., Any], structure: TreeSpec, outputs: list, *leaves: Tensor
     ) -> Any:
-        flat, spec = tree_flatten(function(*tree_unflatten(list(leaves), structure)))
-        outputs.append(spec)
-        ctx.function, ctx.structure = function, structure
+        result, result_structure = tree_flatten(function(*tree_unflatten(list(leaves), structure)))
+        outputs.append(result_structure)  # autograd functions can return flat tensors alone
+
+        ctx.function = function
+        ctx.structure = structure
         ctx.save_for_backward(*leaves)
-        ctx.mark_non_differentiable(*(leaf for leaf in flat if not leaf.is_floating_point()))
-        return tuple(flat)
+        ctx.mark_non_differentiable(*(leaf for leaf in result if not leaf.is_floating_point()))
+        return tuple(result)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> Any:
         wanted = ctx.needs_input_grad[3:]
-        leaves = [
-            leaf.detach().requires_grad_(want)
-            for leaf, want in zip(ctx.saved_tensors, wanted, strict=True)
-        ]
+        leaves = []
+        for saved, needs_grad in zip(ctx.saved_tensors, wanted, strict=True):
+            leaves.append(saved.detach().requires_grad_(needs_grad))
+
         with torch.enable_grad():
-            flat, _ = tree_flatten(ctx.function(*tree_unflatten(leaves, ctx.structure)))
-        reached = [
-            (out, grad) for out, grad in zip(flat, gradients, strict=True) if out.requires_grad
-        ]
-        outputs, given = [out for out, _ in reached], [grad for _, grad in reached]
+            result, _ = tree_flatten(ctx.function(*tree_unflatten(leaves, ctx.structure)))
+
+        outputs = []
+        output_grads = []
+        for output, gradient in zip(result, gradients, strict=True):
+            if output.requires_grad:
+                outputs.append(output)
+                output_grads.append(gradient)
+
         inputs = [leaf for leaf in leaves if leaf.requires_grad]
-        found = iter(torch.autograd.grad(outputs, inputs, given, allow_unused=True))
-        return None, None, None, *(next(found) if want else None for want in wanted)
+        input_grads = torch.autograd.grad(outputs, inputs, output_grads, allow_unused=True)
+        remaining = iter(input_grads)
+        aligned = [next(remaining) if needs_grad else None for needs_grad in wanted]
+        return None, None, None, *aligned
