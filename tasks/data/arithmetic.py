@@ -1,11 +1,12 @@
 """Character arithmetic: questions such as ``15+20=`` and their answers, ``35``."""
 
-import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from tasks.data.fingerprint import fingerprint_of
 
 END = "."  # ends an answer and fills it up
 PAD = " "  # fills a question up, in front
@@ -38,10 +39,9 @@ class Problems:
     @property
     def fingerprint(self) -> str:
         """First 16 hex digits of the SHA-256 of all tokens."""
-        tensors = (self.train_questions, self.train_answers, self.test_questions, self.test_answers)
-        return hashlib.sha256(b"".join(tensor.numpy().tobytes() for tensor in tensors)).hexdigest()[
-            :16
-        ]
+        return fingerprint_of(
+            (self.train_questions, self.train_answers, self.test_questions, self.test_answers)
+        )
 
 
 def arithmetic(
@@ -57,6 +57,10 @@ def arithmetic(
 
     Raises:
         ValueError: a value is out of its range, or there are not so many different problems.
+
+    >>> problems = arithmetic(2, num_train=30, num_test=20)
+    >>> problems.train_questions.shape, problems.test_answers.shape
+    (torch.Size([30, 6]), torch.Size([20, 4]))
     """
     if not 1 <= max_digits <= 9:
         raise ValueError(f"max_digits must lie between 1 and 9, got {max_digits}.")
@@ -66,36 +70,46 @@ def arithmetic(
         raise ValueError(
             f"num_train and num_test must be at least 1, got {num_train} and {num_test}."
         )
-    most = len(operators) * 100**max_digits
-    if num_train + num_test > most // 2:
+    largest = len(operators) * 100**max_digits // 2  # drawing the last few would take for ever
+    if num_train + num_test > largest:
         raise ValueError(
-            f"num_train + num_test must be at most {most // 2}, half of all problems that there are."
+            f"num_train + num_test must be at most {largest}, half of all problems that there are."
         )
+
     source = torch.Generator().manual_seed(0)
-    problems: dict[str, str] = {}
+    problems: dict[str, str] = {}  # question -> answer
     while len(problems) < num_train + num_test:
         question, answer = _draw(source, max_digits, operators)
         problems[question] = answer
-    questions = _tokens([q.rjust(2 * max_digits + 2, PAD) for q in problems])
-    answers = _tokens([a.ljust(max_digits + 2, END) for a in problems.values()])
-    train, test = slice(num_train), slice(num_train, None)
+
+    questions = _tokens(question.rjust(2 * max_digits + 2, PAD) for question in problems)
+    answers = _tokens(answer.ljust(max_digits + 2, END) for answer in problems.values())
     return Problems(
         f"arithmetic {max_digits} digits",
-        questions[train],
-        answers[train],
-        questions[test],
-        answers[test],
+        train_questions=questions[:num_train],
+        train_answers=answers[:num_train],
+        test_questions=questions[num_train:],
+        test_answers=answers[num_train:],
     )
 
 
 def _draw(source: torch.Generator, max_digits: int, operators: str) -> tuple[str, str]:
+    """One problem: its question and its answer."""
+
     def below(limit: int) -> int:
         return int(torch.randint(limit, (), generator=source))
 
-    left, right = (below(10 ** (1 + below(max_digits))) for _ in range(2))
+    left = below(10 ** (1 + below(max_digits)))
+    right = below(10 ** (1 + below(max_digits)))
     operator = operators[below(len(operators))]
-    return f"{left}{operator}{right}=", str(left + right if operator == "+" else left - right)
+
+    result = left + right if operator == "+" else left - right
+    return f"{left}{operator}{right}=", str(result)
 
 
 def _tokens(texts: Iterable[str]) -> Tensor:
-    return torch.tensor([[ALPHABET.index(letter) for letter in text] for text in texts])
+    """Places of the characters in the alphabet, ``(n, L)`` for n texts of one length."""
+    rows = []
+    for text in texts:
+        rows.append([ALPHABET.index(letter) for letter in text])
+    return torch.tensor(rows)

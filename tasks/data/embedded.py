@@ -11,16 +11,22 @@ def digits(test_fraction: float = 0.2) -> LabelledImages:
     """The 1,797 handwritten 8x8 digits that scikit-learn ships (UCI ML, test part of NIST SD 3/7).
 
     Args:
-        test_fraction: share held out, the same fraction of each class; the split is the same in every run.
+        test_fraction: share held out, the same fraction of each class; the split is the same in
+            every run.
 
     Raises:
         ValueError: the fraction is not between 0 and 1.
+
+    >>> digits().train_images.shape
+    torch.Size([1437, 1, 8, 8])
     """
     if not 0 < test_fraction < 1:
         raise ValueError(f"test_fraction must lie between 0 and 1, got {test_fraction}.")
+
     pixels, classes = load_digits(return_X_y=True)  # (1797, 64) in 0..16
     images = torch.tensor(pixels / 16, dtype=torch.float32).reshape(-1, 1, 8, 8)
     labels = torch.tensor(classes, dtype=torch.int64)
+
     train, test = train_test_split(
         range(len(labels)), test_size=test_fraction, stratify=classes, random_state=0, shuffle=True
     )

@@ -15,7 +15,7 @@ from tasks.data.source import load_splits
 if TYPE_CHECKING:
     from datasets import Dataset
 
-EMBEDDED = "data=digits"
+EMBEDDED = "digits"
 JPEG_START = b"\xff\xd8"
 
 
@@ -30,13 +30,15 @@ def images(
     """Load the ``train`` and ``test`` splits of an image data set into memory.
 
     Args:
-        name: name in reports, and of the folder below ``root``. Size and, where the stored pixels went through JPEG,
-            a mark of that are added to it.
+        name: name in reports, and of the folder below ``root``. Size and, where the stored pixels
+            went through JPEG, a mark of that are added to it.
         hub_id: data set on the hub.
-        root: folder that holds ``name/`` (or is that folder) with parquet files; None for the hub or its local cache.
+        root: folder that holds ``name/`` (or is that folder) with parquet files; None for the hub
+            or its local cache.
         image_column: column of the images.
         label_column: column of the classes.
-        image_size: height and width in pixels; images are resized by antialiased bilinear filtering.
+        image_size: height and width in pixels; images are resized by antialiased bilinear
+            filtering.
 
     Raises:
         ValueError: the size is not positive, a column is missing, or the files cannot be read.
@@ -45,15 +47,22 @@ def images(
     """
     if image_size < 1:
         raise ValueError(f"image_size must be at least 1, got {image_size}.")
+
     splits = load_splits(name, hub_id, root, EMBEDDED, columns=(image_column, label_column))
-    train, test = (
-        _tensors(splits[split], image_column, label_column, image_size)
-        for split in ("train", "test")
+    train_images = _pixels(splits["train"], image_column, image_size)
+    test_images = _pixels(splits["test"], image_column, image_size)
+    train_labels = _labels(splits["train"], label_column)
+    test_labels = _labels(splits["test"], label_column)
+
+    mark = " (JPEG pixels)" if _is_jpeg(splits["train"], image_column) else ""
+    return LabelledImages(
+        f"{name} {image_size}x{image_size}{mark}",
+        train_images,
+        train_labels,
+        test_images,
+        test_labels,
+        num_classes=int(train_labels.max()) + 1,
     )
-    label = f"{name} {image_size}x{image_size}" + (
-        " (JPEG pixels)" if _is_jpeg(splits["train"], image_column) else ""
-    )
-    return LabelledImages(label, *train, *test, num_classes=int(train[1].max()) + 1)
 
 
 def _encoded(split: "Dataset", column: str) -> "Dataset":
@@ -64,23 +73,25 @@ def _encoded(split: "Dataset", column: str) -> "Dataset":
 
 
 def _is_jpeg(split: "Dataset", column: str) -> bool:
-    return _encoded(split, column)[0][column]["bytes"][:2] == JPEG_START
+    first = _encoded(split, column)[0]
+    return first[column]["bytes"][:2] == JPEG_START
 
 
-def _tensors(
-    split: "Dataset", image_column: str, label_column: str, size: int
-) -> tuple[Tensor, Tensor]:
-    """Images ``(n, channels, size, size)`` float32 in [0, 1] and labels ``(n,)`` int64."""
+def _pixels(split: "Dataset", column: str, size: int) -> Tensor:
+    """Images ``(n, channels, size, size)``, float32 in [0, 1]."""
 
     def decode(row: dict[str, Any]) -> np.ndarray:
-        image = Image.open(io.BytesIO(row[image_column]["bytes"]))
+        image = Image.open(io.BytesIO(row[column]["bytes"]))
         if image.size != (size, size):
             image = image.resize((size, size), Image.Resampling.BILINEAR)
-        pixels = np.asarray(image)
+        pixels = np.asarray(image)  # (size, size), and channels last where there are several
         return pixels[None] if pixels.ndim == 2 else np.moveaxis(pixels, -1, 0)
 
     with ThreadPoolExecutor() as pool:  # decoding and resizing release the interpreter lock
-        pixels = np.stack(list(pool.map(decode, _encoded(split, image_column))))
-    return torch.from_numpy(pixels).float() / 255, torch.tensor(
-        split[label_column][:], dtype=torch.int64
-    )
+        decoded = list(pool.map(decode, _encoded(split, column)))
+    return torch.from_numpy(np.stack(decoded)).float() / 255
+
+
+def _labels(split: "Dataset", column: str) -> Tensor:
+    """Classes ``(n,)``, int64."""
+    return torch.tensor(split[column][:], dtype=torch.int64)

@@ -1,9 +1,10 @@
 """Labelled images as tensors, whatever they come from."""
 
-import hashlib
 from dataclasses import dataclass
 
 from torch import Tensor
+
+from tasks.data.fingerprint import fingerprint_of
 
 
 @dataclass(frozen=True)
@@ -28,13 +29,12 @@ class LabelledImages:
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """Shape of one image."""
+        """Shape of one image, ``(channels, height, width)``."""
         return tuple(self.train_images.shape[1:])
 
     @property
     def fingerprint(self) -> str:
         """First 16 hex digits of the SHA-256 of all tensors."""
-        digest = hashlib.sha256()
-        for tensor in (self.train_images, self.train_labels, self.test_images, self.test_labels):
-            digest.update(tensor.cpu().contiguous().numpy().tobytes())
-        return digest.hexdigest()[:16]
+        return fingerprint_of(
+            (self.train_images, self.train_labels, self.test_images, self.test_labels)
+        )

@@ -1,5 +1,6 @@
 """Where data sets come from: a local folder in the hub's layout, the hub, or its cache."""
 
+import logging
 import threading
 import urllib.request
 from pathlib import Path
@@ -8,7 +9,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from datasets import DatasetDict
 
+log = logging.getLogger(__name__)
+
 PATIENCE = 8.0  # seconds to wait for the hub's first answer
+PATTERNS = ("*.parquet", "data/*.parquet")  # where parquet files lie in a data set's folder
 
 
 def load_splits(
@@ -25,8 +29,9 @@ def load_splits(
     Args:
         name: name of the data set, and of its folder below ``root``.
         hub_id: data set on the hub.
-        root: folder that holds ``name/`` (or is that folder) with parquet files; None for the hub or its local cache.
-        embedded: what an error offers in its place, e.g. ``data=digits``.
+        root: folder that holds ``name/`` (or is that folder) with parquet files; None for the hub
+            or its local cache.
+        embedded: the data set that an error offers because it needs no network, e.g. ``digits``.
         config: configuration of the data set on the hub, and its folder below ``name/``.
         columns: columns that the splits ``train`` and ``test`` must have.
         revision: branch of the data set on the hub, None for its main one.
@@ -51,19 +56,27 @@ def _load_local(name: str, root: Path, config: str | None) -> "DatasetDict":
     import datasets
     from datasets.exceptions import DatasetGenerationError
 
-    folders = [folder / config if config else folder for folder in (root / name, root)]
-    own = [
-        folder
-        for folder in folders
-        for pattern in ("*.parquet", "data/*.parquet")
-        if any(folder.glob(pattern))
-    ]
-    if not own:
-        raise FileNotFoundError(f"data.root: no parquet files in {' or '.join(map(str, folders))}.")
+    folders = [root / name, root]
+    if config:
+        folders = [folder / config for folder in folders]
+
+    folder = _first_with_parquet(folders)
+    if folder is None:
+        names = " or ".join(str(folder) for folder in folders)
+        raise FileNotFoundError(f"root: no parquet files in {names}.")
+
     try:
-        return datasets.load_dataset(str(own[0]))
+        return datasets.load_dataset(str(folder))
     except (DatasetGenerationError, ValueError, OSError) as error:
-        raise ValueError(f"data.root: the files in {own[0]} cannot be read: {error}.") from error
+        raise ValueError(f"root: the files in {folder} cannot be read: {error}.") from error
+
+
+def _first_with_parquet(folders: list[Path]) -> Path | None:
+    for folder in folders:
+        for pattern in PATTERNS:
+            if any(folder.glob(pattern)):
+                return folder
+    return None
 
 
 def _load_hub(
@@ -74,26 +87,39 @@ def _load_hub(
     from huggingface_hub import constants
 
     if not constants.HF_HUB_OFFLINE and not _hub_answers(constants.ENDPOINT):
+        log.warning(
+            "%s does not answer within %g s: data sets come from the local cache alone",
+            constants.ENDPOINT,
+            PATIENCE,
+        )
         # both are copied at import, so setting the environment would come too late
-        constants.HF_HUB_OFFLINE = settings.HF_HUB_OFFLINE = True
+        constants.HF_HUB_OFFLINE = True
+        settings.HF_HUB_OFFLINE = True
+
     try:
         return datasets.load_dataset(hub_id, config, revision=revision)
     except (ConnectionError, FileNotFoundError, OSError) as error:
+        problem = "cannot be loaded from the hub"
+        if constants.HF_HUB_OFFLINE:
+            problem = "is not in the local cache and the hub cannot be reached"
+        reason = str(error).partition("\n")[0].rstrip(".")
         raise ConnectionError(
-            f"data set {hub_id} is not in the local cache and the hub cannot be reached; "
-            f"set data.root to a folder that holds {name}/ with its parquet files, or use the embedded {embedded}."
+            f"data set {hub_id} {problem} ({reason}); set root to a folder that holds {name}/ "
+            f"with its parquet files, or use the embedded data set {embedded}."
         ) from error
 
 
 def _hub_answers(endpoint: str) -> bool:
-    """Whether the hub answers a request in time; a thread bounds what no socket timeout does (name lookup)."""
+    """Whether the hub answers a request in time.
+
+    A thread bounds what no socket timeout does: the look-up of the hub's name.
+    """
     answers: list[bool] = []
 
     def ask() -> None:
+        request = urllib.request.Request(endpoint, method="HEAD")
         try:
-            urllib.request.urlopen(
-                urllib.request.Request(endpoint, method="HEAD"), timeout=PATIENCE
-            )
+            urllib.request.urlopen(request, timeout=PATIENCE)
         except urllib.request.HTTPError:
             pass  # an answer all the same
         except OSError:
@@ -109,12 +135,14 @@ def _hub_answers(endpoint: str) -> bool:
 def _check_columns(name: str, splits: "DatasetDict", columns: tuple[str, ...]) -> None:
     for split in ("train", "test"):
         if split not in splits:
+            names = ", ".join(str(key) for key in splits)
             raise ValueError(
-                f"data set {name} must have the splits train and test, it has: {', '.join(map(str, splits))}."
+                f"data set {name} must have the splits train and test, it has: {names}."
             )
+
         missing = set(columns) - set(splits[split].column_names)
         if missing:
-            has = ", ".join(splits[split].column_names)
+            names = ", ".join(splits[split].column_names)
             raise ValueError(
-                f"data set {name} lacks the column {', '.join(sorted(missing))}; it has: {has}."
+                f"data set {name} lacks the column {', '.join(sorted(missing))}; it has: {names}."
             )

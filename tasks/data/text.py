@@ -1,6 +1,5 @@
-"""Text as token sequences: tokenised by bytes or words, with a vocabulary cut to a stated size."""
+"""Text as token sequences: by bytes or words, with a vocabulary cut to a stated size."""
 
-import hashlib
 import logging
 import re
 from collections import Counter
@@ -10,12 +9,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from tasks.data.fingerprint import fingerprint_of
 from tasks.data.source import load_splits
 
 log = logging.getLogger(__name__)
 
-EMBEDDED = "data=docs_text"
+EMBEDDED = "docs_text"
 TOKENISERS = ("byte", "word")
+UNKNOWN = 0  # the token of what is not in the vocabulary
 WORDS = re.compile(r"\w+|[^\w\s]|\n")
 
 
@@ -38,13 +39,13 @@ class TokenText:
     @property
     def fingerprint(self) -> str:
         """First 16 hex digits of the SHA-256 of all tokens."""
-        return hashlib.sha256(
-            self.train.numpy().tobytes() + self.test.numpy().tobytes()
-        ).hexdigest()[:16]
+        return fingerprint_of((self.train, self.test))
 
 
 def docs_text(tokeniser: str, max_vocab: int, test_fraction: float = 0.1) -> TokenText:
-    """The help topics that Python itself carries (``pydoc_data``), about half a megabyte of English; needs no network.
+    """The help topics that Python itself carries (``pydoc_data``); needs no network.
+
+    They are about half a megabyte of English.
 
     Args:
         tokeniser: ``byte`` or ``word``.
@@ -58,6 +59,7 @@ def docs_text(tokeniser: str, max_vocab: int, test_fraction: float = 0.1) -> Tok
 
     if not 0 < test_fraction < 1:
         raise ValueError(f"test_fraction must lie between 0 and 1, got {test_fraction}.")
+
     text = "\n".join(topics.topics[key] for key in sorted(topics.topics))
     cut = int(len(text) * (1 - test_fraction))
     return tokenise("docs_text", [text[:cut]], [text[cut:]], tokeniser, max_vocab)
@@ -75,7 +77,7 @@ def hub_text(
     separator: str = "",
     max_rows: int | None = None,
 ) -> TokenText:
-    """The splits ``train`` and ``test`` of a text data set of the hub, or of a local folder in its layout.
+    """The splits ``train`` and ``test`` of a text data set of the hub, or of a local folder.
 
     Args:
         name: name in reports, and of the folder below ``root``.
@@ -86,36 +88,44 @@ def hub_text(
         tokeniser: ``byte`` or ``word``.
         max_vocab: largest vocabulary; rarer tokens become the unknown one.
         revision: branch of the data set on the hub, None for its main one.
-        separator: what is put between rows.
+        separator: text that is put between two rows.
         max_rows: rows that are used of each split, None for all; the log says how many are not.
 
     Raises:
-        ValueError, FileNotFoundError, ConnectionError: as ``source.load_splits``; or a value is out of its range.
+        ValueError: a value is out of its range, a split or column is missing, or the files cannot
+            be read.
+        FileNotFoundError: no parquet files below ``root``.
+        ConnectionError: the hub cannot be reached and its cache does not hold the data set.
     """
     _check(tokeniser, max_vocab)
     if max_rows is not None and max_rows < 1:
         raise ValueError(f"max_rows must be at least 1, got {max_rows}.")
+
     splits = load_splits(name, hub_id, root, EMBEDDED, config, (text_column,), revision)
-    texts = []
+    texts = {}
     for split in ("train", "test"):
         rows = splits[split]
-        if max_rows is not None and len(rows) > max_rows:
+        num_left_out = len(rows) - max_rows if max_rows is not None else 0
+        if num_left_out > 0:
             log.warning(
                 "%s: %d of %d rows of %s are left out by max_rows",
                 name,
-                len(rows) - max_rows,
+                num_left_out,
                 len(rows),
                 split,
             )
             rows = rows.select(range(max_rows))
-        texts.append(separator.join(rows[text_column]))
-    return tokenise(name, texts[:1], texts[1:], tokeniser, max_vocab)
+        texts[split] = separator.join(rows[text_column])
+
+    return tokenise(name, [texts["train"]], [texts["test"]], tokeniser, max_vocab)
 
 
 def tokenise(
     name: str, train: Iterable[str], test: Iterable[str], tokeniser: str, max_vocab: int
 ) -> TokenText:
-    """Number the most frequent tokens of the training text; 0 stands for the others, and the log says how many.
+    """Number the most frequent tokens of the training text; 0 stands for the others.
+
+    The log says how many are cut.
 
     Args:
         name: name in reports.
@@ -123,31 +133,50 @@ def tokenise(
         test: pieces of text.
         tokeniser: ``byte`` (UTF-8) or ``word`` (words, punctuation marks, line ends).
         max_vocab: largest vocabulary, the unknown token included.
+
+    Raises:
+        ValueError: the tokeniser is unknown, or the vocabulary holds fewer than two.
+
+    >>> tokenise("letters", ["aab"], ["ba"], "byte", 3).test
+    tensor([2, 1])
     """
     _check(tokeniser, max_vocab)
-    pieces = [_split(text, tokeniser) for text in ("".join(train), "".join(test))]
-    counts = Counter(pieces[0]).most_common()
-    numbers = {token: i + 1 for i, (token, _) in enumerate(counts[: max_vocab - 1])}
-    tensors = [
-        torch.tensor([numbers.get(token, 0) for token in piece], dtype=torch.int64)
-        for piece in pieces
-    ]
-    unknown = [(tensor == 0).float().mean().item() for tensor in tensors]
-    if max(unknown) > 0:
-        dropped = max(0, len(counts) - len(numbers))
-        shares = f"{unknown[0]:.2%} of the training and {unknown[1]:.2%} of the test tokens"
-        log.warning(
-            "%s: %d of %d different tokens are cut by max_vocab; %s are unknown",
-            name,
-            dropped,
-            len(counts),
-            shares,
-        )
-    return TokenText(f"{name} {tokeniser}s", *tensors, vocab_size=len(numbers) + 1)
+    train_pieces = _split("".join(train), tokeniser)
+    test_pieces = _split("".join(test), tokeniser)
+
+    counts = Counter(train_pieces).most_common()
+    kept = counts[: max_vocab - 1]
+    numbers = {token: i + 1 for i, (token, _) in enumerate(kept)}
+
+    train_tokens = _numbered(train_pieces, numbers)
+    test_tokens = _numbered(test_pieces, numbers)
+    _tell_unknown(name, train_tokens, test_tokens, len(counts) - len(numbers), len(counts))
+    return TokenText(f"{name} {tokeniser}s", train_tokens, test_tokens, len(numbers) + 1)
 
 
 def _split(text: str, tokeniser: str) -> list:
     return list(text.encode()) if tokeniser == "byte" else WORDS.findall(text)
+
+
+def _numbered(pieces: list, numbers: dict) -> Tensor:
+    return torch.tensor([numbers.get(piece, UNKNOWN) for piece in pieces], dtype=torch.int64)
+
+
+def _tell_unknown(name: str, train: Tensor, test: Tensor, num_cut: int, num_tokens: int) -> None:
+    """Log which share of each text became the unknown token."""
+    train_share = (train == UNKNOWN).float().mean().item()
+    test_share = (test == UNKNOWN).float().mean().item()
+    if not max(train_share, test_share) > 0:
+        return
+
+    shares = f"{train_share:.2%} of the training and {test_share:.2%} of the test tokens"
+    log.warning(
+        "%s: %d of %d different tokens are cut by max_vocab; %s are unknown",
+        name,
+        num_cut,
+        num_tokens,
+        shares,
+    )
 
 
 def _check(tokeniser: str, max_vocab: int) -> None:
