@@ -11,7 +11,7 @@ from tasks.base import Params, PermutationAxes
 
 
 class SelfInitialisedLayer(nn.Module, ABC):
-    """A layer that decides itself how its parameters start, alone as well as inside of a network."""
+    """A layer that says itself how its parameters start, alone or inside of a network."""
 
     @abstractmethod
     def init_parameter(self, name: str, parameter: Tensor, generator: torch.Generator) -> Tensor:

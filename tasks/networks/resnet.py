@@ -3,12 +3,13 @@
 from collections.abc import Sequence
 
 from torch import Tensor, nn
+from typing_extensions import override
 
-from tasks.networks.base import Network, check_sizes
+from tasks.networks.base import Network, check_sizes, image_sizes
 
 
 class ResNet(Network):
-    """Stem, stages of pre-norm residual blocks (group norm, ReLU, 3x3), mean pooling, linear head.
+    """Stem, stages of pre-norm residual blocks, mean pooling, linear head.
 
     Args:
         input_shape: ``(channels, height, width)``.
@@ -16,6 +17,12 @@ class ResNet(Network):
         channels: channels of the stages; every stage after the first halves the image.
         blocks_per_stage: residual blocks in a stage.
         groups: groups of the group norms.
+
+    Raises:
+        ValueError: a size is out of its range, or the inputs are no images.
+
+    Source: pre-activation blocks of He et al. 2016 (arXiv 1603.05027), with group norms (Wu & He
+    2018, arXiv 1803.08494), which know no batch.
     """
 
     def __init__(
@@ -27,38 +34,40 @@ class ResNet(Network):
         groups: int = 1,
     ) -> None:
         super().__init__()
-        if len(input_shape) != 3:
-            raise ValueError(
-                f"a ResNet needs inputs (channels, height, width), got the shape {tuple(input_shape)}."
-            )
+        image_channels, _, _ = image_sizes("a ResNet", input_shape)
         check_sizes(num_outputs=num_outputs, blocks_per_stage=blocks_per_stage, groups=groups)
         if not channels or any(size < 1 or size % groups for size in channels):
             raise ValueError(
                 f"channels must be multiples of groups {groups}, got {list(channels)}."
             )
-        self.stem = nn.Conv2d(input_shape[0], channels[0], 3, padding=1)
-        self.stages = nn.ModuleList()
-        previous = channels[0]
-        for stage, size in enumerate(channels):
-            first = Block(previous, size, 2 if stage else 1, groups)
-            self.stages.append(
-                nn.Sequential(
-                    first, *(Block(size, size, 1, groups) for _ in range(blocks_per_stage - 1))
-                )
-            )
-            previous = size
-        self.norm, self.head = nn.GroupNorm(groups, previous), nn.Linear(previous, num_outputs)
 
+        self.stem = nn.Conv2d(image_channels, channels[0], 3, padding=1)
+        self.stages = nn.ModuleList()
+        inputs = channels[0]
+        for stage, outputs in enumerate(channels):
+            blocks = [Block(inputs, outputs, 2 if stage else 1, groups)]
+            for _ in range(blocks_per_stage - 1):
+                blocks.append(Block(outputs, outputs, 1, groups))
+            self.stages.append(nn.Sequential(*blocks))
+            inputs = outputs
+
+        self.norm = nn.GroupNorm(groups, channels[-1])
+        self.head = nn.Linear(channels[-1], num_outputs)
+
+    @override
     def forward(self, inputs: Tensor) -> Tensor:
-        """``(B, channels, height, width) -> (B, num_outputs)``."""
-        stream = self.stem(inputs)
+        stream = self.stem(inputs)  # (B, channels[0], height, width)
         for stage in self.stages:
             stream = stage(stream)
-        return self.head(self.norm(stream).relu().mean((-2, -1)))
+
+        pooled = self.norm(stream).relu().mean((-2, -1))  # (B, channels[-1])
+        return self.head(pooled)
 
 
 class Block(nn.Module):
-    """``shortcut(x) + conv(relu(norm(conv(relu(norm(x))))))``; the shortcut is 1x1 where the shape changes.
+    """``shortcut(x) + conv(relu(norm(conv(relu(norm(x))))))`` with 3x3 kernels.
+
+    The shortcut is a 1x1 convolution where the shape changes, else the identity.
 
     Args:
         inputs: channels in.
@@ -69,15 +78,17 @@ class Block(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, stride: int, groups: int) -> None:
         super().__init__()
-        self.norm1, self.norm2 = nn.GroupNorm(groups, inputs), nn.GroupNorm(groups, outputs)
+        self.norm1 = nn.GroupNorm(groups, inputs)
+        self.norm2 = nn.GroupNorm(groups, outputs)
         self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, padding=1)
         self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1)
-        changes = inputs != outputs or stride != 1
-        self.shortcut = (
-            nn.Conv2d(inputs, outputs, 1, stride, bias=False) if changes else nn.Identity()
-        )
+        if inputs != outputs or stride != 1:
+            self.shortcut: nn.Module = nn.Conv2d(inputs, outputs, 1, stride, bias=False)
+        else:
+            self.shortcut = nn.Identity()
 
     def forward(self, stream: Tensor) -> Tensor:
         """``(B, inputs, height, width) -> (B, outputs, height / stride, width / stride)``."""
         hidden = self.conv1(self.norm1(stream).relu())
-        return self.shortcut(stream) + self.conv2(self.norm2(hidden).relu())
+        shortcut = self.shortcut(stream)
+        return shortcut + self.conv2(self.norm2(hidden).relu())

@@ -1,16 +1,20 @@
-"""Small vision transformer. Legend: B batch, N patches, D width."""
+"""Small vision transformer.
+
+Legend: B batch, N patches, D width of the residual stream.
+"""
 
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
-from tasks.networks.base import Network, check_sizes
+from tasks.networks.base import Network, check_sizes, image_sizes
 from tasks.networks.transformer import Block
 
 
 class VisionTransformer(Network):
-    """Patches to tokens, learned positions, pre-norm blocks in which every patch sees all, mean pooling, linear head.
+    """Patches to tokens, pre-norm blocks in which every patch sees all, mean pooling, linear head.
 
     Args:
         input_shape: ``(channels, height, width)``.
@@ -22,7 +26,10 @@ class VisionTransformer(Network):
         head_size: width of a head.
         mlp_size: hidden units of the MLPs.
 
-    Source: Dosovitskiy et al. 2021 (arXiv 2010.11929), with mean pooling in place of a class token.
+    Raises:
+        ValueError: a size is out of its range, or the inputs are no images.
+
+    Source: Dosovitskiy et al. 2021 (arXiv 2010.11929), with mean pooling instead of a class token.
     """
 
     def __init__(
@@ -37,33 +44,37 @@ class VisionTransformer(Network):
         mlp_size: int = 48,
     ) -> None:
         super().__init__()
-        if len(input_shape) != 3:
-            raise ValueError(
-                f"a vision transformer needs inputs (channels, height, width), got {tuple(input_shape)}."
-            )
+        channels, image_height, image_width = image_sizes("a vision transformer", input_shape)
         check_sizes(
             num_outputs=num_outputs,
             patch=patch,
             width=width,
             num_blocks=num_blocks,
             num_heads=num_heads,
+            head_size=head_size,
+            mlp_size=mlp_size,
         )
-        check_sizes(head_size=head_size, mlp_size=mlp_size)
-        channels, height, columns = input_shape
-        if height % patch or columns % patch:
+        if image_height % patch or image_width % patch:
             raise ValueError(
-                f"patch must divide the height {height} and the width {columns} of images, got {patch}."
+                f"patch must divide the height {image_height} and the width {image_width} "
+                f"of images, got {patch}."
             )
-        self.embed = nn.Conv2d(channels, width, patch, stride=patch)
-        self.position = nn.Parameter(torch.zeros(height * columns // patch**2, width))
-        self.blocks = nn.ModuleList(
-            Block(width, num_heads, head_size, mlp_size, False) for _ in range(num_blocks)
-        )
-        self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, num_outputs)
 
+        num_patches = image_height * image_width // patch**2
+        self.embed = nn.Conv2d(channels, width, patch, stride=patch)
+        self.position = nn.Parameter(torch.zeros(num_patches, width))
+        self.blocks = nn.ModuleList()
+        for _ in range(num_blocks):
+            self.blocks.append(Block(width, num_heads, head_size, mlp_size, causal=False))
+        self.norm = nn.LayerNorm(width)
+        self.head = nn.Linear(width, num_outputs)
+
+    @override
     def forward(self, inputs: Tensor) -> Tensor:
-        """``(B, channels, height, width) -> (B, num_outputs)``; the stream is ``(B, N, D)``."""
-        stream = self.embed(inputs).flatten(2).transpose(1, 2) + self.position
+        patches = self.embed(inputs).flatten(2).transpose(1, 2)  # (B, N, D)
+        stream = patches + self.position
         for block in self.blocks:
             stream = block(stream)
-        return self.head(self.norm(stream).mean(1))
+
+        pooled = self.norm(stream).mean(1)  # (B, D)
+        return self.head(pooled)
