@@ -3,53 +3,56 @@
 import logging
 
 import torch
+from torch import Tensor
 
-from learned_opt.core import tree
-from learned_opt.core.tree import Tree
+from learned_opt.core.tree import Tree, tree_map
 from learned_opt.symmetry.check import check_function
 from learned_opt.symmetry.infer import infer_from_function
 from learned_opt.symmetry.spec import PermutationSpec
 from tasks.base import TaskFamily
 
+NUDGE = 0.1  # standard deviation of the noise on initial parameters: biases are 0 at first
+TOLERANCE = 1e-4  # of losses in float32
+
 log = logging.getLogger(__name__)
 
 
 def symmetry_of(family: TaskFamily) -> tuple[Tree, PermutationSpec]:
-    """The family's permutation spec, its own or inferred from its loss, and the parameters on which it was proved.
+    """The family's permutation spec, its own or inferred from its loss.
+
+    Returns:
+        tuple[Tree, PermutationSpec]: the parameters on which the spec was proved, and the spec.
 
     Raises:
-        ValueError: the spec does not fit, or is no symmetry of the loss; names the parameter and axis.
+        ValueError: the spec does not fit, or is no symmetry of the loss; names the parameter and
+            axis.
     """
     source = torch.Generator().manual_seed(0)
     task = family.sample(source)
-    params, batch = family.init(source, task), family.batch(source, task)
-    params = tree.tree_map(
-        lambda p: p + 0.1 * torch.randn(p.shape, generator=source), params
-    )  # biases are 0 at first
+    initial = family.init(source, task)
+    batch = family.batch(source, task)
+    params = tree_map(lambda p: p + NUDGE * torch.randn(p.shape, generator=source), initial)
 
-    def loss(values: Tree) -> list[torch.Tensor]:
+    def loss(values: Tree) -> list[Tensor]:
         return [family.loss(values, batch, task)]
 
     axes = family.permutation_axes()
-    spec = (
-        infer_from_function(loss, params)
-        if axes is None
-        else PermutationSpec(*axes).measure(params)
-    )
+    if axes is None:
+        spec = infer_from_function(loss, params)
+    else:
+        spec = PermutationSpec(*axes).measure(params)
+
     with torch.no_grad():
-        report = check_function(
-            loss, params, spec, source, num_draws=1, tolerance=1e-4
-        )  # float32 losses
+        report = check_function(loss, params, spec, source, num_draws=1, tolerance=TOLERANCE)
     if not report.passed:
-        raise ValueError(
-            f"the permutation spec of task {family.name!r} is wrong: {report.findings[0]}."
-        )
-    for name, names in spec.axes.items():
-        log.debug(
-            "task %s: %s %s has axes %s",
-            family.name,
-            name,
-            tuple(params[name].shape),
-            ", ".join(names),
-        )
+        finding = report.findings[0]
+        raise ValueError(f"the permutation spec of task {family.name!r} is wrong: {finding}.")
+
+    _log_axes(family.name, params, spec)
     return params, spec
+
+
+def _log_axes(task: str, params: Tree, spec: PermutationSpec) -> None:
+    for name, axes in spec.axes.items():
+        shape = tuple(params[name].shape)
+        log.debug("task %s: %s %s has axes %s", task, name, shape, ", ".join(axes))

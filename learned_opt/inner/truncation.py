@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from math import exp, log
 
 import torch
+from typing_extensions import override
 
 
 class Truncation(ABC):
@@ -11,33 +12,58 @@ class Truncation(ABC):
 
     @abstractmethod
     def sample(self, generator: torch.Generator) -> int:
-        """Draw the inner steps until restart."""
+        """Draw the number of inner steps until the restart."""
 
 
 class Constant(Truncation):
-    """Every chain restarts after ``horizon`` inner steps."""
+    """Every chain restarts after the same number of inner steps.
+
+    Args:
+        horizon: inner steps until the restart.
+
+    Raises:
+        ValueError: the horizon is not positive.
+
+    >>> Constant(500).sample(torch.Generator())
+    500
+    """
 
     def __init__(self, horizon: int) -> None:
         if horizon < 1:
             raise ValueError(f"horizon must be at least 1, got {horizon}.")
         self.horizon = horizon
 
+    @override
     def sample(self, generator: torch.Generator) -> int:
-        """The constant."""
         return self.horizon
 
 
 class LogUniform(Truncation):
-    """Horizons drawn log-uniformly from ``[shortest, longest]``, as in Metz et al. 2022 (arXiv 2203.11860)."""
+    """Horizons whose logarithm is uniform, rounded to whole inner steps.
+
+    Args:
+        shortest: least inner steps until the restart.
+        longest: most inner steps until the restart.
+
+    Raises:
+        ValueError: the bounds are not positive or not in order.
+
+    Source: Metz et al. 2022 (arXiv 2203.11860).
+
+    >>> 10 <= LogUniform(10, 1000).sample(torch.Generator().manual_seed(0)) <= 1000
+    True
+    """
 
     def __init__(self, shortest: int, longest: int) -> None:
         if not 1 <= shortest <= longest:
             raise ValueError(
-                f"shortest and longest must satisfy 1 <= shortest <= longest, got {shortest}, {longest}."
+                "shortest and longest must satisfy 1 <= shortest <= longest, "
+                f"got {shortest}, {longest}."
             )
-        self.shortest, self.longest = shortest, longest
+        self.shortest = shortest
+        self.longest = longest
 
+    @override
     def sample(self, generator: torch.Generator) -> int:
-        """One draw, rounded to an integer."""
         uniform = torch.rand((), generator=generator, dtype=torch.float64).item()
         return round(exp(log(self.shortest) + uniform * (log(self.longest) - log(self.shortest))))

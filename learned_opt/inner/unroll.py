@@ -1,8 +1,10 @@
 """THE inner loop: chains of inner training, side by side under vmap, compiled.
 
-Meta-training, evaluation, baselines and the tests of deployed optimizers all run through ``Unroll``.
+Meta-training, evaluation, baselines and the tests of deployed optimizers all run through
+``Unroll``.
 
-Legend: M chains, K inner steps; a leading M on every leaf of a chains tree, (K, M) on every leaf of batches.
+Legend: M chains, K inner steps; a leading M on every leaf of a chains tree, (K, M) on every leaf
+of batches.
 """
 
 from collections.abc import Sequence
@@ -28,12 +30,12 @@ class Unroll:
 
     Args:
         family: the inner problems.
-        optimizer: the meta-optimizer; its parameters are replaced by the theta given to ``run``.
-        compile: fuse one inner step of all chains with ``torch.compile``; where that is not possible, say so once
-            and run eagerly.
+        optimizer: the meta-optimizer; its parameters are replaced by the theta that ``run`` gets.
+        compile: fuse one inner step of all chains with ``torch.compile``; where that is not
+            possible, a warning is logged once and the steps run eagerly.
         device: where chains live.
-        precision: of the matrix products of the meta-optimizer, ``float32`` or ``bf16`` (bfloat16 by autocast; its
-            state, the updates and the inner network stay float32).
+        precision: of the matrix products of the meta-optimizer, ``float32`` or ``bf16``
+            (bfloat16 by autocast; its state, the updates and the inner network stay float32).
 
     Raises:
         ValueError: an unknown precision.
@@ -51,12 +53,12 @@ class Unroll:
             raise ValueError(
                 f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}."
             )
+
+        self.family = family.to(device)
+        self.optimizer = optimizer
+        self.device = torch.device(device)
         self.precision = precision
-        self.family, self.optimizer, self.device = (
-            family.to(device),
-            optimizer,
-            torch.device(device),
-        )
+
         batched_step = vmap(self._step)
         self._batched_step = Compiled(batched_step) if compile else batched_step
 
@@ -66,27 +68,37 @@ class Unroll:
         for key in keys:
             task = self.family.sample(generator(*key, "task"))
             params = self.family.init(generator(*key, "init"), task)
-            chains.append(
-                {"task": task, "params": params, "opt_state": self.optimizer.init_state(params)}
-            )
+            opt_state = self.optimizer.init_state(params)
+            chains.append({"task": task, "params": params, "opt_state": opt_state})
         return tree.to(tree.stack(chains), self.device)
 
     def batches(
         self, keys: Sequence[tuple[Key, ...]], chains: Chains, num_steps: int, split: str = "train"
     ) -> Tree:
-        """Batches ``(K, M, ...)`` for the next ``num_steps`` steps, one key for each chain."""
-        sources = [generator(*key, "batch" if split == "train" else split) for key in keys]
-        tasks = [tree.tree_map(lambda leaf, i=i: leaf[i], chains["task"]) for i in range(len(keys))]
-        draws = [
-            tree.stack(
-                [
-                    self.family.batch(source, task, split)
-                    for source, task in zip(sources, tasks, strict=True)
-                ]
-            )
-            for _ in range(num_steps)
-        ]
-        return tree.to(tree.stack(draws), self.device)
+        """Batches for the next inner steps.
+
+        Args:
+            keys: one for each chain; there may be more chains than keys.
+            chains: their tasks are drawn from.
+            num_steps: K.
+            split: of the data, ``train`` or ``valid``.
+
+        Returns:
+            Tree: leaves ``(K, M, ...)``.
+        """
+        word = "batch" if split == "train" else split
+        sources = [generator(*key, word) for key in keys]
+        tasks = [self._task_of(chains, i) for i in range(len(keys))]
+
+        steps = []
+        for k in range(num_steps):
+            drawn = []
+            for source, task in zip(sources, tasks, strict=True):
+                batch = self.family.batch(source, task, split)
+                # a family without data has empty batches, whose tree would have no length K
+                drawn.append(batch or {"step": torch.tensor(k)})
+            steps.append(tree.stack(drawn))
+        return tree.to(tree.stack(steps), self.device)
 
     def run(
         self,
@@ -96,27 +108,31 @@ class Unroll:
         remat: bool = False,
         measured: Tree | None = None,
     ) -> tuple[Tensor, Chains]:
-        """K inner steps of M chains.
+        """Make K inner steps of M chains.
 
         Args:
             theta: meta-parameters, a leading M on every leaf: each chain has its own.
             chains: the state to go on from.
             batches: leaves ``(K, M, ...)``.
-            remat: a backward pass runs every step again and so keeps the chains between steps only.
+            remat: a backward pass runs every inner step again and so keeps the chains between
+                steps only.
             measured: batches on which the returned losses are taken; None for those of training.
 
         Returns:
-            tuple[Tensor, Chains]: losses ``(K, M)``, each taken before the update of its step, and the chains K steps
-            on.
+            tuple[Tensor, Chains]: losses ``(K, M)``, each taken before the update of its inner
+            step, and the chains K inner steps on.
         """
-        losses, streams = [], [batches] if measured is None else [batches, measured]
-        for k in range(len(tree.leaves(batches)[0])):
-            now = [tree.tree_map(lambda leaf, k=k: leaf[k], stream) for stream in streams]
+        streams = [batches] if measured is None else [batches, measured]
+        num_steps = len(tree.leaves(batches)[0])
+
+        losses = []
+        for k in range(num_steps):
+            inputs = [tree.tree_map(lambda leaf, k=k: leaf[k], stream) for stream in streams]
             if remat:
-                loss, chains = recompute(self._batched_step, theta, chains, *now)
+                loss, chains = recompute(self._batched_step, theta, chains, *inputs)
             else:
-                loss, chains = self._batched_step(theta, chains, *now)
-            losses.append(loss)
+                loss, chains = self._batched_step(theta, chains, *inputs)
+            losses.append(loss)  # (M,)
         return torch.stack(losses), chains
 
     def evaluate(self, chains: Chains) -> dict[str, Tensor]:
@@ -126,12 +142,21 @@ class Unroll:
     def _step(
         self, theta: Tree, chain: Chains, batch: Tree, *measured: Tree
     ) -> tuple[Tensor, Chains]:
-        params, task = chain["params"], chain["task"]
+        """One inner step of one chain; vmap adds the leading M."""
+        params = chain["params"]
+        task = chain["task"]
         grads, loss = grad_and_value(self.family.loss)(params, batch, task)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+
+        is_bf16 = self.precision == "bf16"
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=is_bf16):
             updates, opt_state = functional_call(
                 self.optimizer, theta, (grads, chain["opt_state"], params, loss)
             )
+
         for other in measured:
             loss = self.family.loss(params, other, task)
         return loss, {"task": task, "params": tree.add(params, updates), "opt_state": opt_state}
+
+    @staticmethod
+    def _task_of(chains: Chains, i: int) -> Tree:
+        return tree.tree_map(lambda leaf: leaf[i], chains["task"])
