@@ -10,9 +10,10 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from tasks.base import Params
-from tasks.networks.base import Network, check_sizes
+from tasks.networks.base import Network, check_each_size, check_sizes
 from tasks.subleq.circuit import compact_circuit, full_circuit
 from tasks.subleq.machine import Machine
 from tasks.subleq.wires import ReLULayer
@@ -35,6 +36,9 @@ class SubleqNetwork(nn.Module):
 
     Raises:
         ValueError: the machine is impossible, or ``dtype`` holds too few bits for it.
+
+    Source: the idea of a looped 23-layer ReLU network is that of arXiv 2410.09375; the weights
+    are ours.
     """
 
     def __init__(
@@ -48,28 +52,33 @@ class SubleqNetwork(nn.Module):
     ) -> None:
         super().__init__()
         self.machine = Machine(num_words, word_bits, separate)
-        self.layers = nn.Sequential(*(compact_circuit if compact else full_circuit)(self.machine))
-        largest, exact = (
-            4 * max(float(p.detach().abs().max()) for p in self.parameters()),
-            2 / torch.finfo(dtype).eps,
-        )
-        if largest > exact:  # the sums inside of units are smaller than that
+        circuit = compact_circuit if compact else full_circuit
+        self.layers = nn.Sequential(*circuit(self.machine))
+
+        # the sums inside of units are smaller than four times the largest weight
+        largest_weight = max(float(param.detach().abs().max()) for param in self.parameters())
+        largest_sum = 4 * largest_weight
+        largest_exact = 2 / torch.finfo(dtype).eps
+        if largest_sum > largest_exact:
             raise ValueError(
-                f"{dtype} is exact up to {exact:.0f}, but word_bits={word_bits} needs {largest:.0f}."
+                f"{dtype} is exact up to {largest_exact:.0f}, "
+                f"but word_bits={word_bits} needs {largest_sum:.0f}."
             )
         self.to(dtype).requires_grad_(trainable)
 
     def forward(self, state: Tensor) -> Tensor:
-        """One instruction, ``(..., n) -> (..., n)``."""
-        wires = state.reshape(-1, state.shape[-1]).T.contiguous()
+        """Execute one instruction, ``(..., n) -> (..., n)``."""
+        wires = state.reshape(-1, state.shape[-1]).T.contiguous()  # (n, B)
         return self.layers(wires).T.reshape(state.shape)
 
     def wires(self, state: Tensor) -> list[Tensor]:
         """The outputs ``(width,)`` of every layer during one instruction of a machine ``(n,)``."""
-        outputs = [state[:, None]]
+        wires = state[:, None]  # (n, 1)
+        outputs = []
         for layer in self.layers:
-            outputs.append(layer(outputs[-1]))
-        return [output.squeeze(-1) for output in outputs[1:]]
+            wires = layer(wires)
+            outputs.append(wires.squeeze(-1))
+        return outputs
 
     @torch.no_grad()
     def run(self, state: Tensor, max_steps: int) -> tuple[Tensor, Tensor]:
@@ -80,15 +89,17 @@ class SubleqNetwork(nn.Module):
             max_steps: most instructions.
 
         Returns:
-            tuple[Tensor, Tensor]: last states ``(..., n)``, and instructions ``(...,)`` until each machine's state
-            changed no more; ``max_steps`` for one that was still running.
+            tuple[Tensor, Tensor]: last states ``(..., n)``, and instructions ``(...,)`` until
+            each machine's state changed no more; ``max_steps`` for one that was still running.
         """
         steps = state.new_zeros(state.shape[:-1], dtype=torch.long)
-        for done in range(max_steps):
-            following = self(state)
-            moving = (following != state).any(-1)
-            state, steps = following, steps + moving
-            if done % HALT_CHECK == 0 and not moving.any():
+        for step in range(max_steps):
+            next_state = self(state)
+            moving = (next_state != state).any(-1)
+            state = next_state
+            steps = steps + moving
+            # a look costs a wait for the device, so that not every step has one
+            if step % HALT_CHECK == 0 and not moving.any():
                 break
         return state, steps
 
@@ -98,7 +109,7 @@ class SubleqNetwork(nn.Module):
         return self.machine.encode(memory, pc, program, weight.dtype).to(weight.device)
 
     def decode(self, state: Tensor) -> tuple[Tensor, Tensor]:
-        """Memory ``(..., M)`` and pc ``(...,)``."""
+        """Memory ``(..., M)`` and program counter ``(...,)`` of states ``(..., n)``."""
         return self.machine.decode(state)
 
     def dense(self) -> list[tuple[Tensor, Tensor]]:
@@ -106,7 +117,7 @@ class SubleqNetwork(nn.Module):
         return [layer.dense() for layer in self._relu_layers()]
 
     def num_weights(self) -> int:
-        """Weights of all W that are not zero."""
+        """How many weights of all W are not zero."""
         return sum(layer.num_weights() for layer in self._relu_layers())
 
     def _relu_layers(self) -> list[ReLULayer]:
@@ -114,7 +125,7 @@ class SubleqNetwork(nn.Module):
 
 
 class NoisySubleq(Network):
-    """The layers of ``SubleqNetwork`` as plain matrices that start with noise on every weight: one to repair.
+    """The layers of ``SubleqNetwork`` as plain matrices with noise on every weight: to repair.
 
     Args:
         input_shape: ``(n,)``.
@@ -122,7 +133,7 @@ class NoisySubleq(Network):
         num_words: M.
         word_bits: N.
         noise: standard deviation of what is added to weights and biases.
-        compact: 9 layers in place of 23.
+        compact: 9 layers instead of 23.
 
     Raises:
         ValueError: the machine has other than n bits, or the noise is negative.
@@ -138,15 +149,16 @@ class NoisySubleq(Network):
         compact: bool = False,
     ) -> None:
         super().__init__()
-        exact = SubleqNetwork(num_words, word_bits, compact=compact)
-        num_bits = exact.machine.state_bits
         if noise < 0:
             raise ValueError(f"noise must not be negative, got {noise}.")
+        exact = SubleqNetwork(num_words, word_bits, compact=compact)
+        num_bits = exact.machine.state_bits
         if tuple(input_shape) != (num_bits,) or num_outputs != num_bits:
             raise ValueError(
-                f"num_words={num_words} and word_bits={word_bits} make {num_bits} state bits in and out, "
-                f"but the data has {tuple(input_shape)} and {num_outputs}."
+                f"num_words={num_words} and word_bits={word_bits} make {num_bits} state bits in "
+                f"and out, but the data has {tuple(input_shape)} and {num_outputs}."
             )
+
         self.noise = noise
         self.layers = nn.ModuleList()
         for i, (weight, bias) in enumerate(exact.dense()):
@@ -154,31 +166,32 @@ class NoisySubleq(Network):
             self.register_buffer(f"exact_{i}_weight", weight)
             self.register_buffer(f"exact_{i}_bias", bias)
 
+    @override
     def forward(self, inputs: Tensor) -> Tensor:
-        """``(B, n) -> (B, n)``."""
+        wires = inputs  # (B, n)
         for layer in self.layers:
-            inputs = layer(inputs).relu()
-        return inputs
+            wires = layer(wires).relu()
+        return wires
 
+    @override
     def init_parameter(self, name: str, parameter: Tensor, generator: torch.Generator) -> Tensor:
-        """The exact value and noise."""
-        return self._exact(name).cpu() + self.noise * torch.randn(
-            parameter.shape, generator=generator
-        )
+        noise = self.noise * torch.randn(parameter.shape, generator=generator)
+        return self._exact(name).cpu() + noise
 
+    @override
     def figures(self, params: Params) -> dict[str, Tensor]:
-        """Root mean square difference from the exact weights."""
-        squares = torch.cat(
-            [(value - self._exact(name)).square().flatten() for name, value in params.items()]
-        )
-        return {"distance": squares.mean().sqrt()}
+        squares = []
+        for name, value in params.items():
+            squares.append((value - self._exact(name)).square().flatten())
+        return {"distance": torch.cat(squares).mean().sqrt()}
 
     def _exact(self, name: str) -> Tensor:
+        """The exact value of the parameter ``layers.I.weight`` or ``layers.I.bias``."""
         return self.get_buffer(name.replace("layers.", "exact_").replace(".", "_"))
 
 
 class LoopedMLP(Network):
-    """A ReLU MLP that is applied again and again with the same weights, between a linear layer in and one out.
+    """A ReLU MLP that is applied again and again, between a linear layer in and one out.
 
     Args:
         input_shape: shape of one example.
@@ -186,6 +199,9 @@ class LoopedMLP(Network):
         width: wires that go around.
         hidden_sizes: widths inside of the loop.
         num_loops: how often it runs.
+
+    Raises:
+        ValueError: a size is below 1.
     """
 
     def __init__(
@@ -197,18 +213,19 @@ class LoopedMLP(Network):
         num_loops: int = 2,
     ) -> None:
         super().__init__()
-        inside = {f"hidden_sizes[{i}]": size for i, size in enumerate(hidden_sizes)}
-        check_sizes(num_outputs=num_outputs, width=width, num_loops=num_loops, **inside)
+        check_sizes(num_outputs=num_outputs, width=width, num_loops=num_loops)
+        check_each_size("hidden_sizes", hidden_sizes)
+
         self.num_loops = num_loops
         self.read = nn.Linear(prod(input_shape), width)
-        self.loop = nn.ModuleList(
-            nn.Linear(*pair) for pair in pairwise([width, *hidden_sizes, width])
-        )
+        self.loop = nn.ModuleList()
+        for inputs, outputs in pairwise([width, *hidden_sizes, width]):
+            self.loop.append(nn.Linear(inputs, outputs))
         self.write = nn.Linear(width, num_outputs)
 
+    @override
     def forward(self, inputs: Tensor) -> Tensor:
-        """``(B, *input_shape) -> (B, num_outputs)``."""
-        wires = self.read(inputs.flatten(1)).relu()
+        wires = self.read(inputs.flatten(1)).relu()  # (B, width)
         for _ in range(self.num_loops):
             for layer in self.loop:
                 wires = layer(wires).relu()

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from tasks.networks.base import Network, check_sizes
 
@@ -24,6 +25,9 @@ class RecurrentNetwork(Network):
         cell: constructor ``(inputs, hidden) -> cell``.
         embed_size: width of the embedding.
         hidden_size: hidden units.
+
+    Raises:
+        ValueError: a size is below 1.
     """
 
     def __init__(
@@ -35,26 +39,29 @@ class RecurrentNetwork(Network):
         hidden_size: int = 64,
     ) -> None:
         super().__init__()
-        check_sizes(num_outputs=num_outputs, embed_size=embed_size, hidden_size=hidden_size)
         del input_shape  # any length will do
+        check_sizes(num_outputs=num_outputs, embed_size=embed_size, hidden_size=hidden_size)
+
         self.embed = nn.Embedding(num_outputs, embed_size)
         self.cell = cell(embed_size, hidden_size)
         self.head = nn.Linear(hidden_size, num_outputs)
 
+    @override
     def forward(self, inputs: Tensor) -> Tensor:
-        """``(B, L) -> (B, L, vocabulary)``."""
-        embedded, state, outputs = self.embed(inputs), None, []
+        embedded = self.embed(inputs)  # (B, L, E)
+        state: State | None = None
+        outputs = []
         for position in range(inputs.shape[1]):
             output, state = self.cell(embedded[:, position], state)
             outputs.append(output)
-        return self.head(torch.stack(outputs, 1))
+        return self.head(torch.stack(outputs, 1))  # (B, L, vocabulary)
 
+    @override
     def init_parameter(self, name: str, parameter: Tensor, generator: torch.Generator) -> Tensor:
-        """As every network, but for what the cell starts differently."""
-        own = name.removeprefix("cell.")
-        if own in self.cell.identities:
+        name_in_cell = name.removeprefix("cell.")
+        if name_in_cell in self.cell.identities:
             return torch.eye(parameter.shape[0])
-        if own in self.cell.ones:
+        if name_in_cell in self.cell.ones:
             return torch.ones(parameter.shape)
         return super().init_parameter(name, parameter, generator)
 
@@ -72,10 +79,12 @@ class Cell(nn.Module):
         self, hidden: int, identities: tuple[str, ...] = (), ones: tuple[str, ...] = ()
     ) -> None:
         super().__init__()
-        self.hidden, self.identities, self.ones = hidden, identities, ones
+        self.hidden = hidden
+        self.identities = identities
+        self.ones = ones
 
     def zeros(self, x: Tensor) -> Tensor:
-        """The first state of a batch, ``(B, H)``."""
+        """The first state ``(B, H)`` of a batch of inputs ``(B, E)``."""
         return x.new_zeros(x.shape[0], self.hidden)
 
 
@@ -85,17 +94,23 @@ class RNNCell(Cell):
     Args:
         inputs: width of x.
         hidden: width of h.
-        identity: start U as the identity and use ReLU, the IRNN of Le et al. 2015 (arXiv 1504.00941); else tanh.
+        identity: start U as the identity and use ReLU; else tanh.
+
+    Source: with ``identity`` the IRNN of Le et al. 2015 (arXiv 1504.00941).
     """
 
     def __init__(self, inputs: int, hidden: int, identity: bool = True) -> None:
         super().__init__(hidden, identities=("keep.weight",) if identity else ())
-        self.read, self.keep = nn.Linear(inputs, hidden), nn.Linear(hidden, hidden, bias=False)
         self.identity = identity
+        self.read = nn.Linear(inputs, hidden)
+        self.keep = nn.Linear(hidden, hidden, bias=False)
 
     def forward(self, x: Tensor, state: State | None) -> tuple[Tensor, State]:
         """``(B, E)`` and ``(B, H)`` -> output ``(B, H)`` and the next state."""
-        drive = self.read(x) if state is None else self.read(x) + self.keep(state[0])
+        drive = self.read(x)  # (B, H)
+        if state is not None:
+            drive = drive + self.keep(state[0])
+
         hidden = drive.relu() if self.identity else drive.tanh()
         return hidden, (hidden,)
 
@@ -106,6 +121,8 @@ class GRUCell(Cell):
     Args:
         inputs: width of x.
         hidden: width of h.
+
+    Source: Cho et al. 2014 (arXiv 1406.1078), in the form of ``torch.nn.GRU``.
     """
 
     def __init__(self, inputs: int, hidden: int) -> None:
@@ -116,19 +133,25 @@ class GRUCell(Cell):
     def forward(self, x: Tensor, state: State | None) -> tuple[Tensor, State]:
         """``(B, E)`` and ``(B, H)`` -> output ``(B, H)`` and the next state."""
         hidden = self.zeros(x) if state is None else state[0]
+
         reset = torch.sigmoid(self.read["r"](x) + self.keep["r"](hidden))
         update = torch.sigmoid(self.read["z"](x) + self.keep["z"](hidden))
         new = torch.tanh(self.read["n"](x) + reset * self.keep["n"](hidden))
+
         hidden = (1 - update) * new + update * hidden
         return hidden, (hidden,)
 
 
 class LSTMCell(Cell):
-    """Long short-term memory as ``torch.nn.LSTM`` but with one bias per gate; that of the forget gate starts at 1.
+    """Long short-term memory as ``torch.nn.LSTM``, but with one bias per gate.
+
+    The bias of the forget gate starts at 1, so that the cell remembers at first.
 
     Args:
         inputs: width of x.
         hidden: width of h.
+
+    Source: Hochreiter & Schmidhuber 1997; the start of the forget gate is that of Gers et al. 2000.
     """
 
     def __init__(self, inputs: int, hidden: int) -> None:
@@ -138,10 +161,15 @@ class LSTMCell(Cell):
 
     def forward(self, x: Tensor, state: State | None) -> tuple[Tensor, State]:
         """``(B, E)`` and two times ``(B, H)`` -> output ``(B, H)`` and the next state."""
-        hidden, memory = (self.zeros(x), self.zeros(x)) if state is None else state
-        enter, forget, new, leave = (
-            self.read[gate](x) + self.keep[gate](hidden) for gate in self.read
-        )
-        memory = forget.sigmoid() * memory + enter.sigmoid() * new.tanh()
-        hidden = leave.sigmoid() * memory.tanh()
+        if state is None:
+            hidden = self.zeros(x)
+            memory = self.zeros(x)
+        else:
+            hidden, memory = state
+
+        drives = {gate: self.read[gate](x) + self.keep[gate](hidden) for gate in "ifgo"}  # (B, H)
+        kept = drives["f"].sigmoid() * memory
+        memory = kept + drives["i"].sigmoid() * drives["g"].tanh()
+
+        hidden = drives["o"].sigmoid() * memory.tanh()
         return hidden, (hidden, memory)

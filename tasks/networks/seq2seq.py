@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from tasks.networks.base import Network, check_sizes
 from tasks.networks.recurrent import Cell, State
@@ -20,7 +21,14 @@ class Seq2Seq(Network):
         num_outputs: size of the vocabulary, read and written.
         cell: constructor ``(inputs, hidden) -> cell``.
         hidden_size: hidden units of both cells.
+
+    Raises:
+        ValueError: a size is below 1.
+
+    Source: Sutskever et al. 2014 (arXiv 1409.3215), without embedding and with one layer.
     """
+
+    one_hot: Tensor
 
     def __init__(
         self,
@@ -30,20 +38,22 @@ class Seq2Seq(Network):
         hidden_size: int = 128,
     ) -> None:
         super().__init__()
-        check_sizes(num_outputs=num_outputs, hidden_size=hidden_size)
         del input_shape  # any length will do
-        self.encoder, self.decoder = cell(num_outputs, hidden_size), cell(num_outputs, hidden_size)
-        self.head = nn.Linear(hidden_size, num_outputs)
-        self.one_hot: Tensor
-        self.register_buffer("one_hot", torch.eye(num_outputs), persistent=False)
+        check_sizes(num_outputs=num_outputs, hidden_size=hidden_size)
 
+        self.encoder = cell(num_outputs, hidden_size)
+        self.decoder = cell(num_outputs, hidden_size)
+        self.head = nn.Linear(hidden_size, num_outputs)
+        self.register_buffer("one_hot", torch.eye(num_outputs), persistent=False)  # (V, V)
+
+    @override
     def forward(self, inputs: Tensor, answers: Tensor | None = None, length: int = 1) -> Tensor:
         """Scores of every token of the answer.
 
         Args:
             inputs: questions ``(B, L_q)``; the last token starts the decoder.
-            answers: ``(B, L_a)``, each token of which is read after it was predicted; None to read the
-                network's own best guesses.
+            answers: ``(B, L_a)``, each token of which is read after it was predicted; None to
+                read the network's best guesses instead.
             length: L_a where there are no answers.
 
         Returns:
@@ -52,14 +62,20 @@ class Seq2Seq(Network):
         state: State | None = None
         for position in range(inputs.shape[1]):
             _, state = self.encoder(self.one_hot[inputs[:, position]], state)
-        token, scores = inputs[:, -1], []
-        for position in range(length if answers is None else answers.shape[1]):
-            hidden, state = self.decoder(self.one_hot[token], state)
-            scores.append(self.head(hidden))
-            token = scores[-1].argmax(-1) if answers is None else answers[:, position]
-        return torch.stack(scores, 1)
 
+        if answers is not None:
+            length = answers.shape[1]
+        token = inputs[:, -1]  # (B,)
+        all_scores = []
+        for position in range(length):
+            hidden, state = self.decoder(self.one_hot[token], state)
+            scores = self.head(hidden)  # (B, V)
+            all_scores.append(scores)
+            token = scores.argmax(-1) if answers is None else answers[:, position]
+        return torch.stack(all_scores, 1)
+
+    @override
     def init_parameter(self, name: str, parameter: Tensor, generator: torch.Generator) -> Tensor:
-        """Uniform within 1 / sqrt(H), as in ``torch.nn.GRU``."""
+        # uniform within 1 / sqrt(H), as in torch.nn.GRU
         bound = self.head.in_features**-0.5
         return (2 * torch.rand(parameter.shape, generator=generator) - 1) * bound
