@@ -1,11 +1,14 @@
-"""Inputs with an Adafactor: momenta, second moments, and second moments of which only row and column means are kept.
+"""Inputs with an Adafactor: momenta, second moments, and factored second moments.
 
-Legend: M momentum decays, R decays of second moments, F decays of factored ones; decays come first, axes of the
-parameter after them.
+Of a factored second moment only row and column means are kept.
+
+Legend: M momentum decays, R decays of second moments, F decays of factored ones; decays come first,
+axes of the parameter after them.
 """
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from learned_opt.core.tree import Tree
 from learned_opt.optimizers.features import Features, ema, normalise
@@ -14,23 +17,25 @@ from learned_opt.optimizers.features import Features, ema, normalise
 class AdafactorFeatures(Features):
     """Channels of a weight, each divided by its root mean square over the tensor.
 
-    Gradient, parameter, momenta m (M), second moments v (R), m / sqrt v (M), 1 / sqrt v (R), the gradient over
-    factored roots (F), row and column means (F + F), one over their roots (F + F), m over factored roots (M = F). The
-    two longest axes of a tensor are factored; a vector keeps its whole second moment in their place. theta shifts the
-    decays, as ``1 - (1 - decay) exp(10 shift)``.
+    Gradient, parameter, momenta m (M), second moments v (R), m / sqrt v (M), 1 / sqrt v (R), the
+    gradient over factored roots (F), row and column means (F + F), one over their roots (F + F),
+    m over factored roots (M = F). The two longest axes of a tensor are factored; a vector keeps its
+    whole second moment in their place. theta shifts the decays, as
+    ``1 - (1 - decay) exp(10 shift)``.
 
     Args:
         momentum_decays: M of them.
         rms_decays: one, R = 1.
         adafactor_decays: F = M of them.
-        with_clipped: two more channels, the gradient clipped to 0.1 and the gradient over the root of v.
+        with_clipped: two more channels, the gradient clipped to 0.1 and the gradient over the root
+            of v.
         epsilon: added to mean squares that are divided by.
 
     Raises:
         ValueError: a decay does not lie between 0 and 1, or the numbers of decays do not fit.
 
-    Source: code of ``AdafacMLPLOpt`` of Metz et al. 2022 (arXiv 2203.11860), with its epsilons; the two further
-    channels are those of VeLO and Celo2 (where v has the epsilon 1e-8, here 1e-6).
+    Source: code of ``AdafacMLPLOpt`` of Metz et al. 2022 (arXiv 2203.11860), with its epsilons; the
+    two further channels are those of VeLO and Celo2 (where v has the epsilon 1e-8, here 1e-6).
     """
 
     def __init__(
@@ -41,57 +46,60 @@ class AdafactorFeatures(Features):
         with_clipped: bool = False,
         epsilon: float = 1e-5,
     ) -> None:
-        if len(rms_decays) != 1 or len(momentum_decays) != len(adafactor_decays):
+        num_momenta = len(momentum_decays)
+        num_factored = len(adafactor_decays)
+        if len(rms_decays) != 1 or num_momenta != num_factored:
             raise ValueError(
                 "decays must be one rms_decay and as many momentum_decays as adafactor_decays, got "
-                f"{len(rms_decays)}, {len(momentum_decays)} and {len(adafactor_decays)}."
+                f"{len(rms_decays)}, {num_momenta} and {num_factored}."
             )
-        super().__init__(
-            4 + 2 * len(momentum_decays) + 6 * len(adafactor_decays) + 2 * with_clipped
-        )
-        self.momentum_decays, self.rms_decays = Decays(momentum_decays), Decays(rms_decays)
-        self.adafactor_decays = Decays(adafactor_decays)
-        self.with_clipped, self.epsilon = with_clipped, epsilon
 
+        super().__init__(4 + 2 * num_momenta + 6 * num_factored + 2 * with_clipped)
+        self.momentum_decays = Decays(momentum_decays)
+        self.rms_decays = Decays(rms_decays)
+        self.adafactor_decays = Decays(adafactor_decays)
+        self.with_clipped = with_clipped
+        self.epsilon = epsilon
+
+    @override
     def init_state(self, params: Tree) -> Tree:
-        """Zero averages."""
         return {name: self._init_tensor(param) for name, param in params.items()}
 
     def _init_tensor(self, param: Tensor) -> Tree:
-        num_momenta, num_factored = (
-            len(self.momentum_decays.start),
-            len(self.adafactor_decays.start),
-        )
-        rows, columns = _factored_shapes(param)
+        num_momenta = len(self.momentum_decays.start)
+        num_factored = len(self.adafactor_decays.start)
+        row_shape, column_shape = _factored_shapes(param)
         return {
             "momenta": param.new_zeros(num_momenta, *param.shape),
             "second": param.new_zeros(1, *param.shape),
-            "rows": param.new_zeros(num_factored, *rows),
-            "columns": param.new_zeros(num_factored, *columns),
+            "rows": param.new_zeros(num_factored, *row_shape),
+            "columns": param.new_zeros(num_factored, *column_shape),
         }
 
+    @override
     def forward(self, grads: Tree, state: Tree, params: Tree) -> tuple[Tree, Tree]:
-        """See ``Features.forward``."""
-        features, states = {}, {}
+        features = {}
+        states = {}
         for name, param in params.items():
             states[name] = self._accumulate(grads[name], state[name])
             features[name] = self._channels(grads[name], param, **states[name])
         return features, states
 
     def _accumulate(self, grad: Tensor, state: Tree) -> Tree:
-        square, longest = (grad * grad).unsqueeze(0), _longest_axes(grad)
-        factored = square + 1e-30
-        means = (
-            [factored.mean(1 + axis, keepdim=True) for axis in longest]
-            if longest
-            else [factored, factored]
-        )
-        decays = self.adafactor_decays(grad.ndim).clamp(0, 1)
+        square = (grad * grad).unsqueeze(0)  # (1, *shape)
+        row_means = column_means = square + 1e-30
+        longest = _longest_axes(grad)
+        if longest is not None:
+            row_means = row_means.mean(1 + longest[0], keepdim=True)
+            column_means = column_means.mean(1 + longest[1], keepdim=True)
+
+        factored_decays = self.adafactor_decays(grad.ndim).clamp(0, 1)  # (F, 1, ..., 1)
+        second_decays = self.rms_decays(grad.ndim).clamp(0, 1)
         return {
             "momenta": ema(state["momenta"], grad, self.momentum_decays(grad.ndim)),
-            "second": ema(state["second"], square, self.rms_decays(grad.ndim).clamp(0, 1)),
-            "rows": ema(state["rows"], means[0], decays),
-            "columns": ema(state["columns"], means[1], decays),
+            "second": ema(state["second"], square, second_decays),
+            "rows": ema(state["rows"], row_means, factored_decays),
+            "columns": ema(state["columns"], column_means, factored_decays),
         }
 
     def _channels(
@@ -103,27 +111,32 @@ class AdafactorFeatures(Features):
         rows: Tensor,
         columns: Tensor,
     ) -> Tensor:
-        raw, inverse = grad.unsqueeze(0), torch.rsqrt(second + 1e-6)
-        factor = _inverse_root(grad, rows, columns)
-        channels = [
-            raw,
-            param.unsqueeze(0),
-            momenta,
-            second,
-            momenta * inverse,
-            inverse,
-            raw * factor,
-        ]
-        channels += [each.expand(-1, *grad.shape) for each in (rows, columns)]
-        channels += [torch.rsqrt(each + 1e-8).expand(-1, *grad.shape) for each in (rows, columns)]
-        channels.append(momenta * factor)
+        """All channels ``(*shape, C)`` of one tensor, in the order that the class names."""
+        raw = grad.unsqueeze(0)
+        inverse = torch.rsqrt(second + 1e-6)
+        factored_inverse = _inverse_root(grad, rows, columns)
+
+        channels = [raw, param.unsqueeze(0), momenta, second, momenta * inverse, inverse]
+        channels.append(raw * factored_inverse)
+        channels += [means.expand(-1, *grad.shape) for means in (rows, columns)]
+        for means in (rows, columns):
+            channels.append(torch.rsqrt(means + 1e-8).expand(-1, *grad.shape))
+        channels.append(momenta * factored_inverse)
         if self.with_clipped:
             channels += [raw.clamp(-0.1, 0.1), raw * inverse]
+
         return normalise(torch.cat(channels), self.epsilon).movedim(0, -1)
 
 
 class Decays(nn.Module):
-    """Decays that theta shifts; called with a number of axes to broadcast over."""
+    """Decays that theta shifts; called with a number of axes to broadcast over.
+
+    Args:
+        start: the decays before theta shifts them.
+
+    Raises:
+        ValueError: one does not lie between 0 and 1.
+    """
 
     def __init__(self, start: tuple[float, ...]) -> None:
         super().__init__()
@@ -134,30 +147,44 @@ class Decays(nn.Module):
         self.shift = nn.Parameter(torch.zeros(len(start)))
 
     def forward(self, num_axes: int) -> Tensor:
-        """The decays, ``(count, 1, ..., 1)``."""
+        """The shifted decays, ``(count, 1, ..., 1)`` with ``num_axes`` ones."""
         start = torch.tensor(self.start, dtype=self.shift.dtype, device=self.shift.device)
-        return (1 - (1 - start) * torch.exp(10 * self.shift)).reshape(-1, *[1] * num_axes)
+        decays = 1 - (1 - start) * torch.exp(10 * self.shift)
+        return decays.reshape(-1, *[1] * num_axes)
 
 
 def _longest_axes(tensor: Tensor) -> tuple[int, int] | None:
-    """The longest axis, over which rows are averaged, and the next longest; of equals the last."""
+    """The longest axis, over which rows are averaged, and the next longest; of equals the last.
+
+    None for a vector or a scalar.
+    """
+    if tensor.ndim < 2:
+        return None
     order = sorted(range(tensor.ndim), key=lambda axis: tensor.shape[axis])
-    return (order[-1], order[-2]) if tensor.ndim > 1 else None
+    return order[-1], order[-2]
 
 
-def _factored_shapes(param: Tensor) -> list[list[int]]:
-    longest = _longest_axes(param) or (None, None)
-    return [
-        [1 if axis == gone else size for axis, size in enumerate(param.shape)] for gone in longest
-    ]
+def _factored_shapes(param: Tensor) -> tuple[list[int], list[int]]:
+    """Shapes of the row means and of the column means."""
+    row_shape = list(param.shape)
+    column_shape = list(param.shape)
+    longest = _longest_axes(param)
+    if longest is not None:
+        row_shape[longest[0]] = 1
+        column_shape[longest[1]] = 1
+    return row_shape, column_shape
 
 
 def _inverse_root(tensor: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """One over the root of the second moment that rows and columns stand for; ``rows`` itself for a vector."""
+    """One over the root of the second moment that rows and columns stand for.
+
+    Of a vector ``rows`` is the whole second moment.
+    """
     longest = _longest_axes(tensor)
     if longest is None:
         return _rsqrt(rows + 1e-9)
-    return _rsqrt(rows / (rows.mean(1 + longest[1], keepdim=True) + 1e-9)) * _rsqrt(columns)
+    mean = rows.mean(1 + longest[1], keepdim=True)
+    return _rsqrt(rows / (mean + 1e-9)) * _rsqrt(columns)
 
 
 def _rsqrt(tensor: Tensor) -> Tensor:

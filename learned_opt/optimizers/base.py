@@ -1,10 +1,11 @@
-"""The contract of a meta-optimizer: an optimizer whose own parameters (theta) can be meta-trained."""
+"""The contract of a meta-optimizer: an optimizer with parameters (theta) that are meta-trained."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from copy import copy
 from typing import Self
 
+import torch
 from torch import Tensor, nn
 
 from learned_opt.core.tree import Tree
@@ -12,14 +13,17 @@ from learned_opt.symmetry.spec import PermutationSpec
 
 
 class MetaOptimizer(nn.Module, ABC):
-    """Reads weights and gradients of an inner network and writes their update; pure, its parameters are theta.
+    """Reads weights and gradients of an inner network and writes their update.
+
+    It is pure: state goes in, state comes out. Its ``nn.Parameter``s are theta. A subclass writes
+    ``init_state`` and ``forward``, and ``rebind`` if its theta or its step depends on the spec.
 
     Args:
         spec: permutation spec of the inner network's parameters.
 
     Attributes:
-        separable: whether the update of a tensor depends on that tensor and the step alone, so that any subset of the
-            tensors is a weight space and no symmetry between them matters.
+        separable: whether the update of a tensor depends on that tensor and the step alone. Then
+            any subset of the tensors is a weight space, and no symmetry between them matters.
     """
 
     separable: bool = False
@@ -30,7 +34,14 @@ class MetaOptimizer(nn.Module, ABC):
 
     @abstractmethod
     def init_state(self, params: Tree) -> Tree:
-        """Optimizer state (opt_state) for fresh parameters; holds the int64 scalar ``step`` = 0."""
+        """The optimizer state (opt_state) of fresh parameters.
+
+        Args:
+            params: inner parameters, name -> ``(*shape,)``.
+
+        Returns:
+            Tree: holds the int64 scalar ``step`` = 0, see ``init_step``, and all that is remembered.
+        """
 
     @abstractmethod
     def forward(self, grads: Tree, state: Tree, params: Tree, loss: Tensor) -> tuple[Tree, Tree]:
@@ -62,16 +73,60 @@ class MetaOptimizer(nn.Module, ABC):
         """
         return False
 
-    @abstractmethod
     def rebind(self, spec: PermutationSpec) -> Self:
-        """The same theta on another weight space: a new module with these very parameters; this one stays as it is.
+        """The same theta on another weight space; this module stays as it is.
+
+        The default is for optimizers that know no spec: one theta makes the same steps on every
+        weight space. Those whose theta or step depends on the spec override it.
+
+        Args:
+            spec: permutation spec of the other weight space.
+
+        Returns:
+            Self: a new module that holds these very parameters, not copies.
 
         Raises:
             ValueError: theta belongs to one weight space.
         """
-
-    def _on(self, spec: PermutationSpec) -> Self:
-        """A copy for another spec that shares submodules and parameters."""
         other = copy(self)
         other.spec = spec
         return other
+
+
+def init_step(params: Tree) -> Tensor:
+    """The counter of a fresh opt_state: an int64 zero on the device of the parameters."""
+    device = next(iter(params.values())).device
+    return torch.zeros((), dtype=torch.int64, device=device)
+
+
+def check_at_least_one(**values: int) -> None:
+    """Check sizes and counts by the names of their arguments.
+
+    Raises:
+        ValueError: one is below 1.
+    """
+    for name, value in values.items():
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}.")
+
+
+def check_positive(**values: float) -> None:
+    """Check rates and multipliers by the names of their arguments.
+
+    Raises:
+        ValueError: one is not positive.
+    """
+    for name, value in values.items():
+        if value <= 0:
+            raise ValueError(f"{name} must be positive, got {value}.")
+
+
+def check_between_0_and_1(**values: float) -> None:
+    """Check decays and shares by the names of their arguments.
+
+    Raises:
+        ValueError: one does not lie strictly between 0 and 1.
+    """
+    for name, value in values.items():
+        if not 0 < value < 1:
+            raise ValueError(f"{name} must lie between 0 and 1, got {value}.")

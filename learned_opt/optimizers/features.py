@@ -1,13 +1,17 @@
 """Input features of learned optimizers.
 
-Source: Metz et al. 2020 (arXiv 2009.11243) and Zhou et al. 2024 (arXiv 2402.05232), appendix; details that the text
-leaves open follow the authors' code: momenta are exponential moving averages, time features are tanh ramps.
+Source: Metz et al. 2020 (arXiv 2009.11243) and Zhou et al. 2024 (arXiv 2402.05232), appendix;
+details that the text leaves open follow the authors' code: momenta are exponential moving averages,
+time features are tanh ramps.
+
+Legend: C channels; ``*shape`` the shape of a parameter.
 """
 
 from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from learned_opt.core.tree import Tree, tree_map
 
@@ -19,12 +23,16 @@ NORMALISATIONS = ("joint", "channel")
 
 
 def ema(average: Tensor, value: Tensor, decay: Tensor | float) -> Tensor:
-    """Exponential moving average: ``decay * average + (1 - decay) * value``."""
+    """Exponential moving average: ``decay * average + (1 - decay) * value``.
+
+    >>> ema(torch.tensor(1.0), torch.tensor(0.0), 0.75).item()
+    0.75
+    """
     return decay * average + (1 - decay) * value
 
 
 def init_momenta(params: Tree) -> Tree:
-    """Zero momenta ``(6, *shape)`` for every parameter; entries of one momentum lie side by side."""
+    """Zero momenta ``(6, *shape)`` for every parameter; one momentum's entries lie side by side."""
     return tree_map(lambda p: p.new_zeros(len(MOMENTUM_DECAYS), *p.shape), params)
 
 
@@ -41,26 +49,32 @@ def update_momenta(momenta: Tree, grads: Tree) -> Tree:
 def tensor_features(
     params: Tree, grads: Tree, momenta: Tree, normalisation: str, *others: Tree
 ) -> Tree:
-    """Clipped and normalised channels ``(*shape, 8)``: parameter, gradient, six momenta; and others as they are.
+    """Clipped and normalised channels: parameter, gradient, six momenta; and others as they are.
 
     Args:
         params: parameters ``(*shape,)``.
         grads: gradients ``(*shape,)``.
         momenta: momenta ``(6, *shape)``.
-        normalisation: what the mean square is taken over, always within one tensor: ``joint`` over all entries and
-            channels (the paper's code, which keeps the ratios between channels), ``channel`` over all entries
-            of each channel (which shows small channels at full size).
+        normalisation: what the mean square is taken over, always within one tensor: ``joint`` over
+            all entries and channels (the paper's code, which keeps the ratios between channels),
+            ``channel`` over all entries of each channel (which shows small channels at full size).
         others: more channels ``(*shape,)``, of order one.
+
+    Returns:
+        Tree: ``(*shape, 8 + number of others)`` for every parameter.
     """
 
     def features(param: Tensor, grad: Tensor, momentum: Tensor, *more: Tensor) -> Tensor:
-        channels = torch.cat([torch.stack([param, grad]), momentum])
+        channels = torch.cat([torch.stack([param, grad]), momentum])  # (8, *shape)
         if normalisation == "joint":
             channels = channels.clamp(-1, 1)
             channels = channels * torch.rsqrt(1e-5 + channels.square().mean())
         elif param.ndim:
             channels = normalise(channels, epsilon=1e-12)
-        return (torch.cat([channels, torch.stack(more)]) if more else channels).movedim(0, -1)
+
+        if more:
+            channels = torch.cat([channels, torch.stack(more)])
+        return channels.movedim(0, -1)
 
     return tree_map(features, params, grads, momenta, *others)
 
@@ -78,7 +92,9 @@ def time_features(step: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 class Features(nn.Module, ABC):
-    """What a learned optimizer reads of every weight, and the accumulators behind it; may have meta-parameters.
+    """What a learned optimizer reads of every weight, and the accumulators behind it.
+
+    They may have meta-parameters, which are then part of theta.
 
     Args:
         num_channels: channels C of the features.
@@ -90,7 +106,7 @@ class Features(nn.Module, ABC):
 
     @abstractmethod
     def init_state(self, params: Tree) -> Tree:
-        """Accumulators for fresh parameters."""
+        """The accumulators of fresh parameters ``(*shape,)``."""
 
     @abstractmethod
     def forward(self, grads: Tree, state: Tree, params: Tree) -> tuple[Tree, Tree]:
@@ -106,16 +122,16 @@ class MomentumFeatures(Features):
     def __init__(self) -> None:
         super().__init__(NUM_TENSOR_FEATURES)
 
+    @override
     def init_state(self, params: Tree) -> Tree:
-        """Zero momenta."""
         return {"momenta": init_momenta(params)}
 
+    @override
     def forward(self, grads: Tree, state: Tree, params: Tree) -> tuple[Tree, Tree]:
-        """See ``Features.forward``."""
         momenta = update_momenta(state["momenta"], grads)
 
         def features(param: Tensor, grad: Tensor, momentum: Tensor) -> Tensor:
-            channels = torch.cat([torch.stack([grad, param]), momentum])
+            channels = torch.cat([torch.stack([grad, param]), momentum])  # (8, *shape)
             return normalise(channels, epsilon=1e-5).movedim(0, -1)
 
         return tree_map(features, params, grads, momenta), {"momenta": momenta}

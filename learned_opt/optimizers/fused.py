@@ -1,6 +1,7 @@
-"""The step of a pointwise learned optimizer in place, for all tensors of a model in one call, on the CPU.
+"""The step of a pointwise learned optimizer in place, for all tensors in one call, on the CPU.
 
-Every number is read from memory twice and written once; the features and what is between the layers stay in the cache.
+Every number is read from memory twice and written once; the features and what is between the layers
+stay in the cache.
 """
 
 import ctypes
@@ -42,41 +43,63 @@ def momentum_step(
         rates: (rate, keep) of each tensor.
 
     Returns:
-        bool: False, and nothing is changed, where there is no kernel: not on the CPU, or no compiler.
+        bool: False, and nothing is changed, where there is no kernel: not on the CPU, or no
+        compiler.
     """
     library = _library(params[0], weights)
     if library is None:
         return False
+
     # the kernel sees memory, so a tensor in another order goes through a copy
-    given = [*params, *momentum, *momenta]
-    written = [tensor.contiguous() for tensor in given]
-    read = [[tensor.contiguous() for tensor in tensors] for tensors in (grads, weights, biases)]
+    param_copies = _contiguous(params)
+    momentum_copies = _contiguous(momentum)
+    momenta_copies = _contiguous(momenta)
+    grad_copies = _contiguous(grads)  # bound to names, since C holds no reference
+    weight_copies = _contiguous(weights)
+    bias_copies = _contiguous(biases)
+
     count = len(params)
+    int64s = ctypes.c_int64 * count
+    doubles = ctypes.c_double * count
     library.momentum_step(
         ctypes.c_int64(count),
-        (ctypes.c_int64 * count)(*[tensor.numel() for tensor in params]),
-        (ctypes.c_int64 * count)(*[tensor.ndim for tensor in params]),
-        *map(
-            fused.addresses,
-            (written[:count], read[0], written[count : 2 * count], written[2 * count :]),
-        ),
-        *((ctypes.c_double * count)(*numbers) for numbers in zip(*rates, strict=True)),
-        *map(fused.addresses, read[1:]),
+        int64s(*[tensor.numel() for tensor in params]),
+        int64s(*[tensor.ndim for tensor in params]),
+        fused.addresses(param_copies),
+        fused.addresses(grad_copies),
+        fused.addresses(momentum_copies),
+        fused.addresses(momenta_copies),
+        doubles(*[rate for rate, _ in rates]),
+        doubles(*[keep for _, keep in rates]),
+        fused.addresses(weight_copies),
+        fused.addresses(bias_copies),
         *map(ctypes.c_double, nominal),
         int(joint),
         torch.get_num_threads(),
     )
-    for tensor, copy in zip(given, written, strict=True):
-        if copy is not tensor:
-            tensor.copy_(copy)
+
+    _copy_back(param_copies, params)
+    _copy_back(momentum_copies, momentum)
+    _copy_back(momenta_copies, momenta)
     return True
 
 
+def _contiguous(tensors: Sequence[Tensor]) -> list[Tensor]:
+    return [tensor.contiguous() for tensor in tensors]
+
+
+def _copy_back(copies: Sequence[Tensor], tensors: Sequence[Tensor]) -> None:
+    """Write what the kernel left in copies to the tensors that they were made of."""
+    for tensor, copy in zip(tensors, copies, strict=True):
+        if copy is not tensor:
+            tensor.copy_(copy)
+
+
 def _library(like: Tensor, weights: Sequence[Tensor]) -> ctypes.CDLL | None:
+    """The kernel compiled for a dtype and the widths of the layers, or None."""
     if like.device.type != "cpu" or like.dtype not in fused.C_TYPES:
         return None
     widths = [weights[0].shape[0], *(weight.shape[1] for weight in weights)]
     decays = ",".join(map(str, MOMENTUM_DECAYS))
-    return native.load(
-        SOURCE, (*fused.defines(like.dtype, widths), ("DECAYS", decays)), (fused.SOURCE,)
-    )
+    defines = (*fused.defines(like.dtype, widths), ("DECAYS", decays))
+    return native.load(SOURCE, defines, (fused.SOURCE,))

@@ -1,39 +1,58 @@
-"""The hand-designed half of a learned optimizer: the direction that it follows before anything is learned.
+"""The hand-designed half of a learned optimizer: its direction before anything is learned.
 
-A nominal part keeps a momentum, of which the learned function sees the direction, and says how what was learned
-changes the step. Its decay gamma and the step size alpha belong to the optimizer, see ``UNFOptimizer``.
+A nominal part keeps a momentum, of which the learned function sees the direction, and decides how
+what was learned changes the step. Its decay gamma and the step size alpha belong to the optimizer,
+see ``UNFOptimizer``.
 """
 
 from abc import ABC, abstractmethod
-from math import log, sqrt
+from math import sqrt
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from learned_opt.core.tree import Tree, tree_map
+from learned_opt.optimizers.base import check_positive
 from learned_opt.optimizers.features import ema
-from learned_opt.optimizers.hand.matrix import orthogonalise
+from learned_opt.optimizers.hand.base import log_parameter, logit_parameter
+from learned_opt.optimizers.linear_algebra import orthogonalise
 
-TINY = 1e-24  # keeps a weight that never had a gradient from 0 / 0; its rsqrt to the third power is still finite
+# keeps a weight that never had a gradient from 0 / 0; its rsqrt to the third power is still finite
+TINY = 1e-24
 
 
 class Nominal(nn.Module, ABC):
-    """What ``UNFOptimizer`` does at beta = 0."""
+    """What ``UNFOptimizer`` does at beta = 0.
 
-    num_features: int  # channels that the learned function reads beside those of ``features``
-    num_outputs: int  # of the learned function, for each weight
+    Attributes:
+        num_features: channels that the learned function reads beside those of ``features``.
+        num_outputs: of the learned function, for each weight.
+    """
+
+    num_features: int
+    num_outputs: int
 
     def init_state(self, params: Tree) -> Tree:
-        """Zero momentum."""
+        """A zero momentum for every parameter."""
         return {"momentum": tree_map(torch.zeros_like, params)}
 
     def advance(self, grads: Tree, state: Tree, gamma: Tensor) -> Tree:
-        """The state after a gradient."""
+        """The state after a gradient; gamma is the decay of the momentum."""
         return {"momentum": tree_map(lambda m, g: ema(m, g, gamma), state["momentum"], grads)}
 
     @abstractmethod
     def direction(self, state: Tree, step: Tensor, gamma: Tensor) -> Tree:
-        """Where to go, up to sign and size; ``step`` counts the gradients seen, this one included."""
+        """Where to go, up to sign and size.
+
+        Args:
+            state: as ``advance`` gives it.
+            step: number of gradients seen, this one included.
+            gamma: decay of the momentum.
+
+        Returns:
+            Tree: ``(*shape,)`` for every parameter.
+        """
 
     @abstractmethod
     def update(
@@ -53,29 +72,32 @@ class Nominal(nn.Module, ABC):
 class Momentum(Nominal):
     """SGD with momentum: ``m + beta f``. The paper's."""
 
-    num_features, num_outputs = 0, 1
+    num_features = 0
+    num_outputs = 1
 
+    @override
     def direction(self, state: Tree, step: Tensor, gamma: Tensor) -> Tree:
-        """The momentum itself."""
         del step, gamma
         return state["momentum"]
 
+    @override
     def update(
         self, direction: Tensor, learned: Tensor, param: Tensor, step: Tensor, beta: Tensor
     ) -> Tensor:
-        """See ``Nominal.update``."""
         del param, step
         return direction + beta * learned.squeeze(-1)
 
 
 class Relative(Nominal):
-    """Adam's direction or Muon's, in units of the size of each tensor, so that step sizes carry over to other networks.
+    """Adam's direction or Muon's, in units of the size of each tensor.
 
-    ``s clip(d exp(beta f_2) + beta f_1) / (1 + t / period)^power`` at step t, ``d`` the bias-corrected momentum over
-    the root of the second moment, ``clip`` scaling a tensor down to a root mean square of ``limit``, and ``s`` the root
-    of ``mean(param^2) + floor^2``, or the floor alone for vectors and scalars: biases start at zero, and the gains of
-    norms, which start at one, must not move tenfold faster. So no step moves a tensor further than ``alpha limit``
-    times its size, whatever was learned, and steps anneal without knowing the horizon. Scaling the loss changes
+    So step sizes carry over to other networks. At step t it is
+    ``s clip(d exp(beta f_2) + beta f_1) / (1 + t / period)^power``, ``d`` the bias-corrected
+    momentum over the root of the second moment, ``clip`` scaling a tensor down to a root mean
+    square of ``limit``, and ``s`` the root of ``mean(param^2) + floor^2``, or the floor alone for
+    vectors and scalars: biases start at zero, and the gains of norms, which start at one, must not
+    move tenfold faster. So no step moves a tensor further than ``alpha limit`` times its size,
+    whatever was learned, and steps anneal without knowing the horizon. Scaling the loss changes
     nothing; nor does scaling a matrix that is far above the floor, in its own units.
 
     Args:
@@ -84,18 +106,21 @@ class Relative(Nominal):
         period: steps after which the step size falls; learned.
         power: how fast it falls then.
         limit: largest root mean square of a tensor's step, in units of its size and of alpha.
-        orthogonal: tensors of two axes or more take Muon's direction in the place of Adam's: ``d`` is the momentum with
-            its singular values set to about 1, scaled to entries of order one. Further axes count as the second.
-        additive: False leaves f_1 out. What it adds is alike in many entries, so that its spectral norm grows with the
-            width where that of d does not; what was learned on narrow networks then harms wide ones.
+        orthogonal: tensors of two axes or more take Muon's direction in the place of Adam's: ``d``
+            is the momentum with its singular values set to about 1, scaled to entries of order one.
+            Further axes count as the second.
+        additive: False leaves f_1 out. What it adds is alike in many entries, so that its spectral
+            norm grows with the width where that of d does not; what was learned on narrow networks
+            then harms wide ones.
 
     Raises:
-        ValueError: beta2 outside (0, 1); floor, period, power or limit not positive; orthogonal or additive
-            neither true nor false.
+        ValueError: beta2 outside (0, 1); floor, period, power or limit not positive; orthogonal or
+            additive neither true nor false.
 
-    Source: Kingma & Ba 2015 (arXiv 1412.6980) for the direction; Shazeer & Stern 2018 (Adafactor, arXiv 1804.04235),
-        sections 6 to 8, for relative and falling steps and clipping, there with a maximum in place of the sum; Jordan
-        et al. 2024 (kellerjordan.github.io/posts/muon) for the orthogonal direction, there with Nesterov's momentum.
+    Source: Kingma & Ba 2015 (arXiv 1412.6980) for the direction; Shazeer & Stern 2018 (Adafactor,
+        arXiv 1804.04235), sections 6 to 8, for relative and falling steps and clipping, there with
+        a maximum in place of the sum; Jordan et al. 2024 (kellerjordan.github.io/posts/muon) for
+        the orthogonal direction, there with Nesterov's momentum.
     """
 
     num_features = 1
@@ -111,59 +136,58 @@ class Relative(Nominal):
         additive: bool = True,
     ) -> None:
         super().__init__()
-        if not 0 < beta2 < 1:
-            raise ValueError(f"beta2 must lie between 0 and 1, got {beta2}.")
-        for name, value in (
-            ("floor", floor),
-            ("period", period),
-            ("power", power),
-            ("limit", limit),
-        ):
-            if value <= 0:
-                raise ValueError(f"{name} must be positive, got {value}.")
+        check_positive(power=power, limit=limit)
         for name, flag in (("orthogonal", orthogonal), ("additive", additive)):
             if flag not in (True, False):
                 raise ValueError(f"{name} must be true or false, got {flag!r}.")
-        self.power, self.limit, self.orthogonal, self.additive = power, limit, orthogonal, additive
-        self.num_outputs = 2 if additive else 1
-        self.logit_beta2 = nn.Parameter(torch.tensor(log(beta2 / (1 - beta2))))
-        self.log_floor = nn.Parameter(torch.tensor(log(floor)))
-        self.log_period = nn.Parameter(torch.tensor(log(period)))
 
+        self.power = power
+        self.limit = limit
+        self.orthogonal = orthogonal
+        self.additive = additive
+        self.num_outputs = 2 if additive else 1
+        self.logit_beta2 = logit_parameter("beta2", beta2)
+        self.log_floor = log_parameter("floor", floor)
+        self.log_period = log_parameter("period", period)
+
+    @override
     def init_state(self, params: Tree) -> Tree:
-        """Zero moments; second ones of the tensors that take Adam's direction."""
-        second = {
-            n: torch.zeros_like(p) for n, p in params.items() if not self.orthogonal or p.ndim < 2
-        }
+        # only tensors that take Adam's direction need a second moment
+        second = {}
+        for name, param in params.items():
+            if not self.orthogonal or param.ndim < 2:
+                second[name] = torch.zeros_like(param)
         return super().init_state(params) | {"second": second}
 
+    @override
     def advance(self, grads: Tree, state: Tree, gamma: Tensor) -> Tree:
-        """Both moments."""
         beta2 = self.logit_beta2.sigmoid()
-        second = {
-            name: ema(v, grads[name] * grads[name], beta2) for name, v in state["second"].items()
-        }
+        second = {}
+        for name, average in state["second"].items():
+            second[name] = ema(average, grads[name] * grads[name], beta2)
         return super().advance(grads, state, gamma) | {"second": second}
 
+    @override
     def direction(self, state: Tree, step: Tensor, gamma: Tensor) -> Tree:
-        """Adam's or Muon's, of order one."""
         correction = (1 - self.logit_beta2.sigmoid() ** step).sqrt() / (1 - gamma**step)
-        seconds = state["second"]
-        return {
-            name: correction * m * torch.rsqrt(seconds[name] + TINY)
-            if name in seconds
-            else _orthogonal(m)
-            for name, m in state["momentum"].items()
-        }
+        second = state["second"]
+        directions = {}
+        for name, momentum in state["momentum"].items():
+            if name in second:
+                directions[name] = correction * momentum * torch.rsqrt(second[name] + TINY)
+            else:
+                directions[name] = _orthogonal(momentum)
+        return directions
 
+    @override
     def update(
         self, direction: Tensor, learned: Tensor, param: Tensor, step: Tensor, beta: Tensor
     ) -> Tensor:
-        """See ``Nominal.update``."""
         moved = direction * (beta * learned[..., -1]).exp()
         if self.additive:
             moved = moved + beta * learned[..., 0]
         clipped = moved * self.limit / moved.square().mean().clamp(min=self.limit**2).sqrt()
+
         size = self.log_floor.exp()
         if param.ndim > 1:
             size = (param.square().mean() + size**2).sqrt()
@@ -171,5 +195,6 @@ class Relative(Nominal):
 
 
 def _orthogonal(momentum: Tensor) -> Tensor:
+    """A momentum with singular values of about 1, scaled to entries of order one."""
     matrix = orthogonalise(momentum.flatten(1))
     return sqrt(max(matrix.shape)) * matrix.reshape(momentum.shape)

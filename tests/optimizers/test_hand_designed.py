@@ -12,9 +12,14 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR
 
 from learned_opt.core import tree
 from learned_opt.optimizers.hand.hand_designed import HandDesigned
-from learned_opt.optimizers.hand.matrix import NEWTON_SCHULZ, eigh, inverse_root, orthogonalise
 from learned_opt.optimizers.hand.sgd import SGD
 from learned_opt.optimizers.hand.soap import next_basis
+from learned_opt.optimizers.linear_algebra import (
+    NEWTON_SCHULZ,
+    eigh,
+    inverse_root,
+    orthogonalise,
+)
 from learned_opt.optimizers.schedule import Cosine, WarmUp
 from tests.cases import SPECS
 from tests.compose.test_configs import composed

@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from learned_opt.optimizers.features import ema
 from learned_opt.optimizers.hand.base import (
@@ -27,21 +28,24 @@ class Adagrad(Rule):
         super().__init__()
         self.log_eps = log_parameter("eps", eps)
 
+    @override
     def init_state(self, param: Tensor) -> RuleState:
-        """Zero sum of squares."""
         return {"sum": torch.zeros_like(param)}
 
+    @override
     def forward(
         self, grad: Tensor, state: RuleState, param: Tensor, info: StepInfo
     ) -> tuple[Tensor, RuleState]:
-        """See ``Rule.forward``."""
         del param
         total = state["sum"] + grad * grad
-        return -info.lr * grad / (root(total) + self.log_eps.exp()), {"sum": total}
+        update = -info.lr * grad / (root(total) + self.log_eps.exp())
+        return update, {"sum": total}
 
 
 class RMSProp(Rule):
-    """``v <- beta v + (1 - beta) g^2``, ``update = -lr g / (sqrt v + eps)``; theta = (logit beta, log eps).
+    """``v <- beta v + (1 - beta) g^2``, ``update = -lr g / (sqrt v + eps)``.
+
+    theta = (logit beta, log eps).
 
     Args:
         beta: decay of the average of squares.
@@ -52,16 +56,18 @@ class RMSProp(Rule):
 
     def __init__(self, beta: float = 0.99, eps: float = 1e-8) -> None:
         super().__init__()
-        self.logit_beta, self.log_eps = logit_parameter("beta", beta), log_parameter("eps", eps)
+        self.logit_beta = logit_parameter("beta", beta)
+        self.log_eps = log_parameter("eps", eps)
 
+    @override
     def init_state(self, param: Tensor) -> RuleState:
-        """Zero average of squares."""
         return {"second": torch.zeros_like(param)}
 
+    @override
     def forward(
         self, grad: Tensor, state: RuleState, param: Tensor, info: StepInfo
     ) -> tuple[Tensor, RuleState]:
-        """See ``Rule.forward``."""
         del param
         second = ema(state["second"], grad * grad, self.logit_beta.sigmoid())
-        return -info.lr * grad / (root(second) + self.log_eps.exp()), {"second": second}
+        update = -info.lr * grad / (root(second) + self.log_eps.exp())
+        return update, {"second": second}

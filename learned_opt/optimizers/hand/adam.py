@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from learned_opt.optimizers.features import ema
 from learned_opt.optimizers.hand.base import (
@@ -15,7 +16,9 @@ from learned_opt.optimizers.hand.base import (
 
 
 class Adam(Rule):
-    """``update = -lr m' / (sqrt v' + eps)``, m' and v' the moments without bias; theta = (logits of betas, log eps).
+    """``update = -lr m' / (sqrt v' + eps)``, m' and v' the moments without bias.
+
+    theta = (logits of the betas, log eps).
 
     Args:
         beta1: decay of the first moment.
@@ -30,17 +33,18 @@ class Adam(Rule):
         self.moments = Moments(beta1, beta2)
         self.log_eps = log_parameter("eps", eps)
 
+    @override
     def init_state(self, param: Tensor) -> RuleState:
-        """Zero moments."""
         return self.moments.init_state(param)
 
+    @override
     def forward(
         self, grad: Tensor, state: RuleState, param: Tensor, info: StepInfo
     ) -> tuple[Tensor, RuleState]:
-        """See ``Rule.forward``."""
         del param
         state, correction1, correction2 = self.moments(grad, state, info.step)
-        first, second = state["first"] / correction1, state["second"] / correction2
+        first = state["first"] / correction1
+        second = state["second"] / correction2
         return -info.lr * first / (root(second) + self.log_eps.exp()), state
 
 
@@ -65,28 +69,29 @@ class NAdam(Rule):
     ) -> None:
         super().__init__()
         self.moments = Moments(beta1, beta2)
-        self.log_eps, self.log_momentum_decay = (
-            log_parameter("eps", eps),
-            log_parameter("momentum_decay", momentum_decay),
-        )
+        self.log_eps = log_parameter("eps", eps)
+        self.log_momentum_decay = log_parameter("momentum_decay", momentum_decay)
 
+    @override
     def init_state(self, param: Tensor) -> RuleState:
-        """Zero moments, and the product of all mu_t so far."""
-        return {**self.moments.init_state(param), "product": param.new_ones(())}
+        product = param.new_ones(())  # of all mu_t so far
+        return {**self.moments.init_state(param), "product": product}
 
+    @override
     def forward(
         self, grad: Tensor, state: RuleState, param: Tensor, info: StepInfo
     ) -> tuple[Tensor, RuleState]:
-        """See ``Rule.forward``."""
         del param
         moments, _, correction2 = self.moments(grad, state, info.step)
-        mu, mu_next = self._mu(info.step), self._mu(info.step + 1)
+        mu = self._mu(info.step)
+        mu_next = self._mu(info.step + 1)
         product = state["product"] * mu
+
         scale = root(moments["second"] / correction2) + self.log_eps.exp()
-        direction = grad * (1 - mu) / (1 - product) + moments["first"] * mu_next / (
-            1 - product * mu_next
-        )
-        return -info.lr * direction / scale, {**moments, "product": product}
+        by_gradient = grad * (1 - mu) / (1 - product)
+        by_momentum = moments["first"] * mu_next / (1 - product * mu_next)
+        update = -info.lr * (by_gradient + by_momentum) / scale
+        return update, {**moments, "product": product}
 
     def _mu(self, step: Tensor) -> Tensor:
         return self.moments.beta1 * (1 - 0.5 * 0.96 ** (step * self.log_momentum_decay.exp()))
@@ -108,30 +113,31 @@ class RAdam(Rule):
         self.moments = Moments(beta1, beta2)
         self.log_eps = log_parameter("eps", eps)
 
+    @override
     def init_state(self, param: Tensor) -> RuleState:
-        """Zero moments."""
         return self.moments.init_state(param)
 
+    @override
     def forward(
         self, grad: Tensor, state: RuleState, param: Tensor, info: StepInfo
     ) -> tuple[Tensor, RuleState]:
-        """See ``Rule.forward``."""
         del param
         state, correction1, correction2 = self.moments(grad, state, info.step)
+
+        # rho in the paper: the length of the average behind the second moment
         longest = 2 / (1 - self.moments.beta2) - 1
-        length = (
-            longest - 2 * info.step * (1 - correction2) / correction2
-        )  # of the average behind the second moment
-        known = length > 5
-        length = torch.where(
-            known, length, longest
-        )  # keeps the root of the branch that is not taken real
-        rectifier = (
-            ((length - 4) * (length - 2) * longest)
-            / ((longest - 4) * (longest - 2) * length).clamp_min(1e-30)
-        ).sqrt()
+        length = longest - 2 * info.step * (1 - correction2) / correction2
+        long_enough = length > 5
+        # where it is too short, any other value keeps the root of the unused branch real
+        length = torch.where(long_enough, length, longest)
+
+        numerator = (length - 4) * (length - 2) * longest
+        denominator = (longest - 4) * (longest - 2) * length
+        rectifier = (numerator / denominator.clamp_min(1e-30)).sqrt()
         adaptive = rectifier * correction2.sqrt() / (root(state["second"]) + self.log_eps.exp())
-        return -info.lr * state["first"] / correction1 * torch.where(known, adaptive, 1.0), state
+
+        momentum_step = -info.lr * state["first"] / correction1
+        return momentum_step * torch.where(long_enough, adaptive, 1.0), state
 
 
 class Moments(torch.nn.Module):
@@ -144,31 +150,28 @@ class Moments(torch.nn.Module):
 
     def __init__(self, beta1: float, beta2: float) -> None:
         super().__init__()
-        self.logit_beta1, self.logit_beta2 = (
-            logit_parameter("beta1", beta1),
-            logit_parameter("beta2", beta2),
-        )
+        self.logit_beta1 = logit_parameter("beta1", beta1)
+        self.logit_beta2 = logit_parameter("beta2", beta2)
 
     @property
     def beta1(self) -> Tensor:
-        """Decay of the first moment."""
+        """Decay of the first moment, a scalar."""
         return self.logit_beta1.sigmoid()
 
     @property
     def beta2(self) -> Tensor:
-        """Decay of the second moment."""
+        """Decay of the second moment, a scalar."""
         return self.logit_beta2.sigmoid()
 
     def init_state(self, param: Tensor) -> RuleState:
-        """Zero moments."""
+        """Two zero tensors of the parameter's shape."""
         return {"first": torch.zeros_like(param), "second": torch.zeros_like(param)}
 
     def forward(
         self, grad: Tensor, state: RuleState, step: Tensor
     ) -> tuple[RuleState, Tensor, Tensor]:
         """The moments after this gradient, and the two factors to divide them by for zero bias."""
-        first, second = (
-            ema(state["first"], grad, self.beta1),
-            ema(state["second"], grad * grad, self.beta2),
-        )
-        return {"first": first, "second": second}, 1 - self.beta1**step, 1 - self.beta2**step
+        first = ema(state["first"], grad, self.beta1)
+        second = ema(state["second"], grad * grad, self.beta2)
+        moments = {"first": first, "second": second}
+        return moments, 1 - self.beta1**step, 1 - self.beta2**step

@@ -7,11 +7,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from learned_opt.optimizers.base import check_between_0_and_1, check_positive
+
 RuleState = dict[str, Tensor]
 
 
 class StepInfo(NamedTuple):
-    """Where the training is.
+    """What a rule knows of a step beside gradient, state and parameter.
 
     Args:
         step: int64 scalar, 1 at the first update.
@@ -27,7 +29,7 @@ class Rule(nn.Module, ABC):
 
     @abstractmethod
     def init_state(self, param: Tensor) -> RuleState:
-        """State for a fresh parameter."""
+        """The state of a fresh parameter ``(*shape,)``: tensors by name, ``{}`` for none."""
 
     @abstractmethod
     def forward(
@@ -42,32 +44,42 @@ class Rule(nn.Module, ABC):
             info: step and learning rate.
 
         Returns:
-            tuple[Tensor, RuleState]: the update, which is ADDED to the parameter, and the next state.
+            tuple[Tensor, RuleState]: the update, which is ADDED to the parameter, and the next
+            state.
         """
 
 
 def log_parameter(name: str, value: float) -> nn.Parameter:
     """A positive hyper-parameter, stored as its logarithm.
 
+    Args:
+        name: of the constructor's argument, for the message.
+        value: where it starts.
+
     Raises:
         ValueError: it is not positive.
     """
-    if value <= 0:
-        raise ValueError(f"{name} must be positive, got {value}.")
+    check_positive(**{name: value})
     return nn.Parameter(torch.tensor(log(value)))
 
 
 def logit_parameter(name: str, value: float) -> nn.Parameter:
     """A hyper-parameter between 0 and 1, stored as its logit.
 
+    Args:
+        name: of the constructor's argument, for the message.
+        value: where it starts.
+
     Raises:
         ValueError: it does not lie between 0 and 1.
     """
-    if not 0 < value < 1:
-        raise ValueError(f"{name} must lie between 0 and 1, got {value}.")
+    check_between_0_and_1(**{name: value})
     return nn.Parameter(torch.tensor(log(value / (1 - value))))
 
 
 def root(square: Tensor) -> Tensor:
-    """Square root whose derivative at 0 is finite: weights that never had a gradient do not spoil a meta-gradient."""
+    """Square root whose derivative at 0 is finite.
+
+    So weights that never had a gradient do not spoil a meta-gradient.
+    """
     return torch.sqrt(square + 1e-30)

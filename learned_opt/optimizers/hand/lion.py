@@ -2,15 +2,17 @@
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from learned_opt.optimizers.features import ema
 from learned_opt.optimizers.hand.base import Rule, RuleState, StepInfo, logit_parameter
 
 
 class Lion(Rule):
-    """``update = -lr sign(beta1 m + (1 - beta1) g)``, then ``m <- beta2 m + (1 - beta2) g``; theta = logits of betas.
+    """``update = -lr sign(beta1 m + (1 - beta1) g)``, then ``m <- beta2 m + (1 - beta2) g``.
 
-    Estimators that differentiate find no gradient of the betas, since the sign has none.
+    theta = logits of the betas. Estimators that differentiate find no gradient of the betas, since
+    the sign has none.
 
     Args:
         beta1: share of the momentum in the step.
@@ -21,21 +23,18 @@ class Lion(Rule):
 
     def __init__(self, beta1: float = 0.9, beta2: float = 0.99) -> None:
         super().__init__()
-        self.logit_beta1, self.logit_beta2 = (
-            logit_parameter("beta1", beta1),
-            logit_parameter("beta2", beta2),
-        )
+        self.logit_beta1 = logit_parameter("beta1", beta1)
+        self.logit_beta2 = logit_parameter("beta2", beta2)
 
+    @override
     def init_state(self, param: Tensor) -> RuleState:
-        """Zero momentum."""
         return {"momentum": torch.zeros_like(param)}
 
+    @override
     def forward(
         self, grad: Tensor, state: RuleState, param: Tensor, info: StepInfo
     ) -> tuple[Tensor, RuleState]:
-        """See ``Rule.forward``."""
         del param
         direction = torch.sign(ema(state["momentum"], grad, self.logit_beta1.sigmoid()))
-        return -info.lr * direction, {
-            "momentum": ema(state["momentum"], grad, self.logit_beta2.sigmoid())
-        }
+        momentum = ema(state["momentum"], grad, self.logit_beta2.sigmoid())
+        return -info.lr * direction, {"momentum": momentum}

@@ -2,23 +2,24 @@
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from learned_opt.optimizers.features import ema
 from learned_opt.optimizers.hand.base import Rule, RuleState, StepInfo, logit_parameter
 
 
 class SGD(Rule):
-    """``update = -lr g``."""
+    """``update = -lr g``: gradient descent without any memory."""
 
+    @override
     def init_state(self, param: Tensor) -> RuleState:
-        """Nothing is remembered."""
         del param
         return {}
 
+    @override
     def forward(
         self, grad: Tensor, state: RuleState, param: Tensor, info: StepInfo
     ) -> tuple[Tensor, RuleState]:
-        """See ``Rule.forward``."""
         del param
         return -info.lr * grad, state
 
@@ -26,7 +27,8 @@ class SGD(Rule):
 class Momentum(Rule):
     """``m <- gamma m + (1 - gamma) g``, ``update = -lr m``; theta = logit gamma.
 
-    The momentum is an average, so the learning rate is 1 / (1 - gamma) times that of ``torch.optim.SGD``.
+    The momentum is an average, so the learning rate is 1 / (1 - gamma) times that of
+    ``torch.optim.SGD``.
 
     Args:
         gamma: decay of the momentum.
@@ -37,16 +39,17 @@ class Momentum(Rule):
 
     def __init__(self, gamma: float = 0.9, nesterov: bool = False) -> None:
         super().__init__()
-        self.logit_gamma, self.nesterov = logit_parameter("gamma", gamma), nesterov
+        self.logit_gamma = logit_parameter("gamma", gamma)
+        self.nesterov = nesterov
 
+    @override
     def init_state(self, param: Tensor) -> RuleState:
-        """Zero momentum."""
         return {"momentum": torch.zeros_like(param)}
 
+    @override
     def forward(
         self, grad: Tensor, state: RuleState, param: Tensor, info: StepInfo
     ) -> tuple[Tensor, RuleState]:
-        """See ``Rule.forward``."""
         del param
         gamma = self.logit_gamma.sigmoid()
         momentum = ema(state["momentum"], grad, gamma)

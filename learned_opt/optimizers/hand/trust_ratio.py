@@ -4,13 +4,18 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from learned_opt.optimizers.hand.adam import Adam
 from learned_opt.optimizers.hand.base import Rule, RuleState, StepInfo, log_parameter, root
 
+TINY = 1e-14  # the norm of a zero tensor, since ``root`` adds a little to stay differentiable
+
 
 class TrustRatio(Rule):
-    """Another rule's update u and weight decay, scaled to the norm of the tensor: ``lr |p| / |u| u``.
+    """Another rule's update u and weight decay, scaled to the norm of the tensor.
+
+    ``update = lr |p| / |u| u``.
 
     Where the tensor or the update is 0, the update stays as it is.
 
@@ -23,19 +28,22 @@ class TrustRatio(Rule):
 
     def __init__(self, rule: Callable[[], Rule] = Adam, weight_decay: float = 0.01) -> None:
         super().__init__()
-        self.rule, self.log_weight_decay = rule(), log_parameter("weight_decay", weight_decay)
+        self.rule = rule()
+        self.log_weight_decay = log_parameter("weight_decay", weight_decay)
 
+    @override
     def init_state(self, param: Tensor) -> RuleState:
-        """That of the rule."""
         return self.rule.init_state(param)
 
+    @override
     def forward(
         self, grad: Tensor, state: RuleState, param: Tensor, info: StepInfo
     ) -> tuple[Tensor, RuleState]:
-        """See ``Rule.forward``."""
         update, state = self.rule(grad, state, param, info)
         update = update - info.lr * self.log_weight_decay.exp() * param
-        weights, step = root(param.square().sum()), root(update.square().sum())
-        tiny = 1e-14  # zero, but for what keeps the root differentiable
-        ratio = torch.where((weights > tiny) & (step > tiny), info.lr * weights / step, 1.0)
+
+        param_norm = root(param.square().sum())
+        update_norm = root(update.square().sum())
+        both = (param_norm > TINY) & (update_norm > TINY)
+        ratio = torch.where(both, info.lr * param_norm / update_norm, 1.0)
         return ratio * update, state
