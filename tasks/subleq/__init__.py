@@ -1,1 +1,1 @@
-"""A computer of one instruction: machine, assembler, interpreter, programs, and the ReLU network that is it."""
+"""A computer of one instruction: machine, assembler, interpreter, programs, ReLU layers."""

@@ -1,94 +1,52 @@
-"""``python -m tasks.subleq run FILE``: execute a program on the looped ReLU network; ``bench`` measures its speed."""
+"""``python -m tasks.subleq run FILE`` executes a program on the looped ReLU network.
+
+``python -m tasks.subleq bench`` measures its speed.
+"""
 
 import argparse
+import os
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
+
+BAD_INPUT = 2
+INTERRUPTED = 130
+CLOSED_OUTPUT = 141  # what a shell reports of a program that a closed pipe ends
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point.
 
+    Args:
+        arguments: words of the command line; None for those of the process.
+
     Returns:
-        int: 0 halted, 2 bad input, 3 step limit (the state is saved), 130 interrupted (the state is saved).
+        int: 0 halted, 2 bad input, 3 step limit (the state is saved), 130 interrupted (the state is
+        saved, where there is one), 141 nobody reads the output any more.
     """
-    options = _parser().parse_args(arguments)
     try:
+        options = _parser().parse_args(arguments)
         return options.command(options)
     except ValueError as error:
         print(f"subleq: {error}", file=sys.stderr)
-        return 2
-
-
-def run(options: argparse.Namespace) -> int:
-    """Execute a program and print what it writes out."""
-    import torch
-
-    from tasks.networks.looped_relu import SubleqNetwork
-    from tasks.subleq.engines import Step, interpreter, network_engine
-    from tasks.subleq.running import execute, load
-
-    if options.max_steps < 1:
-        raise ValueError(f"--max-steps must be at least 1, got {options.max_steps}.")
-    if options.animate and options.animate.suffix not in (".gif", ".png"):
-        raise ValueError(f"--animate writes .gif or .png, got {options.animate}.")
-    torch.set_num_threads(
-        1
-    )  # the layers of one machine are too small to share: waiting would cost more
-    state = load(options.file, options.words, options.bits, dict(options.set))
-    machine, start = state.machine, (state.memory, state.steps)
-    network = SubleqNetwork(machine.num_words, machine.word_bits, compact=options.compact)
-    engine = network_engine(network) if options.engine == "network" else interpreter(machine)
-    seen: list[Step] = []
-
-    def see(step: Step) -> None:
-        if options.trace:
-            print(
-                f"pc {step.pc:>5}  [{step.b}] -= [{step.a}] = {step.value}  ->  {step.result}, to {step.next_pc}"
-            )
-        if step.b == machine.num_words - 1 and not step.halts:
-            print(
-                chr(step.value % 0x110000) if options.text else step.value,
-                end="" if options.text else "\n",
-            )
-        if options.animate:
-            seen.append(step)
-
-    began, code, ending = time.perf_counter(), 0, "halted"
-    try:
-        if not execute(state, engine, options.max_steps, see):
-            code, ending = (
-                3,
-                f"still running at the limit of {options.max_steps:,} instructions (--max-steps)",
-            )
+        return BAD_INPUT
     except KeyboardInterrupt:
-        code, ending = 130, "interrupted"
-    seconds, done = time.perf_counter() - began, state.steps - start[1]
-    layers = f"{done * len(network.layers):,} layer calls, " if options.engine == "network" else ""
-    if options.text:
-        print()
-    print(
-        f"{ending}: {done:,} instructions, {layers}{done / seconds:,.0f} instructions/s",
-        file=sys.stderr,
-    )
-    if code:
-        path = options.save or Path(f"{Path(options.file).name.split('.')[0]}.state.json")
-        state.save(path)
-        print(
-            f"state saved; to go on: python -m tasks.subleq run {path} --max-steps NUMBER",
-            file=sys.stderr,
-        )
-    if options.animate:
-        from tasks.subleq.animation import draw
-
-        draw(options.animate, network, start[0], seen)
-        print(f"drawn: {options.animate}", file=sys.stderr)
-    return code
+        print("subleq: interrupted.", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # what is still in the buffer must not be written at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return CLOSED_OUTPUT
 
 
-def bench(options: argparse.Namespace) -> int:
-    """Print cost against size."""
+def _run(options: argparse.Namespace) -> int:
+    from tasks.subleq.run_command import run  # torch takes seconds to import; --help needs none
+
+    return run(options)
+
+
+def _bench(options: argparse.Namespace) -> int:
     import torch
 
     from tasks.subleq.bench import measure
@@ -106,36 +64,48 @@ def _assignment(text: str) -> tuple[str, int]:
         raise argparse.ArgumentTypeError(f"needs LABEL=NUMBER, got {text!r}") from error
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one sentence, where argparse prints the usage before it."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(f"{message}; see {self.prog} --help.")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("python -m tasks.subleq", description=__doc__)
+    parser = _Parser(
+        "python -m tasks.subleq",
+        description="Programs for a computer with one instruction, SUBLEQ, on a ReLU network.",
+    )
     verbs = parser.add_subparsers(required=True, metavar="run|bench")
-    one = verbs.add_parser("run", help="execute a program")
-    one.set_defaults(command=run)
-    one.add_argument(
+
+    run = verbs.add_parser("run", help="execute a program")
+    run.set_defaults(command=_run)
+    run.add_argument(
         "file", help="a source file, a library program such as gcd, or a saved state (.json)"
     )
-    one.add_argument("--words", type=int, default=256, help="memory, a power of two (default 256)")
-    one.add_argument("--bits", type=int, default=16, help="of a word (default 16)")
-    one.add_argument("--engine", choices=("network", "interpreter"), default="network")
-    one.add_argument("--compact", action="store_true", help="9 layers in place of 23")
-    one.add_argument("--set", type=_assignment, action="append", default=[], metavar="LABEL=VALUE")
-    one.add_argument(
+    run.add_argument("--words", type=int, default=256, help="memory, a power of two (default 256)")
+    run.add_argument("--bits", type=int, default=16, help="of a word (default 16)")
+    run.add_argument("--engine", choices=("network", "interpreter"), default="network")
+    run.add_argument("--compact", action="store_true", help="9 layers in place of 23")
+    run.add_argument("--set", type=_assignment, action="append", default=[], metavar="LABEL=VALUE")
+    run.add_argument(
         "--max-steps", type=int, default=1_000_000, help="instructions (default 1,000,000)"
     )
-    one.add_argument("--trace", action="store_true", help="print every instruction")
-    one.add_argument("--text", action="store_true", help="print what is written out as characters")
-    one.add_argument(
+    run.add_argument("--trace", action="store_true", help="print every instruction")
+    run.add_argument("--text", action="store_true", help="print what is written out as characters")
+    run.add_argument(
         "--save", type=Path, help="where the state goes that did not halt (default NAME.state.json)"
     )
-    one.add_argument(
+    run.add_argument(
         "--animate", type=Path, metavar="FILE", help="draw memory and wires over time, .gif or .png"
     )
-    other = verbs.add_parser(
+
+    bench = verbs.add_parser(
         "bench", help="instructions a second against state bits, structured and dense"
     )
-    other.set_defaults(command=bench)
-    other.add_argument("--bits", type=int, default=16, help="of a word (default 16)")
-    other.add_argument(
+    bench.set_defaults(command=_bench)
+    bench.add_argument("--bits", type=int, default=16, help="of a word (default 16)")
+    bench.add_argument(
         "--largest", type=int, default=16384, help="words of the largest machine (default 16,384)"
     )
     return parser

@@ -1,9 +1,10 @@
 """Assembler: text to a memory image.
 
-A line is ``label: MNEMONIC operand, operand ; comment``; every part may be missing. An operand is an address: a label,
-a number, ``label + 1``, ``?`` (the next instruction), or ``#5``, the address of a constant that the assembler places
-behind the program. ``.data 1, -2, label`` places words, ``.text "abc"`` characters and ``.zero 8`` zeros; ``macros.py``
-lists the mnemonics. The label ``out`` is the output word, address -1.
+A line is ``label: MNEMONIC operand, operand ; comment``; every part may be missing. An operand is
+an address: a label, a number, ``label + 1``, ``?`` (the next instruction), or ``#5``, the address
+of a constant that the assembler places behind the program. ``.data 1, -2, label`` places words,
+``.text "abc"`` characters and ``.zero 8`` zeros; ``macros.py`` lists the mnemonics. The label
+``out`` is the output word, address -1.
 """
 
 import re
@@ -13,9 +14,11 @@ from typing import NamedTuple, NoReturn
 from tasks.subleq.machine import Machine
 from tasks.subleq.macros import MACROS
 
+# label, mnemonic and operands, in which a string may hold anything
 LINE = re.compile(r'\s*(?:([A-Za-z_]\w*)\s*:)?\s*([^\s;]+)?((?:[^;"]|"(?:[^"\\]|\\.)*")*)')
-TERM = re.compile(r"\s*([+-]?)\s*([A-Za-z_]\w*|\d+)\s*")
-RESERVED = ("Z", "T", "out")
+TERM = re.compile(r"\s*([+-]?)\s*([A-Za-z_]\w*|\d+)\s*")  # one of a sum: sign, label or number
+SCRATCH = ("Z", "T")
+RESERVED = (*SCRATCH, "out")
 
 
 class AssemblyError(ValueError):
@@ -23,7 +26,12 @@ class AssemblyError(ValueError):
 
 
 class Word(NamedTuple):
-    """One word of the image before the labels are known."""
+    """One word of the image before the labels are known.
+
+    Args:
+        expression: a sum of labels and numbers, or ``#`` and such a sum.
+        line: in the file.
+    """
 
     expression: str
     line: int
@@ -51,32 +59,38 @@ class Program:
         Raises:
             AssemblyError: the program is larger than the memory, or a number does not fit a word.
         """
-        room = machine.num_words - 1
+        room = machine.num_words - 1  # beside the output word
         if len(self.words) > room:
             raise AssemblyError(
-                f"{self.name}:{self.lines[room]}: the program needs {len(self.words)} words, but a memory of "
-                f"{machine.num_words} has {room} beside the output word."
+                f"{self.name}:{self.lines[room]}: the program needs {len(self.words)} words, but a "
+                f"memory of {machine.num_words} has {room} beside the output word."
             )
-        lowest, highest = -(1 << (machine.word_bits - 1)), (1 << machine.word_bits) - 1
+
+        lowest = -(1 << (machine.word_bits - 1))
+        highest = (1 << machine.word_bits) - 1
         for value, line in zip(self.words, self.lines, strict=True):
             if not lowest <= value <= highest:
                 raise AssemblyError(
                     f"{self.name}:{line}: {value} does not fit a word of {machine.word_bits} bits."
                 )
-        return [machine.word(value) for value in self.words] + [0] * (
-            machine.num_words - len(self.words)
-        )
+
+        zeros = [0] * (machine.num_words - len(self.words))
+        return [machine.word(value) for value in self.words] + zeros
 
 
 def assemble(text: str, name: str = "program") -> Program:
-    """Assemble a program.
+    r"""Assemble a program.
 
     Args:
         text: source.
         name: of the file, for messages.
 
     Raises:
-        AssemblyError: an unknown mnemonic, a wrong operand, a label that is missing or defined twice.
+        AssemblyError: an unknown mnemonic, a wrong operand, a label that is missing or defined
+            twice.
+
+    >>> assemble("SUB x, y\nx: .data 5\ny: .data 7").words
+    [3, 4, 3, 5, 7]
     """
     assembler = _Assembler(name)
     for line, source in enumerate(text.splitlines(), 1):
@@ -86,22 +100,21 @@ def assemble(text: str, name: str = "program") -> Program:
 
 class _Assembler:
     def __init__(self, name: str) -> None:
-        self.name, self.line = name, 1
+        self.name = name
+        self.line = 1
         self.words: list[Word] = []
         self.labels: dict[str, int] = {"out": -1}
 
     def statement(self, source: str, line: int) -> None:
+        """Place the words of one line."""
         self.line = line
         match = LINE.match(source)
         if match is None or source[match.end() :].lstrip()[:1] not in ("", ";"):
             self._fail(f"a string is not closed in {source.strip()!r}")
+
         label, word, rest = match[1], match[2], match[3].strip()
         if label:
-            if label in self.labels or label in RESERVED:
-                self._fail(
-                    f"label {label!r} is {'reserved' if label in RESERVED else 'defined twice'}"
-                )
-            self.labels[label] = len(self.words)
+            self._define(label)
         if word is None:
             return
         if word == ".text":
@@ -117,54 +130,77 @@ class _Assembler:
         """Place constants and scratch words, then look up the labels."""
         for word in list(self.words):
             name = word.expression
-            if name not in self.labels and (name in ("Z", "T") or name.startswith("#")):
+            is_constant = name.startswith("#")
+            if name not in self.labels and (is_constant or name in SCRATCH):
                 self.labels[name] = len(self.words)
-                self.words.append(Word(name[1:] if name[0] == "#" else "0", word.line))
+                self.words.append(Word(name[1:] if is_constant else "0", word.line))
+
         values = [self._value(word) for word in self.words]
-        return Program(self.name, values, [word.line for word in self.words], self.labels)
+        lines = [word.line for word in self.words]
+        return Program(self.name, values, lines, self.labels)
+
+    def _define(self, label: str) -> None:
+        if label in RESERVED:
+            self._fail(f"label {label!r} is reserved")
+        if label in self.labels:
+            self._fail(f"label {label!r} is defined twice")
+        self.labels[label] = len(self.words)
 
     def _instruction(self, mnemonic: str, operands: list[str]) -> None:
+        """Place the words of a macro."""
         if mnemonic not in MACROS:
-            self._fail(
-                f"unknown mnemonic {mnemonic!r}, known are {', '.join(MACROS)}, .data, .text and .zero"
-            )
+            known = ", ".join(MACROS)
+            self._fail(f"unknown mnemonic {mnemonic!r}, known are {known}, .data, .text and .zero")
         names, body = MACROS[mnemonic]
-        given = dict(zip(names.split(), operands, strict=False))
-        if mnemonic == "SUBLEQ":
-            given.setdefault("c", "?")
-        if len(given) != len(names.split()) or len(operands) > len(given):
-            self._fail(
-                f"{mnemonic} takes the operands {names or '(none)'}, got {', '.join(operands) or 'none'}"
-            )
+        meanings = self._bind(mnemonic, names.split(), operands)
+
         first = len(self.words)
+        for i in range(len(body)):
+            meanings.setdefault(f"@{i}", str(first + i))
         for instruction in body.split(";"):
-            here = {"?": str(len(self.words) + 3)} | {
-                f"@{i}": str(first + i) for i in range(len(body))
-            }
-            words = [
-                given.get(word, here.get(word, word)) for word in [*instruction.split(), "?"][:3]
-            ]
-            self._emit([here["?"] if word == "?" else word for word in words])
+            following = str(len(self.words) + 3)
+            words = [*instruction.split(), "?"][:3]  # a missing c is the next instruction
+            expressions = [meanings.get(word, word) for word in words]
+            self._emit([following if word == "?" else word for word in expressions])
+
+    def _bind(self, mnemonic: str, names: list[str], operands: list[str]) -> dict[str, str]:
+        """Operand by name in the macro's body."""
+        bound = dict(zip(names, operands, strict=False))
+        if mnemonic == "SUBLEQ":
+            bound.setdefault("c", "?")
+        if len(bound) != len(names) or len(operands) > len(bound):
+            expected = " ".join(names) or "(none)"
+            self._fail(
+                f"{mnemonic} takes the operands {expected}, got {', '.join(operands) or 'none'}"
+            )
+        return bound
 
     def _emit(self, expressions: list[str]) -> None:
         self.words += [Word(expression, self.line) for expression in expressions]
 
     def _value(self, word: Word) -> int:
-        self.line, position, total = word.line, 0, 0
+        """The number that an expression stands for, once all labels are known."""
+        self.line = word.line
         if word.expression.startswith("#"):
             return self.labels[word.expression]
+
+        total = 0
+        position = 0
         while position < len(word.expression) or position == 0:
             term = TERM.match(word.expression, position)
             if term is None or (position and not term[1]):
                 self._fail(f"{word.expression!r} is no number, label or sum of them")
-            name = term[2]
-            if not name.isdigit() and name not in self.labels:
-                self._fail(f"label {name!r} is not defined")
-            total += (-1 if term[1] == "-" else 1) * (
-                int(name) if name.isdigit() else self.labels[name]
-            )
+            sign = -1 if term[1] == "-" else 1
+            total += sign * self._number(term[2])
             position = term.end()
         return total
+
+    def _number(self, name: str) -> int:
+        if name.isdigit():
+            return int(name)
+        if name not in self.labels:
+            self._fail(f"label {name!r} is not defined")
+        return self.labels[name]
 
     def _string(self, rest: str) -> str:
         if len(rest) < 2 or rest[0] != '"' or rest[-1] != '"':

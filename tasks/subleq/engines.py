@@ -1,7 +1,8 @@
 """Two ways to execute a program: the direct interpreter and the looped network.
 
-An engine maps (memory, pc, most instructions) to the memory and pc after them and what was executed; it stops after an
-instruction that halts. The last word of memory, address -1, is the output: ``a -1 c`` writes out the word at a.
+An engine maps (memory, pc, most instructions) to the memory and pc after them and the executed
+steps; it stops after an instruction that halts. The last word of memory, address -1, is the output:
+``a -1 c`` writes out the word at a.
 """
 
 from collections.abc import Callable
@@ -41,48 +42,54 @@ Engine = Callable[[list[int], int, int], tuple[list[int], int, list[Step]]]
 
 def interpreter(machine: Machine) -> Engine:
     """The oracle, on Python integers."""
-    size, mask, sign = machine.num_words, (1 << machine.word_bits) - 1, 1 << (machine.word_bits - 1)
+    size = machine.num_words
+    mask = (1 << machine.word_bits) - 1
+    sign = 1 << (machine.word_bits - 1)
 
     def advance(memory: list[int], pc: int, most: int) -> tuple[list[int], int, list[Step]]:
-        memory, steps = memory.copy(), []
-        while len(steps) < most and not (steps and steps[-1].halts):
+        memory = memory.copy()
+        steps: list[Step] = []
+        while len(steps) < most:
             a, b, c = (memory[(pc + f) % size] % size for f in range(3))
-            value, before = memory[a], memory[b]
-            result = (before - value) & mask
-            following = c if result == 0 or result & sign else (pc + 3) % size
+            value = machine.signed(memory[a])
+            before = memory[b]
+            result = (before - memory[a]) & mask
+            next_pc = c if result == 0 or result & sign else (pc + 3) % size
+
             memory[b] = result
-            halts = following == pc and result == before
-            steps.append(
-                Step(pc, a, b, machine.signed(value), machine.signed(result), following, halts)
-            )
-            pc = following
+            halts = next_pc == pc and result == before
+            steps.append(Step(pc, a, b, value, machine.signed(result), next_pc, halts))
+            pc = next_pc
+            if halts:
+                break
         return memory, pc, steps
 
     return advance
 
 
 def network_engine(network: SubleqNetwork) -> Engine:
-    """The looped network; what it did is read off its states."""
+    """The looped network; the executed steps are read off its states."""
     machine = network.machine
     size = machine.num_words
 
     @torch.no_grad()
     def advance(memory: list[int], pc: int, most: int) -> tuple[list[int], int, list[Step]]:
         states = [network.encode(torch.tensor(memory), torch.tensor(pc))]
-        while len(states) <= most and not (len(states) > 1 and torch.equal(states[-1], states[-2])):
+        halts: list[bool] = []
+        while len(halts) < most and not any(halts[-1:]):
             states.append(network(states[-1]))
-        memories, pcs = machine.decode(torch.stack(states))
-        places = (pcs[:-1, None] + torch.arange(3)) % size
-        a, b, _ = (memories[:-1].gather(-1, places) % size).unbind(-1)
-        values, results = memories[:-1].gather(-1, a[:, None]), memories[1:].gather(-1, b[:, None])
-        columns = (pcs[:-1], a, b, values.squeeze(-1), results.squeeze(-1), pcs[1:])
-        halts = [torch.equal(*pair) for pair in pairwise(states)]
-        steps = [
-            Step(at, a, b, machine.signed(value), machine.signed(result), following, halt)
-            for (at, a, b, value, result, following), halt in zip(
-                torch.stack(columns, -1).tolist(), halts, strict=True
-            )
-        ]
-        return memories[-1].tolist(), int(pcs[-1]), steps
+            halts.append(torch.equal(states[-1], states[-2]))
+        memories, pcs = machine.decode(torch.stack(states))  # (T + 1, M), (T + 1,)
+
+        addresses = (pcs[:-1, None] + torch.arange(3)) % size
+        instructions = (memories[:-1].gather(-1, addresses) % size).tolist()  # (T, 3)
+        rows = memories.tolist()
+        steps = []
+        for t, (before, after) in enumerate(pairwise(pcs.tolist())):
+            a, b, _ = instructions[t]
+            value = machine.signed(rows[t][a])
+            result = machine.signed(rows[t + 1][b])
+            steps.append(Step(before, a, b, value, result, after, halts[t]))
+        return rows[-1], int(pcs[-1]), steps
 
     return advance

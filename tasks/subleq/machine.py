@@ -1,6 +1,7 @@
 """A computer with one instruction, SUBLEQ: sizes, state bits, and what the instruction does.
 
-Instruction ``a b c``: ``memory[b] -= memory[a]``; then go to c where the result is at most 0, else to the next one.
+Instruction ``a b c``: ``memory[b] -= memory[a]``; then go to c where the result is at most 0, else
+to the next one.
 
 Legend: M words of memory, N bits of a word, L = log2 M bits of an address, n bits of a state.
 """
@@ -20,11 +21,18 @@ class Machine:
     Args:
         num_words: M, a power of two.
         word_bits: N; an address is the low L bits of a word.
-        separate: keep instructions in a memory of their own, M triples of addresses that no program can change, with
-            ``pc`` counting triples; otherwise they are words of the one memory, at pc, pc + 1 and pc + 2.
+        separate: keep instructions in a memory apart, M triples of addresses that no program can
+            change, with ``pc`` counting triples; otherwise they are words of the one memory, at
+            pc, pc + 1 and pc + 2.
 
     Raises:
-        ValueError: M is no power of two from 4 on, or a word is too small for an address or too large.
+        ValueError: M is no power of two from 4 on, or a word is too small for an address or too
+            large.
+
+    >>> machine = Machine(num_words=8, word_bits=4)
+    >>> memory = torch.tensor([3, 4, 6, 5, 5, 0, 0, 0])  # memory[4] -= memory[3], then to 6
+    >>> machine.step(memory, torch.tensor(0))
+    (tensor([3, 4, 6, 5, 0, 0, 0, 0]), tensor(6))
     """
 
     num_words: int
@@ -38,13 +46,13 @@ class Machine:
             )
         if not self.address_bits <= self.word_bits <= LARGEST_WORD:
             raise ValueError(
-                f"word_bits must be from {self.address_bits} (an address of {self.num_words} words) to {LARGEST_WORD}, "
-                f"got {self.word_bits}."
+                f"word_bits must be from {self.address_bits} (an address of {self.num_words} "
+                f"words) to {LARGEST_WORD}, got {self.word_bits}."
             )
 
     @property
     def address_bits(self) -> int:
-        """L."""
+        """How many bits an address has, L."""
         return self.num_words.bit_length() - 1
 
     @property
@@ -54,9 +62,9 @@ class Machine:
 
     @property
     def state_bits(self) -> int:
-        """n: the memory, the instructions where they are separate, and pc."""
-        own = 3 * self.num_words * self.address_bits if self.separate else 0
-        return self.num_words * self.word_bits + own + self.address_bits
+        """Bits of a state, n: the memory, the instructions where they are separate, and pc."""
+        program_bits = 3 * self.num_words * self.address_bits if self.separate else 0
+        return self.num_words * self.word_bits + program_bits + self.address_bits
 
     def signed(self, word: int) -> int:
         """The integer that a word stands for."""
@@ -91,18 +99,23 @@ class Machine:
             shapes = f"{tuple(memory.shape)} and {tuple(pc.shape)}"
             raise ValueError(f"memory must be (..., {self.num_words}) and pc (...,), got {shapes}.")
         if self.separate != (program is not None):
+            kind = "no program" if program is None else "a program"
             raise ValueError(
-                f"a program of its own goes with separate=True, got separate={self.separate}."
+                f"program goes with separate=True and only with it, got separate={self.separate} "
+                f"and {kind}."
             )
-        parts = [_bits("memory", memory, self.word_bits)]
+
+        parts = [_bits("memory", memory, self.word_bits).flatten(-2)]
         if program is not None:
-            parts.append(_bits("program", program, self.address_bits).flatten(-2))
-        return torch.cat(
-            [part.flatten(-2) for part in parts] + [_bits("pc", pc, self.address_bits)], -1
-        ).to(dtype)
+            parts.append(_bits("program", program, self.address_bits).flatten(-3))
+        parts.append(_bits("pc", pc, self.address_bits))
+        return torch.cat(parts, -1).to(dtype)
 
     def decode(self, state: Tensor) -> tuple[Tensor, Tensor]:
-        """Memory ``(..., M)`` and pc ``(...,)`` as integers; the inverse of ``encode`` but for the program."""
+        """Memory ``(..., M)`` and pc ``(...,)`` as integers.
+
+        The inverse of ``encode`` but for the program, which does not change.
+        """
         size = self.num_words * self.word_bits
         words = state[..., :size].unflatten(-1, (self.num_words, self.word_bits))
         return _integers(words), _integers(state[..., -self.address_bits :])
@@ -110,13 +123,24 @@ class Machine:
     def step(
         self, memory: Tensor, pc: Tensor, program: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """One instruction of every machine in a batch, on integers; arguments as for ``encode``."""
+        """One instruction of every machine in a batch, on integers.
+
+        Args:
+            memory: as for ``encode``.
+            pc: as for ``encode``.
+            program: as for ``encode``.
+
+        Returns:
+            tuple[Tensor, Tensor]: memory ``(..., M)`` and pc ``(...,)`` after it.
+        """
         if program is None:
-            places = (pc[..., None] + torch.arange(3, device=pc.device)) % self.num_words
-            words = memory.gather(-1, places) % self.num_words
+            addresses = (pc[..., None] + torch.arange(3, device=pc.device)) % self.num_words
+            instruction = memory.gather(-1, addresses) % self.num_words
         else:
-            words = program.gather(-2, pc[..., None, None].expand(*pc.shape, 1, 3)).squeeze(-2)
-        a, b, c = words.split(1, -1)  # (..., 1) each
+            index = pc[..., None, None].expand(*pc.shape, 1, 3)
+            instruction = program.gather(-2, index).squeeze(-2)
+        a, b, c = instruction.split(1, -1)  # (..., 1) each
+
         result = (memory.gather(-1, b) - memory.gather(-1, a)) & ((1 << self.word_bits) - 1)
         jumps = (result == 0) | (result >> (self.word_bits - 1) == 1)
         following = (pc[..., None] + self.stride) % self.num_words
@@ -133,5 +157,6 @@ def _bits(name: str, values: Tensor, num_bits: int) -> Tensor:
 
 
 def _integers(bits: Tensor) -> Tensor:
-    """``(..., num_bits) -> (...)``."""
-    return ((bits > 0.5).long() << torch.arange(bits.shape[-1], device=bits.device)).sum(-1)
+    """``(..., num_bits) -> (...)``, lowest first."""
+    shifts = torch.arange(bits.shape[-1], device=bits.device)
+    return ((bits > 0.5).long() << shifts).sum(-1)

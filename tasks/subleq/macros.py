@@ -1,8 +1,8 @@
 """The mnemonics: what each one expands to.
 
-A body is a list of instructions ``a b c``. In it the operands have their names; ``Z`` is a word that holds 0 between
-macros, ``T`` a scratch word, ``out`` the output word, ``?`` the next instruction, ``@6`` the address six words after
-the macro's first, and a missing c is ``?``.
+A body is a list of instructions ``a b c``. In it the operands have their names; ``Z`` is a word
+that holds 0 between macros, ``T`` a scratch word, ``out`` the output word, ``?`` the next
+instruction, ``@6`` the address six words after the macro's first, and a missing c is ``?``.
 """
 
 MACROS: dict[str, tuple[str, str]] = {  # mnemonic -> operands, body
@@ -19,8 +19,8 @@ MACROS: dict[str, tuple[str, str]] = {  # mnemonic -> operands, body
     "HALT": ("", "Z Z @0"),
     # the next two write addresses into their own instructions
     "LOAD": ("p b", "@12 @12; p Z; Z @12; Z Z; 0 Z; b b; Z b; Z Z"),  # b = the word at address p
-    "STORE": (
+    "STORE": (  # the word at address p = a
         "a p",
         "T T; p T; @27 @27; T @27; @28 @28; T @28; @31 @31; T @31; a Z; 0 0; Z 0; Z Z",
-    ),  # and back
+    ),
 }

@@ -1,9 +1,10 @@
 """A run of a program: load, execute with progress, save where it stopped."""
 
 import json
+import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +19,14 @@ LIBRARY = Path(__file__).parent / "programs"
 
 @dataclass
 class State:
-    """Where a run stands: memory and pc after some instructions."""
+    """Where a run stands: memory and pc after some instructions.
+
+    Args:
+        machine: sizes.
+        memory: M words.
+        pc: address of the next instruction.
+        steps: instructions that were executed.
+    """
 
     machine: Machine
     memory: list[int]
@@ -26,24 +34,40 @@ class State:
     steps: int = 0
 
     def save(self, path: Path) -> None:
-        """Write JSON that ``load`` reads."""
-        sizes = {"num_words": self.machine.num_words, "word_bits": self.machine.word_bits}
-        path.write_text(
-            json.dumps({**sizes, "pc": self.pc, "steps": self.steps, "memory": self.memory}) + "\n"
-        )
+        """Write JSON that ``load`` reads; an error leaves the file that was there before.
+
+        Raises:
+            ValueError: the file cannot be written.
+        """
+        saved = {
+            "num_words": self.machine.num_words,
+            "word_bits": self.machine.word_bits,
+            "pc": self.pc,
+            "steps": self.steps,
+            "memory": self.memory,
+        }
+        partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+        try:
+            partial.write_text(json.dumps(saved) + "\n", encoding="utf-8")
+            partial.replace(path)
+        except OSError as error:
+            partial.unlink(missing_ok=True)
+            raise ValueError(f"cannot write {path}: {error.strerror}.") from error
 
 
-def load(file: str, num_words: int, word_bits: int, values: dict[str, int]) -> State:
+def load(file: str, num_words: int, word_bits: int, values: Mapping[str, int]) -> State:
     """The state before a program, or a saved one.
 
     Args:
-        file: a source file, the name of a library program, or a ``.json`` that ``State.save`` wrote.
+        file: a source file, the name of a library program, or a ``.json`` that ``State.save``
+            wrote.
         num_words: of the machine for a source file.
         word_bits: the same.
         values: label -> word in place of the one in the source file.
 
     Raises:
-        ValueError: the file cannot be read, the program is wrong or too large, or a label is unknown.
+        ValueError: the file cannot be read, the program is wrong or too large, or a label is
+            unknown.
     """
     path = Path(file)
     if path.suffix == ".json":
@@ -53,42 +77,50 @@ def load(file: str, num_words: int, word_bits: int, values: dict[str, int]) -> S
     if not path.is_file():
         names = ", ".join(sorted(program.stem for program in LIBRARY.glob("*.subleq")))
         raise ValueError(f"no file {file}, and no program of that name in the library: {names}.")
-    machine, program = Machine(num_words, word_bits), assemble(_read(path), path.name)
+
+    machine = Machine(num_words, word_bits)
+    program = assemble(_read(path), path.name)
     for label, value in values.items():
-        if not 0 <= program.labels.get(label, -1) < len(program.words):
-            raise ValueError(
-                f"{path.name} has no label {label!r}, it has {', '.join(sorted(program.labels))}."
-            )
-        program.words[program.labels[label]] = value
+        address = program.labels.get(label, -1)
+        if not 0 <= address < len(program.words):
+            labels = ", ".join(sorted(program.labels))
+            raise ValueError(f"{path.name} has no label {label!r}, it has {labels}.")
+        program.words[address] = value
     return State(machine, program.image(machine))
 
 
-def execute(state: State, engine: Engine, max_steps: int, see: Callable[[Step], None]) -> bool:
+def execute(state: State, engine: Engine, max_steps: int, on_step: Callable[[Step], None]) -> bool:
     """Run until the program halts; ``state`` is always whole, also after an exception.
 
     Args:
         state: changed in place.
-        engine: what executes.
+        engine: executes the instructions.
         max_steps: most instructions since the program's start.
-        see: called with every executed instruction, the one that halts included.
+        on_step: called with every executed instruction, the one that halts included.
 
     Returns:
         bool: whether it halted.
     """
-    shown, shown_steps = time.monotonic(), state.steps
+    progress_time = time.monotonic()
+    progress_steps = state.steps
     while state.steps < max_steps:
         memory, pc, steps = engine(state.memory, state.pc, min(BLOCK, max_steps - state.steps))
         halted = steps[-1].halts
-        state.memory, state.pc, state.steps = memory, pc, state.steps + len(steps) - halted
+        state.memory = memory
+        state.pc = pc
+        state.steps += len(steps) - halted  # the one that halts changes nothing and does not count
+
         for step in steps:
-            see(step)
+            on_step(step)
         if halted:
             return True
-        now = time.monotonic()
-        if now - shown > PATIENCE:
-            rate = (state.steps - shown_steps) / (now - shown)
+
+        seconds = time.monotonic() - progress_time
+        if seconds > PATIENCE:
+            rate = (state.steps - progress_steps) / seconds
             print(f"{state.steps:,} instructions, {rate:,.0f} a second", file=sys.stderr)
-            shown, shown_steps = now, state.steps
+            progress_time += seconds
+            progress_steps = state.steps
     return False
 
 
@@ -96,14 +128,13 @@ def _load_state(path: Path) -> State:
     try:
         saved = json.loads(_read(path))
         machine = Machine(saved["num_words"], saved["word_bits"])
-        state = State(
-            machine, [int(word) for word in saved["memory"]], int(saved["pc"]), int(saved["steps"])
-        )
+        memory = [int(word) for word in saved["memory"]]
+        state = State(machine, memory, int(saved["pc"]), int(saved["steps"]))
     except (json.JSONDecodeError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is no saved state: {type(error).__name__} {error}.") from error
-    if len(state.memory) != machine.num_words or not all(
-        machine.word(word) == word for word in state.memory
-    ):
+
+    fits = all(machine.word(word) == word for word in memory)
+    if len(memory) != machine.num_words or not fits:
         raise ValueError(f"{path} is no saved state: its memory is not {machine.num_words} words.")
     return state
 

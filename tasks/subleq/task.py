@@ -1,9 +1,8 @@
-"""Learn one instruction of a SUBLEQ machine from exact examples, or repair the network that computes it.
+"""Learn one instruction of a SUBLEQ machine from exact examples, or repair a network that knows it.
 
 Legend: M words of memory, n bits of a state, B batch, T steps, S runs.
 """
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Self
@@ -12,8 +11,10 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 from torch.nn import functional
+from typing_extensions import override
 
 from tasks.base import Batch, Params, TaskParams
+from tasks.data.fingerprint import fingerprint_of
 from tasks.network_task import NetworkTask
 from tasks.networks.base import Network, check_sizes
 from tasks.subleq.machine import Machine
@@ -24,7 +25,7 @@ class Steps:
     """Examples (state, next state) ``(..., n)``, as bits.
 
     Args:
-        machine: what computed them.
+        machine: computed them.
         train: states and next states ``(num, n)``.
         test: the same of states that ``train`` has not.
         runs: ``(T + 1, S, n)``, whole runs that start at states of ``test``.
@@ -60,35 +61,63 @@ def subleq_steps(
         ValueError: the machine is impossible, or has too few states for so many examples.
     """
     check_sizes(num_train=num_train, num_test=num_test, num_runs=num_runs, run_length=run_length)
-    machine, source, wanted = (
-        Machine(num_words, word_bits),
-        torch.Generator().manual_seed(0),
-        num_train + num_test,
+    machine = Machine(num_words, word_bits)
+
+    states = _random_states(machine, num_train + num_test)
+    held_out = states[num_train:]
+    runs = _runs(machine, held_out[:num_runs], run_length)
+    return Steps(
+        machine,
+        train=_examples(machine, states[:num_train]),
+        test=_examples(machine, held_out),
+        runs=runs,
+        fresh=~_seen_before(runs),
     )
-    drawn = torch.randint(1 << word_bits, (2 * wanted, num_words + 1), generator=source)
-    drawn[:, -1] %= num_words  # pc
+
+
+def _random_states(machine: Machine, count: int) -> Tensor:
+    """Different memories, each with a pc behind it, ``(count, M + 1)``."""
+    source = torch.Generator().manual_seed(0)
+
+    # twice as many as are needed, since some come twice
+    shape = (2 * count, machine.num_words + 1)
+    drawn = torch.randint(1 << machine.word_bits, shape, generator=source)
+    drawn[:, -1] %= machine.num_words  # pc
     drawn = drawn.unique(dim=0)
-    if len(drawn) < wanted:
+    if len(drawn) < count:
         raise ValueError(
-            f"a machine of {machine.state_bits} bits has too few states for {wanted:,} examples."
+            f"a machine of {machine.state_bits} bits has too few states for {count:,} examples."
         )
-    drawn = drawn[torch.randperm(len(drawn), generator=source)[:wanted]]
 
-    def examples(states: Tensor) -> tuple[Tensor, Tensor]:
-        memory, pc = states[:, :-1], states[:, -1]
-        return machine.encode(memory, pc), machine.encode(*machine.step(memory, pc))
+    order = torch.randperm(len(drawn), generator=source)  # unique sorts
+    return drawn[order[:count]]
 
-    memory, pc = (
-        drawn[num_train : num_train + num_runs, :-1],
-        drawn[num_train : num_train + num_runs, -1],
-    )
-    runs = [machine.encode(memory, pc)]
-    for _ in range(run_length):
+
+def _examples(machine: Machine, states: Tensor) -> tuple[Tensor, Tensor]:
+    """Bits of states ``(num, M + 1)`` and of their next states, ``(num, n)`` each."""
+    memory = states[:, :-1]
+    pc = states[:, -1]
+    return machine.encode(memory, pc), machine.encode(*machine.step(memory, pc))
+
+
+def _runs(machine: Machine, starts: Tensor, length: int) -> Tensor:
+    """Bits of the states of whole runs, ``(T + 1, S, n)``, from starts ``(S, M + 1)``."""
+    memory = starts[:, :-1]
+    pc = starts[:, -1]
+    states = [machine.encode(memory, pc)]
+    for _ in range(length):
         memory, pc = machine.step(memory, pc)
-        runs.append(machine.encode(memory, pc))
-    path = torch.stack(runs)
-    seen = torch.stack([(path[:t] == path[t]).all(-1).any(0) for t in range(1, len(path))])
-    return Steps(machine, examples(drawn[:num_train]), examples(drawn[num_train:]), path, ~seen)
+        states.append(machine.encode(memory, pc))
+    return torch.stack(states)
+
+
+def _seen_before(runs: Tensor) -> Tensor:
+    """Whether the state after each step came earlier in its run, ``(T, S)``."""
+    seen = []
+    for t in range(1, len(runs)):
+        equal = (runs[:t] == runs[t]).all(-1)  # (t, S)
+        seen.append(equal.any(0))
+    return torch.stack(seen)
 
 
 class SubleqStep(NetworkTask):
@@ -101,10 +130,12 @@ class SubleqStep(NetworkTask):
         network: constructor ``((n,), n) -> Network``.
         data: examples, held in memory.
         batch_size: examples in a batch, drawn with replacement.
-        valid_fraction: share of the training examples that is kept for ``valid``; they lie in random order.
+        valid_fraction: share of the training examples that is kept for ``valid``; they lie in
+            random order.
 
     Raises:
-        ValueError: the batch size is not positive, or the share leaves nothing to one of the splits.
+        ValueError: the batch size is not positive, or the share leaves nothing to one of the
+            splits.
     """
 
     def __init__(
@@ -119,21 +150,21 @@ class SubleqStep(NetworkTask):
         facts = {
             "num_words": data.machine.num_words,
             "word_bits": data.machine.word_bits,
-            "fingerprint": hashlib.sha256(
-                data.train[0].to(torch.uint8).numpy().tobytes()
-            ).hexdigest()[:16],
+            "fingerprint": fingerprint_of([data.train[0].to(torch.uint8)]),
         }
         inner = network((num_bits,), num_bits)
         super().__init__(name, inner, facts, data.train, data.test, batch_size, valid_fraction)
-        self.runs, self.fresh = data.runs, data.fresh
+        self.runs = data.runs
+        self.fresh = data.fresh
 
+    @override
     def loss(self, params: Params, batch: Batch, task: TaskParams) -> Tensor:
-        """Mean squared error over the bits of the batch."""
         states, following = (bits[batch["index"]] for bits in self.train)
-        return functional.mse_loss(functional_call(self.network, params, (states,)), following)
+        outputs = functional_call(self.network, params, (states,))  # (B, n)
+        return functional.mse_loss(outputs, following)
 
+    @override
     def evaluate(self, params: Params, task: TaskParams) -> dict[str, Tensor]:
-        """Share of exact steps, loss, longest correct run (instructions), and what the network knows of itself."""
         states, following = self.test
         outputs = functional_call(self.network, params, (states,))
         return {
@@ -143,21 +174,24 @@ class SubleqStep(NetworkTask):
             **self.network.figures(params),
         }
 
-    def _longest_run(self, params: Params) -> Tensor:
-        """Most exact instructions in a row from the start of a run, which ends where a state comes again.
-
-        Bits are rounded between steps, so a run lasts as long as single steps from its true states are right.
-        """
-        before, after = self.runs[:-1], self.runs[1:]
-        outputs = functional_call(self.network, params, (before.flatten(0, 1),)).unflatten(
-            0, before.shape[:2]
-        )
-        return (_exact(outputs, after) & self.fresh).int().cumprod(0).sum(0).amax().float()
-
+    @override
     def to(self, device: torch.device | str) -> Self:
-        """Move network, examples and runs."""
-        self.runs, self.fresh = self.runs.to(device), self.fresh.to(device)
+        self.runs = self.runs.to(device)
+        self.fresh = self.fresh.to(device)
         return super().to(device)
+
+    def _longest_run(self, params: Params) -> Tensor:
+        """Most exact instructions in a row from the start of a run.
+
+        A run ends where a state comes again. Bits are rounded between steps, so it lasts as long
+        as single steps from its true states are right.
+        """
+        before = self.runs[:-1]
+        after = self.runs[1:]
+        outputs = functional_call(self.network, params, (before.flatten(0, 1),))
+        exact = _exact(outputs.unflatten(0, before.shape[:2]), after)  # (T, S)
+        lengths = (exact & self.fresh).int().cumprod(0).sum(0)
+        return lengths.amax().float()
 
 
 def _exact(outputs: Tensor, bits: Tensor) -> Tensor:
