@@ -13,8 +13,8 @@ from tasks.networks.moe_approximation import (
     fit_lipschitz,
     fit_smooth,
     plan,
-    vc_dimension_bound,
 )
+from tasks.networks.moe_capacity import vc_dimension_bound
 
 
 def bumps(x: Tensor) -> Tensor:
