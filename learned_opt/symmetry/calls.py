@@ -14,7 +14,9 @@ POSITION = "a position in an image or a kernel"
 
 
 class Positions(list[Axis]):
-    """Axes of a tensor of integers that are positions on an axis, and so permute their values with it.
+    """Axes of a tensor of integers that are positions on another axis.
+
+    When that axis is permuted, the values of the tensor are permuted with it.
 
     Args:
         axes: of the tensor.
@@ -34,12 +36,12 @@ class Labelled(NamedTuple):
 
 
 class Call(NamedTuple):
-    """One operation.
+    """One operation and its arguments.
 
     Args:
         name: without namespace and overload, e.g. ``mm``.
         arguments: by schema name, defaults filled in, tensors as ``Labelled``.
-        result: the value it gave.
+        result: the value that it returned.
     """
 
     name: str
@@ -49,13 +51,19 @@ class Call(NamedTuple):
     @property
     def labelled(self) -> list[Labelled]:
         """All tensor arguments, those in lists too."""
-        found: list[Labelled] = []
-        for value in self.arguments.values():
-            own = (
-                [value] if isinstance(value, Labelled) else value if isinstance(value, list) else []
-            )
-            found += [item for item in own if isinstance(item, Labelled)]
-        return found
+        tensors: list[Labelled] = []
+        for argument in self.arguments.values():
+            # a Labelled is itself a tuple, so only lists are looked into
+            values = argument if isinstance(argument, list) else [argument]
+            tensors.extend(value for value in values if isinstance(value, Labelled))
+        return tensors
+
+    def dim(self, default: int | None = None) -> int:
+        """The argument ``dim``, counted from the front of the axes of ``self``."""
+        rank = len(self.arguments["self"].axes)
+        if default is None:
+            return self.arguments["dim"] % rank
+        return self.arguments.get("dim", default) % rank
 
 
 def fresh(size: int, reason: str = "") -> Axis:
@@ -64,7 +72,7 @@ def fresh(size: int, reason: str = "") -> Axis:
 
 
 def constant_axes(value: Tensor) -> Axes:
-    """A constant may be permuted along the axes on which it does not vary."""
+    """The axes of a constant, which may be permuted where it does not vary."""
     axes = []
     for dim, size in enumerate(value.shape):
         varies = size > 1 and not bool((value == value.narrow(dim, 0, 1)).all())
@@ -73,7 +81,7 @@ def constant_axes(value: Tensor) -> Axes:
 
 
 def fix_positions(axes: Any) -> None:
-    """Fix the axis that a tensor's entries are positions on, where something takes them for numbers."""
+    """Fix the axis that a tensor's entries are positions on, where they are taken for numbers."""
     if isinstance(axes, Positions):
         fix(axes.into, "positions on it are used as numbers")
 
@@ -86,10 +94,8 @@ def not_understood(call: Call) -> Results:
             fix(axis, reason)
 
     def results(value: Any) -> Any:
-        return (
-            [fresh(size, reason) for size in value.shape]
-            if isinstance(value, Tensor)
-            else [results(v) for v in value]
-        )
+        if isinstance(value, Tensor):
+            return [fresh(size, reason) for size in value.shape]
+        return [results(part) for part in value]
 
     return results(call.result)

@@ -1,4 +1,7 @@
-"""Numerical proof of a permutation spec: does the function stay, and is the group as large as it can be?"""
+"""Numerical proof of a permutation spec.
+
+Does the function stay what it is, and is the group as large as it can be?
+"""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -16,12 +19,12 @@ TOLERANCE = 1e-9  # relative to the largest output, in float64
 
 
 class SpecReport(NamedTuple):
-    """What a check found.
+    """The result of a check.
 
     Args:
         passed: every random group element left the outputs unchanged.
-        maximal: no single axis could be split off its name, no name falls into parts that a trace tells apart, and no
-            fixed name could be freed.
+        maximal: no single axis could be split off its name, no name falls into parts that a trace
+            tells apart, and no fixed name could be freed.
         error: largest relative change of an output under the group.
         findings: one sentence each.
     """
@@ -30,6 +33,47 @@ class SpecReport(NamedTuple):
     maximal: bool
     error: float
     findings: list[str]
+
+
+def check_spec(
+    module: nn.Module,
+    spec: PermutationSpec,
+    *example_inputs: Tensor,
+    generator: torch.Generator | None = None,
+    num_draws: int = 3,
+    candidates: PermutationSpec | None = None,
+) -> SpecReport:
+    """Permute random weights by random group elements and compare the module's outputs, in float64.
+
+    Args:
+        module: evaluated with random parameters; its own are not touched.
+        spec: spec of ``module.named_parameters()``.
+        example_inputs: tensors that ``module(*example_inputs)`` accepts.
+        generator: CPU generator; seed 0 by default.
+        num_draws: group elements tried for each name.
+        candidates: a spec whose names are tried as parts of the names of ``spec``; by default the
+            inferred one, for which the module must be traceable.
+
+    Returns:
+        SpecReport: ``passed`` is the proof; ``findings`` name the parameter and axis of everything
+        that is wrong, and what a larger group could still permute.
+
+    Raises:
+        ValueError: the spec does not fit the parameters.
+
+    >>> mlp = nn.Sequential(nn.Linear(2, 5), nn.ReLU(), nn.Linear(5, 3))
+    >>> axes = {"0.weight": ("hidden", "in"), "0.bias": ("hidden",)}
+    >>> axes |= {"2.weight": ("out", "hidden"), "2.bias": ("out",)}
+    >>> inputs = torch.tensor([[1.0, 2.0], [-1.0, 3.0], [0.5, -2.0]])
+    >>> check_spec(mlp, PermutationSpec(axes, fixed={"in", "out"}), inputs).passed
+    True
+    >>> check_spec(mlp, PermutationSpec(axes, fixed={"in"}), inputs).passed
+    False
+    """
+    source = generator or torch.Generator().manual_seed(0)
+    function, params = _random_function(module, example_inputs, source)
+    candidates = candidates or infer_permutation_spec(module, *example_inputs)
+    return check_function(function, params, spec, source, num_draws, candidates=candidates)
 
 
 def check_function(
@@ -55,99 +99,134 @@ def check_function(
     Raises:
         ValueError: the spec does not fit the parameters.
     """
-    sizes, outputs = spec.sizes(params), function(params)
+    trial = _Trial(function, params, spec, generator, num_draws)
+    wrong: list[str] = []  # names that are no symmetry
+    too_small: list[str] = []  # what a larger group could permute as well
 
-    def change(permuted: Tree) -> float:
-        moved = function(permuted)
-        scale = max(float(out.abs().max()) for out in outputs) or 1.0
-        return max(float((a - b).abs().max()) for a, b in zip(moved, outputs, strict=True)) / scale
+    worst = trial.change_under_group()
+    for name in spec.names:
+        if trial.sizes[name] <= 1:
+            continue
 
-    def moves(name: str) -> list[GroupElement]:
-        still = {other: torch.arange(size) for other, size in sizes.items()}
-        return [still | {name: _derangement(sizes[name], generator)} for _ in range(num_draws)]
-
-    findings: list[str] = []
-    smaller: list[str] = []
-    worst = max((change(spec.permute(params, generator)) for _ in range(num_draws)), default=0.0)
-    for name in (n for n in spec.names if sizes[n] > 1):
-        error = max(change(spec.apply(params, element)) for element in moves(name))
-        places = _places(spec, name)
+        error = trial.change_under_name(name)
+        axes = spec.occurrences(name)
         if name in spec.fixed:
             if error <= tolerance:
-                smaller.append(
-                    f"{name} is fixed, but permuting {_say(places)} together leaves the outputs unchanged"
+                too_small.append(
+                    f"{name} is fixed, but permuting {_listed(axes)} together leaves the outputs "
+                    "unchanged"
                 )
             continue
+
         worst = max(worst, error)
         if error > tolerance:
-            findings.append(
-                f"{name} is no symmetry: permuting {_say(places)} changes the outputs by {error:.1e}"
+            wrong.append(
+                f"{name} is no symmetry: permuting {_listed(axes)} changes the outputs by "
+                f"{error:.1e}"
             )
             continue
-        for parameter, axis in places if len(places) > 1 else []:
-            alone = [
-                _apply_one(spec, params, parameter, axis, element[name]) for element in moves(name)
-            ]
-            if max(map(change, alone)) <= tolerance:
-                smaller.append(f"axis {axis} of {parameter} need not move with the rest of {name}")
-    if candidates is not None:
-        still = {name: torch.arange(size) for name, size in candidates.sizes(params).items()}
-        for name in _parts(spec, candidates):
-            element = still | {name: _derangement(len(still[name]), generator)}
-            if change(candidates.apply(params, element)) <= tolerance:
-                smaller.append(
-                    f"{_say(_places(candidates, name))} can be permuted apart from what shares their name"
+
+        for parameter, axis in axes if len(axes) > 1 else []:
+            if trial.change_under_axis(name, parameter, axis) <= tolerance:
+                too_small.append(
+                    f"axis {axis} of {parameter} need not move with the rest of {name}"
                 )
-    return SpecReport(not findings and worst <= tolerance, not smaller, worst, findings + smaller)
+
+    if candidates is not None:
+        for part, error in trial.changes_under_parts(candidates).items():
+            if error <= tolerance:
+                axes = _listed(candidates.occurrences(part))
+                too_small.append(f"{axes} can be permuted apart from what shares their name")
+
+    passed = not wrong and worst <= tolerance
+    return SpecReport(passed, not too_small, worst, wrong + too_small)
 
 
-def check_spec(
-    module: nn.Module,
-    spec: PermutationSpec,
-    *example_inputs: Tensor,
-    generator: torch.Generator | None = None,
-    num_draws: int = 3,
-    candidates: PermutationSpec | None = None,
-) -> SpecReport:
-    """Permute random weights by random group elements and compare the module's outputs, in float64.
+class _Trial:
+    """A function at random parameters, and by how much permutations of them change its outputs.
 
-    Args:
-        module: evaluated with random parameters; its own are not touched.
-        spec: spec of ``module.named_parameters()``.
-        example_inputs: tensors that ``module(*example_inputs)`` accepts.
-        generator: CPU generator; seed 0 by default.
-        num_draws: group elements tried for each name.
-        candidates: a spec whose names are tried as parts of the names of ``spec``; by default the inferred one, for
-            which the module must be traceable.
-
-    Returns:
-        SpecReport: ``passed`` is the proof; ``findings`` name the parameter and axis of everything that is wrong, and
-        what a larger group could still permute.
-
-    Raises:
-        ValueError: the spec does not fit the parameters.
+    Every change is relative to the largest output, and the largest of ``num_draws`` draws.
     """
-    source = generator or torch.Generator().manual_seed(0)
-    function, params = _random_function(module, example_inputs, source)
-    candidates = candidates or infer_permutation_spec(module, *example_inputs)
-    return check_function(function, params, spec, source, num_draws, candidates=candidates)
+
+    def __init__(
+        self,
+        function: Callable[[Tree], list[Tensor]],
+        params: Tree,
+        spec: PermutationSpec,
+        generator: torch.Generator,
+        num_draws: int,
+    ) -> None:
+        self.function = function
+        self.params = params
+        self.spec = spec
+        self.generator = generator
+        self.num_draws = num_draws
+
+        self.sizes = spec.sizes(params)
+        self.outputs = function(params)
+        self.scale = max(float(output.abs().max()) for output in self.outputs) or 1.0
+
+    def change(self, permuted: Tree) -> float:
+        """The largest relative change of an output at other parameters."""
+        differences = []
+        for after, before in zip(self.function(permuted), self.outputs, strict=True):
+            differences.append(float((after - before).abs().max()))
+        return max(differences) / self.scale
+
+    def change_under_group(self) -> float:
+        """The change under random elements of the whole group."""
+        changes = []
+        for _ in range(self.num_draws):
+            changes.append(self.change(self.spec.permute(self.params, self.generator)))
+        return max(changes, default=0.0)
+
+    def change_under_name(self, name: str) -> float:
+        """The change when all axes of one name are permuted together, and no others."""
+        changes = []
+        for element in self._moves(name):
+            changes.append(self.change(self.spec.apply(self.params, element)))
+        return max(changes)
+
+    def change_under_axis(self, name: str, parameter: str, axis: int) -> float:
+        """The change when one axis of a name is permuted without the others that have the name."""
+        changes = []
+        for element in self._moves(name):
+            viewed = self.spec.view(self.params)
+            viewed[parameter] = viewed[parameter].index_select(axis, element[name])
+            changes.append(self.change(self.spec.unview(viewed)))
+        return max(changes)
+
+    def changes_under_parts(self, candidates: PermutationSpec) -> dict[str, float]:
+        """The change under each name of another spec that has a part of the axes of one name."""
+        sizes = candidates.sizes(self.params)
+        still = {name: torch.arange(size) for name, size in sizes.items()}
+        changes = {}
+        for part in _parts(self.spec, candidates):
+            element = still | {part: _derangement(sizes[part], self.generator)}
+            changes[part] = self.change(candidates.apply(self.params, element))
+        return changes
+
+    def _moves(self, name: str) -> list[GroupElement]:
+        """Group elements that move one name only."""
+        still = {other: torch.arange(size) for other, size in self.sizes.items()}
+        moves = []
+        for _ in range(self.num_draws):
+            moves.append(still | {name: _derangement(self.sizes[name], self.generator)})
+        return moves
 
 
 def _random_function(
     module: nn.Module, inputs: tuple[Tensor, ...], source: torch.Generator
 ) -> tuple[Callable[[Tree], list[Tensor]], Tree]:
     """The module in float64 as a function of its parameters, and random parameters for it."""
+    params = {}
+    for name, parameter in module.named_parameters():
+        drawn = torch.randn(parameter.shape, generator=source, dtype=torch.float64)
+        fan_in = max(1, parameter.shape[-1] if parameter.ndim else 1)
+        params[name] = drawn / fan_in**0.5  # outputs of order one at any width
 
-    def double(tensor: Tensor) -> Tensor:
-        return tensor.detach().double() if tensor.is_floating_point() else tensor
-
-    params = {
-        name: torch.randn(p.shape, generator=source, dtype=torch.float64)
-        / max(1, p.shape[-1] if p.ndim else 1) ** 0.5
-        for name, p in module.named_parameters()
-    }
-    buffers = {name: double(buffer) for name, buffer in module.named_buffers()}
-    exact = tuple(map(double, inputs))
+    buffers = {name: _double(buffer) for name, buffer in module.named_buffers()}
+    exact = tuple(map(_double, inputs))
 
     @torch.no_grad()
     def function(values: Tree) -> list[Tensor]:
@@ -162,38 +241,29 @@ def _random_function(
     return function, params
 
 
+def _double(tensor: Tensor) -> Tensor:
+    return tensor.detach().double() if tensor.is_floating_point() else tensor
+
+
 def _derangement(size: int, source: torch.Generator) -> Tensor:
     """A random permutation that is not the identity."""
     order = torch.randperm(size, generator=source)
     return order if (order != torch.arange(size)).any() else order.roll(1)
 
 
-def _places(spec: PermutationSpec, name: str) -> list[tuple[str, int]]:
-    return [
-        (p, i) for p, names in spec.axes.items() for i, other in enumerate(names) if other == name
-    ]
-
-
 def _parts(spec: PermutationSpec, candidates: PermutationSpec) -> list[str]:
-    """Free names of the candidates whose axes are some, not all, of the axes of one name of the spec."""
-    own = [set(_places(spec, name)) for name in spec.names]
-
-    def comparable(name: str) -> bool:
-        return all(
-            spec.views.get(p) == candidates.views.get(p) for p, _ in _places(candidates, name)
-        )
-
-    free = [name for name in candidates.names if name not in candidates.fixed and comparable(name)]
-    return [name for name in free if any(set(_places(candidates, name)) < places for places in own)]
-
-
-def _say(places: list[tuple[str, int]]) -> str:
-    return ", ".join(f"axis {axis} of {parameter}" for parameter, axis in places)
+    """Free names of the candidates whose axes are some, not all, of the axes of one name."""
+    wholes = [set(spec.occurrences(name)) for name in spec.names]
+    parts = []
+    for name in candidates.names:
+        axes = set(candidates.occurrences(name))
+        # axes are numbered alike only where both specs split the parameter alike
+        comparable = all(spec.views.get(p) == candidates.views.get(p) for p, _ in axes)
+        is_part = any(axes < whole for whole in wholes)
+        if name not in candidates.fixed and comparable and is_part:
+            parts.append(name)
+    return parts
 
 
-def _apply_one(
-    spec: PermutationSpec, params: Tree, parameter: str, axis: int, order: Tensor
-) -> Tree:
-    """Permute one axis of one parameter alone."""
-    viewed = spec.view(params)
-    return spec.unview({**viewed, parameter: viewed[parameter].index_select(axis, order)})
+def _listed(axes: list[tuple[str, int]]) -> str:
+    return ", ".join(f"axis {axis} of {parameter}" for parameter, axis in axes)

@@ -1,4 +1,7 @@
-"""Permutation spec of any traceable ``nn.Module``, by tracing its function and following every axis through it."""
+"""Permutation spec of any traceable ``nn.Module``.
+
+Its function is traced, and every axis is followed through the traced operations.
+"""
 
 import operator
 from collections.abc import Callable, Sequence
@@ -11,6 +14,7 @@ from torch._subclasses.functional_tensor import dispatch_functionalize
 from torch.func import functional_call
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._pytree import tree_leaves
+from typing_extensions import override
 
 from learned_opt.core.tree import Tree
 from learned_opt.symmetry.atoms import Atom, fix, leaves
@@ -22,18 +26,27 @@ from learned_opt.symmetry.spec import PermutationSpec
 def infer_permutation_spec(module: nn.Module, *example_inputs: Tensor) -> PermutationSpec:
     """Find the permutation symmetries of a module's parameters.
 
-    Every axis starts as an atom of its own and is unified with others as the traced operations demand. Axes of inputs
-    and outputs, axes whose order an operation uses, and axes that meet an operation without a rule are fixed, so the
-    result is always a symmetry, at worst a smaller one than the module has.
+    Every axis starts as an atom of its own and is unified with others as the traced operations
+    demand. Axes of inputs and outputs, axes whose order an operation uses, and axes that meet an
+    operation without a rule are fixed, so the result is always a symmetry, at worst a smaller one
+    than the module has.
 
     Args:
-        module: traced in evaluation mode; its buffers count as permuted along with the parameters only where they do
-            not vary.
+        module: traced in evaluation mode; its buffers count as permuted along with the parameters
+            only where they do not vary.
         example_inputs: tensors that ``module(*example_inputs)`` accepts.
 
     Returns:
-        PermutationSpec: for the parameters of ``module.named_parameters()``. A merged axis (packed attention weights,
-        LSTM gates, flattened maps) is split by ``spec.views``; ``spec.reasons`` says why a name is fixed.
+        PermutationSpec: for the parameters of ``module.named_parameters()``. A merged axis (packed
+        attention weights, LSTM gates, flattened maps) is split by ``spec.views``;
+        ``spec.reasons`` says why a name is fixed.
+
+    >>> mlp = nn.Sequential(nn.Linear(2, 5), nn.ReLU(), nn.Linear(5, 3))
+    >>> spec = infer_permutation_spec(mlp, torch.zeros(1, 2))
+    >>> spec.axes["0.weight"], spec.axes["2.weight"]
+    (('0.weight[0]', '0.weight[1]'), ('2.weight[0]', '0.weight[0]'))
+    >>> sorted(spec.fixed)
+    ['0.weight[1]', '2.weight[0]']
     """
     buffers = {name: _exact(buffer) for name, buffer in module.named_buffers()}
     was_training = module.training
@@ -45,7 +58,7 @@ def infer_permutation_spec(module: nn.Module, *example_inputs: Tensor) -> Permut
 
     try:
         # in float64: torch has fused kernels for less, which hide what they do
-        params = {name: _exact(p) for name, p in module.named_parameters()}
+        params = {name: _exact(parameter) for name, parameter in module.named_parameters()}
         return infer_from_function(function, params, *map(_exact, example_inputs))
     finally:
         module.train(was_training)
@@ -57,26 +70,39 @@ def infer_from_function(
     """``infer_permutation_spec`` for any function of parameters.
 
     Args:
-        function: ``(params, *inputs) -> list of tensors``; tensors that it closes over count as constants.
+        function: ``(params, *inputs) -> list of tensors``; tensors that it closes over count as
+            constants.
         params: name -> tensor.
         example_inputs: further arguments.
+
+    >>> def function(params, x):
+    ...     return [torch.tanh(x @ params["read"]) @ params["write"]]
+    >>> params = {"read": torch.zeros(2, 5), "write": torch.zeros(5, 3)}
+    >>> spec = infer_from_function(function, params, torch.zeros(1, 2))
+    >>> spec.occurrences("read[1]")  # the hidden units
+    [('read', 1), ('write', 0)]
     """
-    values, inputs = (
-        [p.detach().clone().requires_grad_() for p in params.values()],
-        list(example_inputs),
-    )
+    inputs = list(example_inputs)
+    values = []
+    for parameter in params.values():
+        values.append(parameter.detach().clone().requires_grad_())
 
     def flat(values: list[Tensor], inputs: list[Tensor]) -> list[Tensor]:
         return function(dict(zip(params, values, strict=True)), *inputs)
 
-    table: Any = core_aten_decompositions()
     # torch.func.functionalize refuses custom autograd functions
+    table: Any = core_aten_decompositions()
     graph = make_fx(dispatch_functionalize(flat), decomposition_table=table)(values, inputs)
     graph.graph.eliminate_dead_code()  # what is not returned ties no axes together
-    tracer = _AxisTracer(graph, [list(map(fresh, p.shape)) for p in values], inputs)
+
+    param_axes: list[Axes] = []
+    for value in values:
+        param_axes.append([fresh(size) for size in value.shape])
+    tracer = _AxisTracer(graph, param_axes, inputs)
     with torch.no_grad():
         tracer.run(*values, *inputs)
-    return _spec_of(dict(zip(params, tracer.param_axes, strict=True)))
+
+    return _spec_of(dict(zip(params, param_axes, strict=True)))
 
 
 def _exact(tensor: Tensor) -> Tensor:
@@ -84,23 +110,32 @@ def _exact(tensor: Tensor) -> Tensor:
 
 
 class _AxisTracer(fx.Interpreter):
-    """Runs the graph on the example values and keeps the axes of every result that depends on parameters or inputs."""
+    """Runs a graph on example values and labels every result with its axes.
+
+    Results that depend on neither parameters nor inputs get none: they are constants.
+
+    Args:
+        graph: of a function of the parameters and the inputs.
+        param_axes: axes of each parameter; they are unified and fixed in place.
+        inputs: example values of the inputs.
+    """
 
     def __init__(
         self, graph: fx.GraphModule, param_axes: list[Axes], inputs: Sequence[Tensor]
     ) -> None:
         super().__init__(graph)
-        self.param_axes = param_axes
-        reason = "an axis of the input"
-        leaves_in = [[fresh(size, reason) for size in value.shape] for value in inputs]
-        self.given = iter([*param_axes, *leaves_in])
+        input_axes: list[Axes] = []
+        for value in inputs:
+            input_axes.append([fresh(size, "an axis of the input") for size in value.shape])
+
+        self.placeholders = iter([*param_axes, *input_axes])
         self.axes: dict[fx.Node, Any] = {}
 
+    @override
     def run_node(self, n: fx.Node) -> Any:
-        """Compute the value of a node and its axes."""
         value = super().run_node(n)
         if n.op == "placeholder":
-            self.axes[n] = next(self.given)
+            self.axes[n] = next(self.placeholders)
         elif n.op == "call_function":
             if any(source in self.axes for source in n.all_input_nodes):
                 self.axes[n] = self._apply(n, value)
@@ -113,28 +148,39 @@ class _AxisTracer(fx.Interpreter):
         return value
 
     def _apply(self, n: fx.Node, value: Any) -> Any:
+        """The axes of what an operation returned."""
         if n.target is operator.getitem:
             source, index = n.args
             return self.axes[cast(fx.Node, source)][index]
+
         op = cast(torch._ops.OpOverload, n.target)
-        schema = op._schema.arguments
-        args, kwargs = self.fetch_args_kwargs_from_env(n)
-        nodes = {a.name: node for a, node in zip(schema, n.args, strict=False)} | dict(n.kwargs)
-        plain = {a.name: v for a, v in zip(schema, args, strict=False)} | dict(kwargs)
-        defaults = {a.name: a.default_value for a in schema if a.has_default_value()}
-        arguments = defaults | {name: self._label(nodes[name], plain[name]) for name in plain}
-        call = Call(op._schema.name.split("::")[1], arguments, value)
+        call = Call(op._schema.name.split("::")[1], self._arguments(n, op), value)
         if call.name not in KEEP_POSITIONS:
             for labelled in call.labelled:
                 fix_positions(labelled.axes)
+
         axes = rule_for(op)(call)
         if op._schema.is_mutable:
             self.axes[cast(fx.Node, n.args[0])] = axes
         return axes
 
+    def _arguments(self, n: fx.Node, op: torch._ops.OpOverload) -> dict[str, Any]:
+        """All arguments of an operation by name, tensors labelled, defaults filled in."""
+        schema = op._schema.arguments
+        names = [argument.name for argument in schema]
+        args, kwargs = self.fetch_args_kwargs_from_env(n)
+        nodes = dict(zip(names, n.args, strict=False)) | dict(n.kwargs)
+        values = dict(zip(names, args, strict=False)) | dict(kwargs)
+
+        arguments = {a.name: a.default_value for a in schema if a.has_default_value()}
+        for name, value in values.items():
+            arguments[name] = self._label(nodes[name], value)
+        return arguments
+
     def _label(self, node: Any, value: Any) -> Any:
         if isinstance(value, list | tuple):
-            return [self._label(a, b) for a, b in zip(node, value, strict=True)]
+            pairs = zip(node, value, strict=True)
+            return [self._label(part_node, part) for part_node, part in pairs]
         if not isinstance(value, Tensor):
             return value
         return Labelled(value, self.axes[node] if node in self.axes else constant_axes(value))
@@ -145,17 +191,24 @@ def _spec_of(param_axes: dict[str, Axes]) -> PermutationSpec:
     names: dict[Atom, str] = {}
     axes: dict[str, tuple[str, ...]] = {}
     views: dict[str, tuple[tuple[int, ...], ...]] = {}
-    for parameter, own in param_axes.items():
-        parts = [leaves(axis) or [Atom(1, "a single index")] for axis in own]
-        places = [
-            (dim, i, atom) for dim, factors in enumerate(parts) for i, atom in enumerate(factors)
-        ]
-        axes[parameter] = tuple(
-            names.setdefault(atom, f"{parameter}[{dim}]" + (f".{i}" if len(parts[dim]) > 1 else ""))
-            for dim, i, atom in places
-        )
-        if len(places) > len(own):
-            views[parameter] = tuple(tuple(atom.size for atom in factors) for factors in parts)
-    reasons = {name: atom.reason for atom, name in names.items() if atom.reason}
-    sizes = {name: atom.size for atom, name in names.items() if atom.reason}
-    return PermutationSpec(axes, reasons, views, reasons, sizes)
+    for parameter, merged in param_axes.items():
+        factors = [leaves(axis) or [Atom(1, "a single index")] for axis in merged]
+        parameter_names = []
+        for dim, atoms in enumerate(factors):
+            for position, atom in enumerate(atoms):
+                suffix = f".{position}" if len(atoms) > 1 else ""
+                name = names.setdefault(atom, f"{parameter}[{dim}]{suffix}")
+                parameter_names.append(name)
+
+        axes[parameter] = tuple(parameter_names)
+        if len(parameter_names) > len(merged):
+            views[parameter] = tuple(map(_sizes, factors))
+
+    fixed = {name: atom for atom, name in names.items() if atom.reason}
+    reasons = {name: atom.reason for name, atom in fixed.items()}
+    fixed_sizes = {name: atom.size for name, atom in fixed.items()}
+    return PermutationSpec(axes, reasons, views, reasons, fixed_sizes)
+
+
+def _sizes(atoms: Sequence[Atom]) -> tuple[int, ...]:
+    return tuple(atom.size for atom in atoms)

@@ -1,6 +1,7 @@
 """Rules of operations that work entry by entry or along an axis."""
 
 from collections.abc import Callable
+from typing import Any
 
 from torch import Tensor
 
@@ -22,7 +23,7 @@ def pointwise(call: Call) -> Results:
     axes: Axes = [[] for _ in range(rank)]
     for labelled in call.labelled:
         for offset, axis in enumerate(reversed(labelled.axes)):
-            position = rank - 1 - offset
+            position = rank - 1 - offset  # broadcasting aligns from the right
             if length(axis) == 1:
                 continue
             if length(axes[position]) == 1:
@@ -34,50 +35,65 @@ def pointwise(call: Call) -> Results:
 
 def reduction(call: Call) -> Results:
     """Sums, means, extrema and moments do not see the order of what they reduce."""
-    source, dims = call.arguments["self"], call.arguments.get("dim")
+    source = call.arguments["self"]
+    dims = as_list(call.arguments.get("dim"))
     rank = len(source.axes)
-    dims = [] if dims is None else [dims] if isinstance(dims, int) else list(dims)
-    reduced = {d % rank for d in dims} if dims else set(range(rank))
+    reduced = {dim % rank for dim in dims} if dims else set(range(rank))
+
     if call.arguments.get("keepdim", False):
-        axes: Axes = [[] if d in reduced else axis for d, axis in enumerate(source.axes)]
+        axes: Axes = [[] if dim in reduced else axis for dim, axis in enumerate(source.axes)]
     else:
-        axes = [axis for d, axis in enumerate(source.axes) if d not in reduced]
+        axes = [axis for dim, axis in enumerate(source.axes) if dim not in reduced]
     return axes if isinstance(call.result, Tensor) else [axes for _ in call.result]
 
 
+def as_list(dims: Any) -> list[int]:
+    """An argument that is one dim, several, or none of them, as a list.
+
+    >>> as_list(None), as_list(-1), as_list((0, 2))
+    ([], [-1], [0, 2])
+    """
+    if dims is None:
+        return []
+    return [dims] if isinstance(dims, int) else list(dims)
+
+
 def argument(call: Call) -> Results:
-    """``argmin`` and ``argmax``: the position that they find moves with the axis along which they look."""
-    source, dim = call.arguments["self"], call.arguments.get("dim")
+    """``argmin`` and ``argmax``: the position moves with the axis along which they look."""
+    source = call.arguments["self"]
+    dim = call.arguments.get("dim")
     if dim is None:
         return not_understood(call)
+
     into = source.axes[dim]
     return Positions(reduction(call), into)
 
 
 def along(*names: str) -> Callable[[Call], Results]:
-    """A rule for operations in which the order along one dim matters and all other axes pass through."""
+    """A rule for operations that see the order along one dim; all other axes pass through.
+
+    Args:
+        names: how the schema calls that dim; the first that the operation has is used.
+    """
 
     def rule(call: Call) -> Results:
         source = call.arguments["self"]
-        dims = next(
-            (call.arguments[name] for name in names if call.arguments.get(name) is not None), -1
-        )
-        dims = {d % len(source.axes) for d in ([dims] if isinstance(dims, int) else dims)}
+        settings = [call.arguments.get(name) for name in names]
+        chosen = next((setting for setting in settings if setting is not None), -1)
+        dims = {dim % len(source.axes) for dim in as_list(chosen)}
         reason = f"the order along it matters to {call.name}"
+        for dim in dims:
+            fix(source.axes[dim], reason)
 
         def axes_of(result: Tensor) -> Axes:
-            for d in dims:
-                fix(source.axes[d], reason)
-            sizes = result.shape
-            return [
-                fresh(sizes[d], reason) if d in dims else axis for d, axis in enumerate(source.axes)
-            ]
+            axes = list(source.axes)
+            for dim in dims:
+                axes[dim] = fresh(result.shape[dim], reason)
+            return axes
 
-        return (
-            axes_of(call.result)
-            if isinstance(call.result, Tensor)
-            else [axes_of(r) for r in call.result]
-        )
+        if isinstance(call.result, Tensor):
+            return axes_of(call.result)
+        return [axes_of(result) for result in call.result]
 
     return rule
 

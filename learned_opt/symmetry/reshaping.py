@@ -13,6 +13,10 @@ from learned_opt.symmetry.calls import (
     fix_positions,
     fresh,
 )
+from learned_opt.symmetry.pointwise import as_list
+
+NO_DIVISOR = "cut or joined at places with no common divisor"
+STEP = "picked with a step"
 
 
 def view(call: Call) -> Results:
@@ -23,31 +27,40 @@ def view(call: Call) -> Results:
     for size in call.result.shape:
         parts = take(rest, size)
         if parts is None:
-            reason = f"reshaped from {tuple(source.value.shape)} to {tuple(call.result.shape)} across its structure"
-            for axis in source.axes:
-                fix(axis, reason)
-            return [fresh(s, reason) for s in call.result.shape]
+            return _fixed_view(call)
         head, rest = parts
         axes.append(head)
     return axes
 
 
+def _fixed_view(call: Call) -> Results:
+    """Fix all axes of a view that cuts across the factors of its argument."""
+    source = call.arguments["self"]
+    before = tuple(source.value.shape)
+    after = tuple(call.result.shape)
+    reason = f"reshaped from {before} to {after} across its structure"
+    for axis in source.axes:
+        fix(axis, reason)
+    return [fresh(size, reason) for size in after]
+
+
 def permute(call: Call) -> Results:
     """Reorder the axes."""
     source = call.arguments["self"]
-    return [source.axes[d] for d in call.arguments["dims"]]
+    return [source.axes[dim] for dim in call.arguments["dims"]]
 
 
 def transpose(call: Call) -> Results:
     """Swap two axes."""
     axes = list(call.arguments["self"].axes)
-    a, b = call.arguments["dim0"], call.arguments["dim1"]
-    axes[a], axes[b] = axes[b], axes[a]
+    first = call.arguments["dim0"]
+    second = call.arguments["dim1"]
+    axes[first], axes[second] = axes[second], axes[first]
     return axes
 
 
 def matrix_transpose(call: Call) -> Results:
-    """``t``."""
+    """``t``: swap the two axes of a matrix."""
     return list(reversed(call.arguments["self"].axes))
 
 
@@ -60,39 +73,53 @@ def unsqueeze(call: Call) -> Results:
 
 def squeeze(call: Call) -> Results:
     """Drop axes of length 1."""
-    source, dims = call.arguments["self"], call.arguments.get("dim")
+    source = call.arguments["self"]
     rank = len(source.axes)
-    dims = range(rank) if dims is None else [dims] if isinstance(dims, int) else dims
-    dropped = {d % rank for d in dims if source.value.shape[d] == 1}
-    return [axis for d, axis in enumerate(source.axes) if d not in dropped]
+    dims = call.arguments.get("dim")
+    candidates = range(rank) if dims is None else as_list(dims)
+    dropped = {dim % rank for dim in candidates if source.value.shape[dim] == 1}
+    return [axis for dim, axis in enumerate(source.axes) if dim not in dropped]
 
 
 def expand(call: Call) -> Results:
     """Repeat: new and broadcast axes hold equal entries, any order will do."""
     source = call.arguments["self"]
-    new = call.result.ndim - len(source.axes)
-    axes = [[] for _ in range(new)] + list(source.axes)
-    return [
-        fresh(size) if length(axis) == 1 else axis
-        for axis, size in zip(axes, call.result.shape, strict=True)
-    ]
+    num_new = call.result.ndim - len(source.axes)
+    before: Axes = [*([] for _ in range(num_new)), *source.axes]
+
+    axes: Axes = []
+    for axis, size in zip(before, call.result.shape, strict=True):
+        axes.append(fresh(size) if length(axis) == 1 else axis)
+    return axes
 
 
 def select(call: Call) -> Results:
     """One index of an axis is picked, so the axis is fixed."""
-    source, dim = call.arguments["self"], call.arguments["dim"] % len(call.arguments["self"].axes)
+    return _without_axis(call, call.dim())
+
+
+def unbind(call: Call) -> Results:
+    """Every index of an axis becomes a result."""
+    axes = _without_axis(call, call.dim(default=0))
+    return [axes for _ in call.result]
+
+
+def _without_axis(call: Call, dim: int) -> Axes:
+    source = call.arguments["self"]
     fix(source.axes[dim], PICKED)
-    return [axis for d, axis in enumerate(source.axes) if d != dim]
+    return [*source.axes[:dim], *source.axes[dim + 1 :]]
 
 
 def in_blocks(axis: Axis, block: int) -> Axis:
-    """The axis as fixed blocks of ``block`` indices each; returns what lies within a block."""
+    """Cut an axis into fixed blocks of ``block`` indices; returns the axis within a block."""
     parts = take(axis, length(axis) // block)
     if block == 1 or parts is None:
-        fix(axis, "cut or joined at places with no common divisor")
-        return fresh(block, "cut or joined at places with no common divisor")
-    fix(parts[0], PIECES)
-    return parts[1]
+        fix(axis, NO_DIVISOR)
+        return fresh(block, NO_DIVISOR)
+
+    blocks, within = parts
+    fix(blocks, PIECES)
+    return within
 
 
 def chunk_axis(axis: Axis, start: int, size: int) -> Axis:
@@ -105,26 +132,29 @@ def chunk_axis(axis: Axis, start: int, size: int) -> Axis:
 
 
 def slice_(call: Call) -> Results:
-    """A range of indices."""
-    source, dim = (
-        call.arguments["self"],
-        call.arguments.get("dim", 0) % len(call.arguments["self"].axes),
-    )
-    start, size = call.arguments.get("start") or 0, call.result.shape[dim]
-    start = start + source.value.shape[dim] if start < 0 else start
+    """A range of indices of one axis."""
+    source = call.arguments["self"]
+    dim = call.dim(default=0)
+    start = call.arguments.get("start") or 0
+    if start < 0:
+        start += source.value.shape[dim]
+    size = call.result.shape[dim]
+
     axes = list(source.axes)
     if call.arguments.get("step", 1) != 1:
-        fix(axes[dim], "picked with a step")
-        axes[dim] = fresh(size, "picked with a step")
+        fix(axes[dim], STEP)
+        axes[dim] = fresh(size, STEP)
     else:
         axes[dim] = chunk_axis(axes[dim], start, size)
     return axes
 
 
 def split(call: Call) -> Results:
-    """Consecutive pieces; a list of results."""
+    """Consecutive pieces of one axis; a list of results."""
     source = call.arguments["self"]
-    dim, start, pieces = call.arguments.get("dim", 0) % len(source.axes), 0, []
+    dim = call.dim(default=0)
+    start = 0
+    pieces = []
     for piece in call.result:
         size = piece.shape[dim]
         axes = list(source.axes)
@@ -134,57 +164,63 @@ def split(call: Call) -> Results:
     return pieces
 
 
-def unbind(call: Call) -> Results:
-    """Every index of an axis becomes a result."""
-    axes = select(
-        Call(call.name, {"self": call.arguments["self"], "dim": call.arguments.get("dim", 0)}, None)
-    )
-    return [axes for _ in call.result]
-
-
 def cat(call: Call) -> Results:
-    """Pieces become (block, index) with blocks of the largest size that fits all, permuting alike within blocks."""
-    pieces = [p for p in call.arguments["tensors"] if p.value.numel()]
+    """Pieces become (block, index) and permute alike within blocks.
+
+    The blocks have the largest size that fits all pieces.
+    """
+    pieces = [piece for piece in call.arguments["tensors"] if piece.value.numel()]
     dim = call.arguments.get("dim", 0) % call.result.ndim
     axes = list(pieces[0].axes)
+
     block = gcd(*(length(piece.axes[dim]) for piece in pieces))
     inner = [in_blocks(piece.axes[dim], block) for piece in pieces]
     for piece, within in zip(pieces[1:], inner[1:], strict=True):
         unify(inner[0], within)
-        for d, axis in enumerate(piece.axes):
-            if d != dim:
-                unify(axes[d], axis)
-    blocks = call.result.shape[dim] // block
-    axes[dim] = [*fresh(blocks, PIECES), *inner[0]]
+        for other, axis in enumerate(piece.axes):
+            if other != dim:
+                unify(axes[other], axis)
+
+    num_blocks = call.result.shape[dim] // block
+    axes[dim] = [*fresh(num_blocks, PIECES), *inner[0]]
     return axes
 
 
 def index(call: Call) -> Results:
-    """Indexed axes are fixed, the others pass; what the indices make takes their place, or comes first.
+    """Indexed axes are fixed, the others pass; the axes of the indices replace them or come first.
 
     An axis indexed by positions on an axis that permutes with it is not fixed: both move together.
     """
-    source, indices = call.arguments["self"], list(call.arguments["indices"])
-    indexed = [d for d, value in enumerate(indices) if value is not None]
+    source = call.arguments["self"]
+    indices = list(call.arguments["indices"])
+    indexed = [dim for dim, value in enumerate(indices) if value is not None]
     fix_positions(source.axes)
-    first, picked = source.axes[indexed[0]], indices[indexed[0]].axes
-    if len(indexed) == 1 and isinstance(picked, Positions) and length(picked.into) == length(first):
-        unify(first, picked.into)
-        return [*source.axes[: indexed[0]], *picked, *source.axes[indexed[0] + 1 :]]
-    for d in indexed:
-        fix(source.axes[d], PICKED)
-        fix_positions(indices[d].axes)
-        for axis in indices[d].axes:
+
+    first = indexed[0]
+    source_axis = source.axes[first]
+    picked = indices[first].axes
+    by_position = len(indexed) == 1 and isinstance(picked, Positions)
+    if by_position and length(picked.into) == length(source_axis):
+        unify(source_axis, picked.into)
+        return [*source.axes[:first], *picked, *source.axes[first + 1 :]]
+
+    for dim in indexed:
+        fix(source.axes[dim], PICKED)
+        fix_positions(indices[dim].axes)
+        for axis in indices[dim].axes:
             fix(axis, "used as an index")
-    kept = [axis for d, axis in enumerate(source.axes) if d not in indexed]
-    together = indexed == list(range(indexed[0], indexed[-1] + 1))
-    start, count = (indexed[0] if together else 0), call.result.ndim - len(kept)
-    made = [fresh(size, PICKED) for size in call.result.shape[start : start + count]]
-    return [*kept[:start], *made, *kept[start:]]
+
+    # torch puts the new axes in front where the indexed ones are not neighbours
+    kept = [axis for dim, axis in enumerate(source.axes) if dim not in indexed]
+    are_neighbours = indexed == list(range(first, indexed[-1] + 1))
+    start = first if are_neighbours else 0
+    num_new = call.result.ndim - len(kept)
+    new = [fresh(size, PICKED) for size in call.result.shape[start : start + num_new]]
+    return [*kept[:start], *new, *kept[start:]]
 
 
 def index_select(call: Call) -> Results:
     """``index`` along one dim."""
-    dim = call.arguments["dim"] % len(call.arguments["self"].axes)
-    indices = [None] * dim + [call.arguments["index"]]
-    return index(Call("index", {"self": call.arguments["self"], "indices": indices}, call.result))
+    source = call.arguments["self"]
+    indices = [None] * call.dim() + [call.arguments["index"]]
+    return index(Call("index", {"self": source, "indices": indices}, call.result))

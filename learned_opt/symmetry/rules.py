@@ -1,9 +1,9 @@
 """What each tensor operation says about the axes that go in and come out.
 
-A rule gets one operation with every tensor argument labelled by its axes and returns the axes of the result. It unifies
-the axes that must be permuted together for the operation to commute with permutation, and fixes those whose order
-matters. Operations without a rule fix everything that they touch, so the result can only be too small a group, never a
-wrong one.
+A rule gets one operation with every tensor argument labelled by its axes and returns the axes of
+the result. It unifies the axes that must be permuted together for the operation to commute with
+permutation, and fixes those whose order matters. Operations without a rule fix everything that they
+touch, so the result can only be too small a group, never a wrong one.
 """
 
 from collections.abc import Callable
@@ -14,12 +14,15 @@ from learned_opt.symmetry import contractions, reshaping
 from learned_opt.symmetry import pointwise as entries
 from learned_opt.symmetry.calls import Call, Results, not_understood
 
+Rule = Callable[[Call], Results]
 
-def _table(rule: Callable[[Call], Results], names: str) -> dict[str, Callable[[Call], Results]]:
+
+def _table(rule: Rule, names: str) -> dict[str, Rule]:
+    """The same rule for several operations, named in one text."""
     return dict.fromkeys(names.split(), rule)
 
 
-RULES: dict[str, Callable[[Call], Results]] = {
+RULES: dict[str, Rule] = {
     **_table(
         entries.reduction,
         "sum mean amax amin var std var_mean std_mean any all logsumexp prod linalg_vector_norm",
@@ -33,9 +36,9 @@ RULES: dict[str, Callable[[Call], Results]] = {
     **_table(contractions.matmul, "mm bmm mv dot"),
     **_table(
         contractions.positions,
-        "max_pool2d_with_indices avg_pool2d _adaptive_avg_pool2d avg_pool1d upsample_nearest2d",
+        "max_pool2d_with_indices avg_pool2d _adaptive_avg_pool2d avg_pool1d "
+        "upsample_nearest2d upsample_bilinear2d",
     ),
-    **_table(contractions.positions, "upsample_bilinear2d"),
     **_table(entries.along("dim", "dims"), "cumsum flip sort topk cumprod"),
     **_table(reshaping.split, "split_with_sizes split"),
     **_table(entries.filled, "full_like zeros_like ones_like new_zeros new_ones new_full"),
@@ -64,8 +67,7 @@ RULES: dict[str, Callable[[Call], Results]] = {
     "unsqueeze": reshaping.unsqueeze,
 }
 
-
-# what passes positions on an axis on, or takes them for positions; all others take them for numbers
+# these pass positions on an axis on, or take them for positions; all others take them for numbers
 KEEP_POSITIONS = {
     "index",
     "index_select",
@@ -80,15 +82,18 @@ KEEP_POSITIONS = {
 RESHAPES_IN_PLACE = {"transpose_", "t_", "squeeze_", "unsqueeze_"}
 
 
-def rule_for(op: torch._ops.OpOverload) -> Callable[[Call], Results]:
+def rule_for(op: torch._ops.OpOverload) -> Rule:
     """The rule of an operation.
 
-    Of those that write into their first argument, the ones that change its shape alone and the pointwise ones are
-    understood: what they write has the axes of the result, and views of the argument share its atoms.
+    Of those that write into their first argument, the ones that change its shape alone and the
+    pointwise ones are understood: what they write has the axes of the result, and views of the
+    argument share its atoms.
     """
     name = op._schema.name.split("::")[1]
     if name in RESHAPES_IN_PLACE:
         return RULES[name.rstrip("_")]
     if torch.Tag.pointwise in op.tags and name not in RULES:
         return entries.pointwise
-    return not_understood if op._schema.is_mutable else RULES.get(name, not_understood)
+    if op._schema.is_mutable:
+        return not_understood
+    return RULES.get(name, not_understood)
