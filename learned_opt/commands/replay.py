@@ -20,7 +20,8 @@ def run() -> None:
 
     from learned_opt.compose import inner_problems
     from learned_opt.core import errors
-    from learned_opt.training.replay import load_recipe, replay
+    from learned_opt.training.recipe import load_recipe
+    from learned_opt.training.replay import replay
 
     words = dict(word.split("=", 1) for word in sys.argv[1:] if "=" in word)
     with errors.usage_errors():

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -39,10 +40,13 @@ def run(cfg: DictConfig) -> float | None:
         theta_description,
         trained_optimizer,
     )
+    from learned_opt.compose.run_facts import facts_of_run
     from learned_opt.deploy.weights import save_theta
     from learned_opt.reporting import screens
     from learned_opt.reporting.wandb_upload import published
     from learned_opt.runtime import ranks
+    from learned_opt.runtime.run_folder import RunFolder
+    from learned_opt.training.wandb import wandb_runs
 
     place = ranks.world(cfg)
     ranks.use_own_gpu(place)
@@ -69,13 +73,12 @@ def run(cfg: DictConfig) -> float | None:
     say = partial(console.print, soft_wrap=True, highlight=False)
     with ExitStack() as stack:
         with ranks.others(place, follow, cfg, HydraConfig.instance().cfg):
-            fit = meta_training.build_training(cfg, problems, folder, start, place)
-            stack.enter_context(published(fit.trainer.loggers, folder, say))
-            console.print(
-                screens.first_screen(
-                    problems, choices["estimator"], fit.estimators, str(memory), folder
-                )
+            fit = meta_training.build_training(cfg, problems, folder, start)
+            stack.enter_context(published(wandb_runs(fit.trainer.loggers), folder, say))
+            facts = facts_of_run(
+                problems, choices["estimator"], fit.estimators, str(memory), folder
             )
+            console.print(screens.facts_grid(facts))
             if start.ckpt or before:
                 say(f"going on from {start.ckpt or cfg.theta}")
             try:
@@ -95,8 +98,36 @@ def run(cfg: DictConfig) -> float | None:
             overrides = sizing.resolved(HydraConfig.get().overrides.task, memory.automatic)
             console.print(screens.interrupted(overrides, folder), soft_wrap=True, highlight=False)
             sys.exit(128 + stopped_by)
-        screens.evaluate_and_report(problems, cfg.compile, metadata, folder, console)
+        compare(problems, metadata, RunFolder(folder), console)
         return _validation_loss(folder, inner_problems.labels(problems))
+
+
+def compare(problems: Any, metadata: dict[str, Any], folder: Any, console: Any) -> None:
+    """Compare the trained optimizer with tuned baselines on held-out seeds, and report.
+
+    Args:
+        problems: the tasks of the meta-training, from ``build_problems``.
+        metadata: of ``theta.json``; written again, with what the comparison came to.
+        folder: the run's ``RunFolder``.
+        console: where to print.
+    """
+    from learned_opt.compose import contenders
+    from learned_opt.deploy.parity import verdict
+    from learned_opt.deploy.weights import save_theta
+    from learned_opt.evaluation.suite import run_suite
+    from learned_opt.reporting import screens
+
+    optimizer = next(problem.optimizer for problem in problems.values())
+    theta = dict(optimizer.named_parameters())
+    contender = contenders.trained_contender(problems, metadata)
+    settings = contenders.training_settings(problems)
+    print_line = screens.plain_line(console)
+    results = run_suite(settings, [contender], None, metadata["provenance"], print_line)
+
+    described = {"evaluation": screens.evaluation_texts(results), "warnings": results.warnings}
+    save_theta(folder.path, theta, {**metadata, **described})
+    screens.show_results(results, folder, console)
+    print_line(verdict(optimizer))
 
 
 def _refuse_another_optimizer(overrides: Sequence[str]) -> None:

@@ -1,8 +1,10 @@
-"""Meta-training as a LightningModule."""
+"""Meta-training as a LightningModule.
 
-import logging
-import warnings
+Legend: N tasks of this process, R chains of each.
+"""
+
 from collections.abc import Callable, Mapping
+from signal import Signals as Signal
 from types import MappingProxyType
 from typing import Any
 
@@ -10,35 +12,49 @@ import lightning
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
+from typing_extensions import override
 
 from learned_opt.core import tree
-from learned_opt.core.rng import generator
+from learned_opt.core.rng import Key, generator
 from learned_opt.core.tree import Tree
 from learned_opt.estimators.base import GradientEstimator, MetaGradient, State
 from learned_opt.estimators.share import Share
+from learned_opt.estimators.single_process import as_shared
 from learned_opt.optimizers.base import MetaOptimizer
-from learned_opt.training.replay import Recorder
+from learned_opt.training.inner_problem import InnerProblem
+from learned_opt.training.nonfinite import NonfiniteUnrolls, nonfinite_unrolls
 
 
 class MetaTrainer(lightning.LightningModule):
     """Updates theta with estimated meta-gradients; one Lightning batch is one outer step.
 
-    Optimisation stays automatic: ``training_step`` returns a surrogate whose value is the meta-loss and whose gradient
-    is the estimate, so that clipping and schedules work as in any Lightning module. Ranks add up their shares of the
-    estimate before; what DDP then averages are equal gradients, so that the order in which it sums, which is another
-    one after a resume, makes no difference.
+    Optimisation stays automatic: ``training_step`` returns a surrogate whose value is the
+    meta-loss and whose gradient is the estimate, so that clipping and schedules work as in any
+    Lightning module. Ranks add up their shares of the estimate before; what DDP then averages
+    are equal gradients, so that the order in which it sums, which is another one after a resume,
+    makes no difference.
 
-    All state beside theta and the outer optimizer is ``estimator_state``, a plain attribute (a buffer would be
-    overwritten by rank 0's under DDP): the rows of this rank's share of the tasks. A checkpoint holds those of all.
+    All state beside theta and the outer optimizer is ``estimator_state``, a plain attribute (a
+    buffer would be overwritten by the leader's under DDP): the rows of this rank's share of the
+    tasks. A checkpoint holds those of all.
 
     Args:
         optimizer: the meta-optimizer; its parameters are theta.
         estimator: estimates the meta-gradient; its tasks are those of all ranks.
         outer_optimizer: constructor ``(parameters) -> torch.optim.Optimizer``.
-        schedule: constructor ``(outer optimizer) -> schedule``, stepped once per outer step; None for none.
+        schedule: constructor ``(outer optimizer) -> schedule``, stepped once per outer step;
+            None for none.
         seed: root of all randomness.
         max_steps: outer steps.
-        recorders: write recipes of unrolls that were not finite, by the keys of ``launches``; empty for no recipes.
+        problems: the tasks by the label that tells them apart in the names of figures; a single
+            task has the empty label. Callbacks work on them; training itself does not need them.
+
+    Attributes:
+        pending_signals: signals of any rank that wait for a checkpoint; the same on all ranks.
+        nonfinite: what was not finite in the last outer step, by label; empty if all was finite.
+
+    Raises:
+        ValueError: ``max_steps`` is not positive.
     """
 
     def __init__(
@@ -49,118 +65,135 @@ class MetaTrainer(lightning.LightningModule):
         schedule: Callable[..., Any] | None,
         seed: int,
         max_steps: int,
-        recorders: Mapping[str, Recorder] = MappingProxyType({}),
+        problems: Mapping[str, InnerProblem] = MappingProxyType({}),
     ) -> None:
         super().__init__()
         if max_steps < 1:
             raise ValueError(f"max_steps must be at least 1, got {max_steps}.")
-        self.meta_optimizer, self.estimator = optimizer, estimator
-        self.outer_optimizer, self.schedule = outer_optimizer, schedule
-        self.seed, self.max_steps, self.recorders = seed, max_steps, dict(recorders)
-        self.estimator_state: State | None = None
+
+        self.meta_optimizer = optimizer
+        self.estimator = as_shared(estimator)
+        self.outer_optimizer = outer_optimizer
+        self.schedule = schedule
+        self.seed = seed
+        self.max_steps = max_steps
+        self.problems = dict(problems)
+
         self.share = Share()
+        self.estimator_state: State | None = None
+        self.pending_signals: set[Signal] = set()
+        self.nonfinite: dict[str, NonfiniteUnrolls] = {}
 
     @property
     def theta(self) -> dict[str, Tensor]:
-        """Meta-parameters by name."""
+        """Meta-parameters by their names in the meta-optimizer."""
         return dict(self.meta_optimizer.named_parameters())
 
+    @property
+    def detached_theta(self) -> dict[str, Tensor]:
+        """The same tensors without their gradients."""
+        return {name: parameter.detach() for name, parameter in self.theta.items()}
+
+    @override
     def setup(self, stage: str) -> None:
-        """Take this rank's share of the tasks."""
         self.share = Share(self.trainer.global_rank, self.trainer.world_size)
         self.estimator = self.estimator.shared(self.share)
 
+    @override
     def on_train_start(self) -> None:
-        """Start the chains, unless a checkpoint brought them."""
-        if self.estimator_state is None:
-            self.estimator_state = self.estimator.init_state(
-                self.theta, generator(self.seed, "start")
-            )
+        if self.estimator_state is None:  # no checkpoint brought the chains
+            self.estimator_state = self._fresh_state()
 
+    @override
     def on_train_batch_start(self, batch: list[Tensor], batch_idx: int) -> None:
-        """Number the rows of loggers by outer steps: Lightning's own count is off by one after some resumes."""
+        # numbers the rows of loggers: Lightning's own count is off by one after some resumes
         self.trainer.fit_loop.epoch_loop._batches_that_stepped = self.global_step
 
+    @override
     def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
-        """One estimate; the batch is a dummy."""
         assert self.estimator_state is not None, "on_train_start makes it"
         key = (self.seed, "estimate", self.global_step)
-        theta = {name: parameter.detach() for name, parameter in self.theta.items()}
+        theta = self.detached_theta
         before = self.estimator_state
+
         estimate, self.estimator_state = self.estimator.estimate(theta, before, generator(*key))
-        if self.recorders and not estimate.finite.all():
-            launches = self.estimator.launches(theta, before, generator(*key))
-            for task, launch in launches.items():
-                own = estimate.parts.get(task, estimate)
-                self.recorders[task].record(launch, own.finite.cpu(), self.global_step)
+        self.nonfinite = self._find_nonfinite(estimate, theta, before, key)
+
         estimate = estimate._replace(gradient=self.share.total_tree(estimate.gradient))
         self._log(estimate)
         return surrogate_loss(self.theta, estimate)
 
-    def on_train_end(self) -> None:
-        """Say what the recorder left out."""
-        for recorder in self.recorders.values():
-            recorder.summarise()
-
+    @override
     def configure_optimizers(self) -> Any:
-        """The outer optimizer and its schedule."""
         optimizer = self.outer_optimizer(self.meta_optimizer.parameters())
         if self.schedule is None:
             return optimizer
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": self.schedule(optimizer), "interval": "step"},
-        }
 
+        scheduler = {"scheduler": self.schedule(optimizer), "interval": "step"}
+        return {"optimizer": optimizer, "lr_scheduler": scheduler}
+
+    @override
     def train_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
-        """One number per outer step; tasks make their own batches."""
+        # one number for each outer step; tasks make their own batches
         return DataLoader(TensorDataset(torch.arange(self.max_steps)))
 
+    @override
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Chains, accumulators and counters of all ranks, in the order of the tasks: any number of ranks can go on."""
         assert self.estimator_state is not None, "on_train_start makes it"
         states = self.share.gather(tree.to(self.estimator_state, "cpu"))
-        checkpoint["estimator_state"] = (
-            self.estimator.join(states) if states else None
-        )  # only rank 0 writes
+        # in the order of the tasks, so that any number of ranks can go on; only the leader writes
+        checkpoint["estimator_state"] = self.estimator.join(states) if states else None
 
+    @override
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take up the chains where the checkpoint left them, every tensor where a fresh state has it."""
-        fresh = self.estimator.init_state(self.theta, generator(self.seed, "start"))
+        fresh = self._fresh_state()
         saved = self.estimator.select(checkpoint["estimator_state"])
+        # every tensor goes where a fresh state has it: counters stay on the CPU
         self.estimator_state = tree.tree_map(lambda like, leaf: leaf.to(like.device), fresh, saved)
+
+    def _fresh_state(self) -> State:
+        return self.estimator.init_state(self.theta, generator(self.seed, "start"))
+
+    def _find_nonfinite(
+        self, estimate: MetaGradient, theta: Tree, before: State, key: tuple[Key, ...]
+    ) -> dict[str, NonfiniteUnrolls]:
+        if estimate.finite.all():
+            return {}
+
+        # the same arguments give the same draws, so that nothing is kept while all is finite
+        starts = self.estimator.unroll_starts(theta, before, generator(*key))
+        nonfinite: dict[str, NonfiniteUnrolls] = {}
+        for label, start in starts.items():
+            part = estimate.parts.get(label, estimate)
+            finite = part.finite.cpu()  # (R, N)
+            if not finite.all():
+                nonfinite[label] = nonfinite_unrolls(start, finite)
+        return nonfinite
 
     def _log(self, estimate: MetaGradient) -> None:
         values = {
             "meta_loss/train": estimate.meta_loss,
             "meta_grad_norm": tree.global_norm(estimate.gradient),
             "nonfinite_pairs": self.share.total(estimate.num_nonfinite.float()),
-            **{f"meta_loss/train/{task}": part.meta_loss for task, part in estimate.parts.items()},
         }
+        for task, part in estimate.parts.items():
+            values[f"meta_loss/train/{task}"] = part.meta_loss
         self.log_dict(values, batch_size=1)
 
 
+def meta_trainer(module: lightning.LightningModule) -> MetaTrainer:
+    """The module that Lightning hands to a callback, known as a MetaTrainer.
+
+    Raises:
+        TypeError: it is another module.
+    """
+    if not isinstance(module, MetaTrainer):
+        raise TypeError(f"this callback works on a MetaTrainer, got {type(module).__name__}.")
+    return module
+
+
 def surrogate_loss(theta: Tree, estimate: MetaGradient) -> Tensor:
-    """A scalar whose value is the meta-loss and whose gradient with respect to theta is the estimate."""
-    inner = torch.stack(
-        [(theta[name] * gradient).sum() for name, gradient in estimate.gradient.items()]
-    ).sum()
+    """A scalar whose value is the meta-loss and whose gradient by theta is the estimate."""
+    products = [(theta[name] * gradient).sum() for name, gradient in estimate.gradient.items()]
+    inner = torch.stack(products).sum()
     return estimate.meta_loss.nan_to_num() + inner - inner.detach()
-
-
-def quiet_lightning() -> None:
-    """Silence what Lightning and torch say at every start and what does not apply to meta-training."""
-    for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
-        logger = logging.getLogger(name)
-        logger.handlers.clear()  # under Hydra every line would come twice
-        logger.setLevel(logging.WARNING)
-    for message in (
-        ".*does not have many workers.*",  # the batches are dummies
-        ".*Experiment logs directory.*",  # Hydra made it a moment ago
-        ".*dataloader is not resumable.*",
-        ".*resuming from a checkpoint that ended before the epoch.*",
-        ".*srun.*command is available.*",
-        ".*isinstance.treespec, LeafSpec.*",
-        ".*torch._prims_common.check.*",  # torch itself, while it compiles
-    ):
-        warnings.filterwarnings("ignore", message)

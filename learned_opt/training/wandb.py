@@ -1,4 +1,4 @@
-"""The W&B logger of a run: where it writes, what it is called, and what goes into it while meta-training goes on.
+"""The W&B logger of a run: where it writes, what it is called, and what goes into it meanwhile.
 
 wandb is imported only when it is asked for.
 """
@@ -16,10 +16,12 @@ from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
+from learned_opt.core.files import write_text
 from learned_opt.evaluation.behaviour import Row
+from learned_opt.runtime.run_folder import RunFolder
 
-ID_FILE = "wandb_id.txt"  # in the run folder
 MODES = ("online", "offline", "shared", "disabled")
+NUM_BINS = 64  # of a histogram of theta
 
 
 def wandb_logger(
@@ -34,7 +36,8 @@ def wandb_logger(
 ) -> WandbLogger:
     """A W&B logger, offline unless this machine is logged in or WANDB_MODE says otherwise.
 
-    A run that starts again in its folder, or from a checkpoint of a run that W&B knows, goes on under the same id.
+    A run that starts again in its folder, or from a checkpoint of a run that W&B knows, goes on
+    under the same id.
 
     Args:
         save_dir: run folder; W&B writes below it.
@@ -42,7 +45,8 @@ def wandb_logger(
         name: display name of the run.
         job_type: ``meta_train``, ``meta_test`` or ``baseline``.
         tags: labels.
-        group: runs to be shown together; None for the name of the sweep, where the run is part of one.
+        group: runs to be shown together; None for the name of the sweep, where the run is part
+            of one.
         sweep_dir: the folder that a sweep would have.
         ckpt: the checkpoint that the run resumes from, or the run folder that holds it.
 
@@ -50,63 +54,84 @@ def wandb_logger(
         ValueError: WANDB_MODE is no mode of W&B.
     """
     mode = _mode()
-    folder, sweep = Path(save_dir).resolve(), Path(sweep_dir).resolve()
+    folder = Path(save_dir).resolve()
+    sweep = Path(sweep_dir).resolve()
+    resumed_from = Path(ckpt).resolve() if ckpt else None
+    if not group and sweep in folder.parents:
+        group = sweep.name
+
     return WandbLogger(
         save_dir=save_dir,
         project=project,
         name=name,
         job_type=job_type,
         tags=list(tags),
-        group=group or (sweep.name if sweep in folder.parents else None),
-        id=_run_id(folder, Path(ckpt).resolve() if ckpt else None),
+        group=group or None,
+        id=_run_id(folder, resumed_from),
         resume="allow",
         mode=mode,
     )
 
 
 def _mode() -> str:
-    """What WANDB_MODE says, else online where this machine holds a key for the server; asks no server."""
-    given = os.environ.get("WANDB_MODE")
-    if given and given not in MODES:
-        raise ValueError(f"WANDB_MODE must be one of {', '.join(MODES)}, got {given!r}.")
+    """What WANDB_MODE says, else online where this machine holds a key; asks no server."""
+    mode = os.environ.get("WANDB_MODE")
+    if mode and mode not in MODES:
+        raise ValueError(f"WANDB_MODE must be one of {', '.join(MODES)}, got {mode!r}.")
     import wandb
 
-    os.environ.setdefault("WANDB_SILENT", "true")  # publish says what there is to say
+    os.environ.setdefault("WANDB_SILENT", "true")  # the end of the run prints where to find it
     settings = wandb.setup().settings
-    if given or os.environ.get("WANDB_API_KEY"):
-        return given or "online"
+    if mode:
+        return mode
+    if os.environ.get("WANDB_API_KEY"):
+        return "online"
+    return "online" if _has_login(settings.base_url) else "offline"
+
+
+def _has_login(server: str) -> bool:
+    """Whether the netrc file holds a key for a server."""
+    host = urlparse(server).hostname or ""
     try:
-        known = netrc.netrc(os.environ.get("NETRC")).authenticators(
-            urlparse(settings.base_url).hostname or ""
-        )
+        known = netrc.netrc(os.environ.get("NETRC")).authenticators(host)
     except FileNotFoundError:
-        return "offline"
-    return "online" if known else "offline"
+        return False
+    return known is not None
 
 
 def _run_id(folder: Path, ckpt: Path | None) -> str:
-    """The id in the run folder, else that of the checkpoint's run, else a new one; it is kept in the run folder."""
-    folders = [
-        folder,
-        *([ckpt, *ckpt.parents[:2]] if ckpt else []),
-    ]  # a checkpoint lies in RUN/checkpoints
-    known = (path / ID_FILE for path in folders)
-    run_id = next(
-        (path.read_text().strip() for path in known if path.is_file()), secrets.token_hex(4)
-    )
-    _keep(folder / ID_FILE, run_id)
+    """The id in the run folder, else that of the checkpoint's run, else a new one.
+
+    It is kept in the run folder.
+    """
+    folders = [folder]
+    if ckpt:
+        folders += [ckpt, *ckpt.parents[:2]]  # a checkpoint lies in RUN/checkpoints
+
+    run_id = secrets.token_hex(4)
+    for path in folders:
+        id_file = RunFolder(path).wandb_id
+        if id_file.is_file():
+            run_id = id_file.read_text().strip()
+            break
+
+    _keep(RunFolder(folder).wandb_id, run_id)
     return run_id
 
 
 @rank_zero_only
 def _keep(path: Path, run_id: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(run_id + "\n")
+    write_text(path, run_id + "\n")
 
 
 def wandb_loggers(loggers: Iterable[Logger]) -> list[WandbLogger]:
     """Those of the loggers that are W&B's."""
     return [logger for logger in loggers if isinstance(logger, WandbLogger)]
+
+
+def wandb_runs(loggers: Iterable[Logger]) -> list[Any]:
+    """The W&B runs behind the loggers, started where they were not yet; empty without W&B."""
+    return [logger.experiment for logger in wandb_loggers(loggers)]
 
 
 def start_runs(loggers: Iterable[Logger]) -> None:
@@ -115,16 +140,17 @@ def start_runs(loggers: Iterable[Logger]) -> None:
     Raises:
         ConnectionError: there is no account, or no answer.
     """
-    for logger in wandb_loggers(loggers):
-        from wandb.errors import Error
+    if not (ours := wandb_loggers(loggers)):
+        return
+    from wandb.errors import Error
 
-        try:
-            _ = logger.experiment
-        except Error as error:
-            reason = str(error).strip().rstrip(".")
-            raise ConnectionError(
-                f"W&B does not start: {reason}; WANDB_MODE=offline needs no account."
-            ) from error
+    try:
+        wandb_runs(ours)
+    except Error as error:
+        reason = str(error).strip().rstrip(".")
+        raise ConnectionError(
+            f"W&B does not start: {reason}; WANDB_MODE=offline needs no account."
+        ) from error
 
 
 def log_behaviour(
@@ -133,9 +159,10 @@ def log_behaviour(
     theta: Mapping[str, Tensor],
     outer_step: int,
 ) -> None:
-    """Log every quantity of every inner tensor as its mean over inner time, and histograms of theta; W&B only.
+    """Log every quantity of every inner tensor, and histograms of theta; W&B only.
 
-    Keys are ``QUANTITY/TENSOR``, with ``/TASK`` behind where there are several tasks, and ``theta/NAME``.
+    A quantity is logged as its mean over inner time. Keys are ``QUANTITY/TENSOR``, with
+    ``/TASK`` behind where there are several tasks, and ``theta/NAME``.
 
     Args:
         loggers: of the run; others than W&B's are left alone.
@@ -144,17 +171,25 @@ def log_behaviour(
         outer_step: how many have been done.
     """
     for logger in wandb_loggers(loggers):
-        import wandb
-
-        figures: dict[str, Any] = {}
-        for task, rows in behaviour.items():
-            suffix = f"/{task}" if len(behaviour) > 1 else ""
-            series: dict[str, list[float]] = {}
-            for row in rows:
-                series.setdefault(f"{row.quantity}/{row.tensor}{suffix}", []).append(row.value)
-            figures |= {key: sum(values) / len(values) for key, values in series.items()}
-        for name, tensor in theta.items():
-            if tensor.isfinite().all():
-                bins = np.histogram(tensor.float().cpu().numpy(), bins=64)
-                figures[f"theta/{name}"] = wandb.Histogram(np_histogram=bins)
+        figures = _means_over_inner_time(behaviour) | _histograms(theta)
         logger.log_metrics(figures, step=outer_step)
+
+
+def _means_over_inner_time(behaviour: Mapping[str, Sequence[Row]]) -> dict[str, Any]:
+    series: dict[str, list[float]] = {}
+    for task, rows in behaviour.items():
+        suffix = f"/{task}" if len(behaviour) > 1 else ""
+        for row in rows:
+            series.setdefault(f"{row.quantity}/{row.tensor}{suffix}", []).append(row.value)
+    return {key: sum(values) / len(values) for key, values in series.items()}
+
+
+def _histograms(theta: Mapping[str, Tensor]) -> dict[str, Any]:
+    import wandb
+
+    histograms: dict[str, Any] = {}
+    for name, tensor in theta.items():
+        if tensor.isfinite().all():  # numpy refuses bins of infinite width
+            bins = np.histogram(tensor.float().cpu().numpy(), bins=NUM_BINS)
+            histograms[f"theta/{name}"] = wandb.Histogram(np_histogram=bins)
+    return histograms

@@ -7,7 +7,9 @@ from learned_opt.core import tree
 from learned_opt.core.rng import generator
 from learned_opt.estimators.mixed import MixedEstimator
 from learned_opt.estimators.share import Share
-from learned_opt.training.replay import Recorder
+from learned_opt.training.callbacks.replay import ReplayRecipes
+from learned_opt.training.inner_problem import InnerProblem
+from learned_opt.training.nonfinite import nonfinite_unrolls
 from tests.helpers.known_meta_gradients import ESTIMATORS, on_network
 from tests.helpers.threaded_ranks import on_ranks
 
@@ -101,8 +103,9 @@ def test_every_task_has_one_rank_and_ranks_without_tasks_are_refused() -> None:
 def test_recipes_hold_the_number_of_the_task_among_all(tmp_path) -> None:
     whole, theta = made("pes")
     own = whole.shared(Share(1, 2))
-    launch = own.launch(theta, own.init_state(theta, generator("start")), generator(0))
+    launch = own.unroll_start(theta, own.init_state(theta, generator("start")), generator(0))
     finite = torch.ones(2, len(launch.tasks), dtype=torch.bool)
     finite[1, 2] = False  # tasks 2, 3, 4 are here
-    Recorder(tmp_path, whole, {}, max_recipes=1).record(launch, finite, outer_step=7)
+    problem = InnerProblem("mlp", whole.population.unroll, 1, 1, whole)
+    ReplayRecipes(max_recipes=1).record(tmp_path, problem, nonfinite_unrolls(launch, finite), 7)
     assert (tmp_path / "step7_task4.yaml").is_file()

@@ -1,7 +1,7 @@
 """Kills a training at random moments, starts it again each time, and lets it end at last.
 
-``python -m tests.survivor FOLDER --ranks=2 --kills=20 trainer.max_steps=84`` imports once and forks every start, so
-that a kill costs a second and not ten. It prints one JSON line.
+``python -m tests.helpers.survivor FOLDER --ranks=2 --kills=20 trainer.max_steps=84`` imports once
+and forks every start, so that a kill costs a second and not ten. It prints one JSON line.
 """
 
 import argparse
@@ -19,13 +19,19 @@ TINY = [
     *("+task=mlp", "compile=false", "meta_optimizer=deep_set", "horizon=6"),
     *("estimator.unroll_length=3", "estimator.num_tasks=4", "logger.csv.flush_every=3"),
     *(
-        "callbacks.validate_every=3",
-        "callbacks.checkpoint_every=2",
-        "callbacks.compare_ranks_every=2",
+        "callbacks.validation.every=3",
+        "callbacks.checkpoints.every=2",
+        "callbacks.agreement.every=2",
     ),
     *("benchmark.num_seeds=2", "benchmark.num_chains=2", "benchmark.num_lrs=2"),
 ]
 LONGEST = 120.0  # seconds to wait for a checkpoint
+IMPORTED_ONCE = (  # for all that are forked
+    "lightning",
+    "sklearn.datasets",
+    "learned_opt.compose.meta_training",
+    "learned_opt.compose.sizing",
+)
 
 
 def begin(words: list[str], folder: Path, environment: dict[str, str]) -> int:
@@ -42,9 +48,8 @@ def begin(words: list[str], folder: Path, environment: dict[str, str]) -> int:
     try:
         from lightning.fabric.utilities.rank_zero import rank_zero_only
 
-        rank_zero_only.rank = int(
-            environment.get("LOCAL_RANK", "0")
-        )  # Lightning has looked before the fork
+        # Lightning has looked before the fork
+        rank_zero_only.rank = int(environment.get("LOCAL_RANK", "0"))
 
         from learned_opt.commands import train
 
@@ -73,28 +78,23 @@ def start(words: list[str], folder: Path, num_ranks: int) -> list[int]:
 
 def alive(session: int) -> list[int]:
     """Processes of a session that still run."""
-    found = []
+    pids = []
     for entry in Path("/proc").glob("[0-9]*"):
         try:
-            state, _, _, own = (entry / "stat").read_text().rsplit(") ", 1)[1].split()[:4]
+            fields = (entry / "stat").read_text().rsplit(") ", 1)[1].split()
         except OSError:
             continue  # gone meanwhile
-        if int(own) == session and state != "Z":
-            found.append(int(entry.name))
-    return found
+        is_zombie = fields[0] == "Z"
+        if int(fields[3]) == session and not is_zombie:
+            pids.append(int(entry.name))
+    return pids
 
 
 def last_step(folder: Path) -> int:
     """Outer step of the newest checkpoint, 0 where there is none."""
-    return max(
-        [
-            0,
-            *(
-                int(path.stem.removeprefix("step_"))
-                for path in folder.glob("run/checkpoints/*.ckpt")
-            ),
-        ]
-    )
+    files = folder.glob("run/checkpoints/*.ckpt")
+    steps = [int(path.stem.removeprefix("step_")) for path in files]
+    return max(steps, default=0)
 
 
 def survive(
@@ -129,12 +129,8 @@ def main() -> None:
     parser.add_argument("--kills", type=int, required=True)
     parser.add_argument("--seed", type=int, default=0)
     options, words = parser.parse_known_args()
-    for module in (
-        "lightning",
-        "sklearn.datasets",
-        *(f"learned_opt.{name}" for name in ("build", "sizing", "training")),
-    ):
-        importlib.import_module(module)  # once, for all that are forked
+    for module in IMPORTED_ONCE:
+        importlib.import_module(module)
     from learned_opt.reporting import screens
 
     screens.evaluate_and_report = lambda *_: 0.0  # not what is tested here

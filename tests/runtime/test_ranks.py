@@ -16,10 +16,7 @@ from learned_opt.runtime.rank_processes import followers
 from learned_opt.runtime.ranks import World, world
 from learned_opt.training.callbacks import agreement
 from learned_opt.training.callbacks.agreement import RanksDisagree, compare, digest
-from learned_opt.training.callbacks.divergence import StopWhenNothingIsFinite
-from learned_opt.training.callbacks.signals import Signals
-from learned_opt.training.callbacks.throughput import Throughput
-from learned_opt.training.checkpoints import CheckpointError
+from learned_opt.training.checkpoint_files import CheckpointError
 from learned_opt.training.meta_training import Training
 from tests.helpers.rank_actions import tell_and_fail, tell_and_wait
 from tests.helpers.threaded_ranks import on_ranks
@@ -148,6 +145,4 @@ def test_what_ends_a_training_is_an_error_of_the_run(raised, line) -> None:
 
     module: Any = None
     with pytest.raises(RunError, match=re.escape(line)):
-        Training(
-            module, Trainer(), {}, Signals(), StopWhenNothingIsFinite(3), Throughput(1), None
-        ).run()
+        Training(module, Trainer(), {}, None).run()

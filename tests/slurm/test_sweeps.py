@@ -22,8 +22,8 @@ MINUTES = 60
 LONG = [
     *TINY,
     "trainer.max_steps=4000",
-    "callbacks.checkpoint_every=50",
-    "callbacks.validate_every=2000",
+    "callbacks.checkpoints.every=50",
+    "callbacks.validation.every=2000",
 ]
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import errno
+import os
 import resource
 from pathlib import Path
 
@@ -10,9 +11,14 @@ import pytest
 import torch
 
 from learned_opt.core.files import write_whole
-from learned_opt.training import checkpoints
+from learned_opt.training.checkpoint_files import (
+    CheckpointError,
+    is_whole,
+    newest,
+    num_tasks,
+    prune,
+)
 from learned_opt.training.checkpoint_io import WholeFiles
-from learned_opt.training.checkpoints import CheckpointError, is_whole, newest, num_tasks, prune
 from learned_opt.training.metrics_file import MetricsFile
 from tests.training.test_trainer import fit, make_module
 
@@ -73,7 +79,7 @@ def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch) ->
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(checkpoints.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space left"):
         write_whole(path, b"new")
     assert path.read_bytes() == b"old"
@@ -83,7 +89,7 @@ def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch) ->
 def test_a_full_disk_ends_the_run_with_a_sentence_and_the_checkpoint_before_is_whole(
     tmp_path,
 ) -> None:
-    """A limit on the size of files stands for the disk: the kernel refuses the write in the same way."""
+    """A limit on the size of files stands for the disk: the kernel refuses the write alike."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
 
     class Fill(lightning.Callback):
@@ -143,11 +149,11 @@ def test_metrics_go_on_where_the_checkpoint_was(tmp_path) -> None:
     for step in (10, 11, 12):
         again.log_metrics({"loss": -1.0, "late": 1.0}, step)
     again.finalize("success")
-    found = rows(tmp_path)
-    assert [int(row["step"]) for row in found] == list(range(13))
-    assert [float(row["loss"]) for row in found] == [step / 3 for step in range(10)] + [-1.0] * 3
-    assert [row["valid"] for row in found[:8]] == ["", "", "", "0.5"] * 2
-    assert [row["late"] for row in found] == [""] * 10 + ["1.0"] * 3
+    read = rows(tmp_path)
+    assert [int(row["step"]) for row in read] == list(range(13))
+    assert [float(row["loss"]) for row in read] == [step / 3 for step in range(10)] + [-1.0] * 3
+    assert [row["valid"] for row in read[:8]] == ["", "", "", "0.5"] * 2
+    assert [row["late"] for row in read] == [""] * 10 + ["1.0"] * 3
     assert [path.name for path in tmp_path.iterdir()] == ["metrics.csv"]
 
 

@@ -1,4 +1,4 @@
-"""Unrolls that were not finite: the recipes that meta-training writes, their replay, and the end of a hopeless run."""
+"""Unrolls that were not finite: their recipes, their replay, and the end of a hopeless run."""
 
 import sys
 from pathlib import Path
@@ -15,10 +15,14 @@ from learned_opt.estimators.pes import PES
 from learned_opt.inner.truncation import Constant
 from learned_opt.inner.unroll import Unroll
 from learned_opt.training.callbacks.divergence import StopWhenNothingIsFinite
-from learned_opt.training.checkpoints import find_checkpoint
-from learned_opt.training.replay import Recorder, load_recipe, replay
+from learned_opt.training.callbacks.replay import ReplayRecipes
+from learned_opt.training.checkpoint_files import find_checkpoint
+from learned_opt.training.inner_problem import InnerProblem
+from learned_opt.training.nonfinite import nonfinite_unrolls
+from learned_opt.training.recipe import load_recipe
+from learned_opt.training.replay import replay
 from tasks.quadratic import Quadratic
-from tests.cases import spec_of
+from tests.cases import FAMILIES, spec_of
 from tests.commands.test_cli import TINY
 from tests.helpers.known_meta_gradients import HORIZON, THETA, GradientDescent, on_network
 from tests.training.test_trainer import fit, make_module
@@ -26,40 +30,46 @@ from tests.training.test_trainer import fit, make_module
 FAST = 150.0  # log learning rate at which the quadratic's loss overflows after a few steps
 
 
+def record(folder: Path, estimator, start, finite, outer_step: int, recipes=None) -> None:
+    """What meta-training does about unrolls that were not finite."""
+    problem = InnerProblem("quadratic", estimator.population.unroll, HORIZON, 1, estimator)
+    recipes = recipes or ReplayRecipes(max_recipes=9)
+    recipes.record(folder, problem, nonfinite_unrolls(start, finite), outer_step)
+
+
 def recorded(folder: Path, split: str = "train"):
-    """A PES estimate of which pair 2 has overflowed: estimator, recipe file, and what there was."""
+    """A PES estimate of which pair 2 has overflowed: its estimator, start and what was finite."""
     family = Quadratic(dim=2, noise=0.1, dtype=torch.float64)
     inner = Unroll(family, GradientDescent(spec_of(family)), compile=False)
     estimator = PES(inner, Constant(HORIZON), 4, HORIZON, 0.1, meta_loss=MetaLoss(split=split))
     state = estimator.init_state(THETA, generator("start"))
-    launch = estimator.launch(THETA, state, generator(0))
-    launch.theta["log_lr"][4 + 2] = FAST  # the minus chain
-    losses, _ = estimator.population.run(launch)
-    recorder = Recorder(folder, estimator, {"task": "quadratic"}, max_recipes=3)
-    recorder.record(launch, losses.isfinite(), 7)
-    return estimator, recorder, launch, losses.isfinite()
+    start = estimator.unroll_start(THETA, state, generator(0))
+    start.theta["log_lr"][4 + 2] = FAST  # the minus chain
+    losses, _ = estimator.population.run(start)
+
+    problem = InnerProblem("quadratic", inner, HORIZON, 1, estimator, {"task": "quadratic"})
+    unrolls = nonfinite_unrolls(start, losses.isfinite())
+    ReplayRecipes(max_recipes=3).record(folder, problem, unrolls, 7)
+    return estimator, start, losses.isfinite()
 
 
 @pytest.mark.parametrize("split", ["train", "valid"])
 def test_a_replay_is_the_unroll_of_that_chain(tmp_path, split) -> None:
-    estimator, _, launch, finite = recorded(tmp_path, split)
+    estimator, start, finite = recorded(tmp_path, split)
     assert (~finite).nonzero().tolist() == [[1, 2]]
     recipe, tensors = load_recipe(tmp_path / "step7_task2.yaml")
-    assert (recipe.outer_step, recipe.task, recipe.copy, recipe.config) == (
-        7,
-        2,
-        1,
-        {"task": "quadratic"},
-    )
+    assert (recipe.outer_step, recipe.task, recipe.copy) == (7, 2, 1)
+    assert recipe.config == {"task": "quadratic"}
     losses: list[float] = []
     inner = estimator.population.unroll
-    found = replay(inner, recipe, tensors, lambda step, loss: losses.append(loss))
-    keys, chains = [(launch.root, task) for task in (0, 1, 2, 3)] * 2, launch.state["chains"]
+    cause = replay(inner, recipe, tensors, lambda step, loss: losses.append(loss))
+    chains = start.state["chains"]
+    keys = [(start.root, task) for task in (0, 1, 2, 3)] * 2
     streams = [inner.batches(keys, chains, HORIZON, name) for name in ("train", split)]
-    expected, _ = inner.run(launch.theta, chains, streams[0], measured=streams[1])
+    expected, _ = inner.run(start.theta, chains, streams[0], measured=streams[1])
     first = int(expected[:, 6].isfinite().int().argmin())
     assert 1 < first < HORIZON
-    assert found == f"loss in inner step {first}"
+    assert cause == f"loss in inner step {first}"
     torch.testing.assert_close(torch.tensor(losses, dtype=torch.float64), expected[: first + 1, 6])
 
 
@@ -76,7 +86,7 @@ def test_what_stays_finite_is_not_reproduced(tmp_path) -> None:
 
 
 class Overflow(GradientDescent):
-    """Its momentum, and with it the update, overflows at step 2 while gradient and loss are fine."""
+    """Its momentum, and so the update, overflows at step 2 while gradient and loss are fine."""
 
     def forward(
         self, grads: dict, state: dict, params: dict, loss: torch.Tensor
@@ -96,15 +106,15 @@ class Kink(GradientDescent):
         return {k: -(self.log_lr * 0).sqrt() * g for k, g in grads.items()}, state
 
 
-def replayed(folder: Path, optimizer: type, kind, **settings) -> str:
-    family = Quadratic(dim=2, dtype=torch.float64)
+def replayed(folder: Path, optimizer: type, kind, family=None, **settings) -> str:
+    family = family or Quadratic(dim=2, dtype=torch.float64)
     inner = Unroll(family, optimizer(spec_of(family)), compile=False)
     estimator = kind(inner, Constant(HORIZON), 2, HORIZON, **settings)
     state = estimator.init_state(THETA, generator("start"))
     estimate, _ = estimator.estimate(THETA, state, generator(0))
     assert not estimate.finite.any()
-    recorder = Recorder(folder, estimator, {}, max_recipes=9)
-    recorder.record(estimator.launch(THETA, state, generator(0)), estimate.finite, 0)
+    start = estimator.unroll_start(THETA, state, generator(0))
+    record(folder, estimator, start, estimate.finite, outer_step=0)
     recipe, tensors = load_recipe(folder / "step0_task1.yaml")
     return replay(inner, recipe, tensors, lambda step, loss: None)
 
@@ -114,11 +124,10 @@ def test_the_first_tensor_is_named(tmp_path) -> None:
     assert replayed(tmp_path / "b", Kink, BPTT) == "gradient of the summed losses by theta's log_lr"
     estimator, theta = on_network(PES, "sgdm", num_tasks=1)
     state = estimator.init_state(theta, generator("start"))
-    state["chains"]["params"]["layers.0.bias"][:] = (
-        torch.inf
-    )  # relu, softmax: the loss is nan at once
-    launch = estimator.launch(theta, state, generator(0))
-    Recorder(tmp_path, estimator, {}, 1).record(launch, torch.zeros(2, 1, dtype=torch.bool), 3)
+    # relu, softmax: the loss is nan at once
+    state["chains"]["params"]["layers.0.bias"][:] = torch.inf
+    start = estimator.unroll_start(theta, state, generator(0))
+    record(tmp_path, estimator, start, torch.zeros(2, 1, dtype=torch.bool), outer_step=3)
     recipe, tensors = load_recipe(tmp_path / "step3_task0.yaml")
     assert (
         replay(estimator.population.unroll, recipe, tensors, lambda *_: None)
@@ -126,11 +135,19 @@ def test_the_first_tensor_is_named(tmp_path) -> None:
     )
 
 
+def test_a_network_on_data_is_replayed_too(tmp_path) -> None:
+    """Its batches have axes of their own, beside those of inner steps and chains."""
+    family = FAMILIES["mlp"]()
+    cause = replayed(tmp_path, Overflow, PES, family, sigma=0.1)
+    assert cause == "params/layers.0.weight in inner step 2"
+
+
 def test_a_handful_is_written_and_the_rest_is_counted(tmp_path, caplog) -> None:
-    _, recorder, launch, finite = recorded(tmp_path / "replay")
+    estimator, start, finite = recorded(tmp_path / "replay")
+    recipes = ReplayRecipes(max_recipes=3)
     for step in range(8, 12):
-        recorder.record(launch, finite, step)
-    recorder.summarise()
+        record(tmp_path / "replay", estimator, start, finite, step, recipes)
+    recipes.on_train_end(None, None)  # pyright: ignore[reportArgumentType]
     names = sorted(path.name for path in (tmp_path / "replay").glob("*.yaml"))
     assert names == ["step7_task2.yaml", "step8_task2.yaml", "step9_task2.yaml"]
     assert (
@@ -140,7 +157,6 @@ def test_a_handful_is_written_and_the_rest_is_counted(tmp_path, caplog) -> None:
 
 def test_the_trainer_writes_recipes_and_stops(tmp_path) -> None:
     module, stop = make_module("sgdm", steps=20), StopWhenNothingIsFinite(patience=4)
-    module.recorders = {"": Recorder(tmp_path / "replay", module.estimator, {}, max_recipes=2)}
 
     class Explode(StopWhenNothingIsFinite):
         def on_train_batch_start(self, trainer, pl_module, *_) -> None:
@@ -149,11 +165,19 @@ def test_the_trainer_writes_recipes_and_stops(tmp_path) -> None:
             if trainer.global_step == 4:
                 pl_module.theta["log_lr"].data.fill_(-3.0)
 
-    trainer = fit(module, tmp_path, Explode(patience=100), stop, steps=20)
+    callbacks = (Explode(patience=100), stop, ReplayRecipes(max_recipes=2))
+    trainer = fit(module, tmp_path, *callbacks, steps=20)
     assert stop.stopped
     assert trainer.global_step == 6 + 4
     assert len(list((tmp_path / "replay").glob("*.yaml"))) == 2
     assert find_checkpoint(tmp_path).is_file()
+
+
+def drop_format(path: Path) -> None:
+    """Make of a recipe one that was written before recipes had a number."""
+    recipe = yaml.safe_load(path.read_text())
+    del recipe["format"]
+    path.write_text(yaml.safe_dump(recipe))
 
 
 @pytest.mark.parametrize(
@@ -164,6 +188,7 @@ def test_the_trainer_writes_recipes_and_stops(tmp_path) -> None:
         (lambda path: path.with_suffix(".safetensors").write_bytes(b"cut"), "is damaged"),
         (lambda path: path.write_text("task: 3\n"), "is no recipe of an unroll"),
         (lambda path: path.write_text("a: [\n"), "is no recipe of an unroll"),
+        (drop_format, "has format 1, this version reads 2; replay it with"),
     ],
 )
 def test_damaged_recipes_are_refused(tmp_path, damage, message) -> None:
@@ -193,13 +218,15 @@ def run(monkeypatch, *arguments: str) -> int | str | None:
 
 def test_a_run_that_explodes_and_its_replay_as_commands(tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
-    hopeless = ["learned.alpha=1e12", "callbacks.stop_after_nonfinite=3", "callbacks.max_replays=1"]
+    hopeless = [
+        "learned.alpha=1e12",
+        "callbacks.divergence.patience=3",
+        "callbacks.replay.max_recipes=1",
+    ]
     assert run(monkeypatch, "+task=mlp", *TINY, "trainer.max_steps=9", *hopeless) == 1
     error = capsys.readouterr().err
-    assert (
-        "learned_opt: no task stayed finite for 3 outer steps in a row, up to step 3; lower the outer"
-        in error
-    )
+    assert "learned_opt: no task stayed finite for 3 outer steps in a row, up to step 3;" in error
+    assert "; lower the outer learning rate" in error
     (path,) = tmp_path.glob("runs/mlp/*/replay/*.yaml")
     assert run(monkeypatch, f"replay={path}") == 0
     shown = capsys.readouterr().out

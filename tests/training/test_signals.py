@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from learned_opt.training.callbacks.signals import Signals
-from learned_opt.training.checkpoints import newest
+from learned_opt.training.checkpoint_files import newest
 from tests.training.test_trainer import STEPS, fit, make_module
 
 

@@ -21,9 +21,11 @@ from learned_opt.training.callbacks.checkpoints import Checkpoints
 from learned_opt.training.callbacks.signals import Signals
 from learned_opt.training.callbacks.throughput import Throughput
 from learned_opt.training.callbacks.validation import Validation
+from learned_opt.training.checkpoint_files import check_fits, find_checkpoint
 from learned_opt.training.checkpoint_io import WholeFiles
-from learned_opt.training.checkpoints import check_fits, find_checkpoint
-from learned_opt.training.trainer import MetaTrainer, quiet_lightning, surrogate_loss
+from learned_opt.training.inner_problem import InnerProblem
+from learned_opt.training.quiet_lightning import quiet_lightning
+from learned_opt.training.trainer import MetaTrainer, surrogate_loss
 from tests.cases import FAMILIES, OPTIMIZERS, spec_of
 
 STEPS = 6
@@ -35,17 +37,16 @@ def make_module(
     families = {task: FAMILIES[task]() for task in tasks}
     torch.manual_seed(0)
     meta = OPTIMIZERS[optimizer](spec_of(families["mlp"]))
-    estimators = {
-        task: PES(
-            Unroll(family, meta.rebind(spec_of(family)), compile=False), Constant(4), 3, 2, 0.01
-        )
-        for task, family in families.items()
-    }
-    estimator = (
-        MixedEstimator(estimators, dict.fromkeys(tasks, 1.0))
-        if len(tasks) > 1
-        else estimators["mlp"]
-    )
+
+    estimators, problems = {}, {}
+    for task, family in families.items():
+        unroll = Unroll(family, meta.rebind(spec_of(family)), compile=False)
+        estimators[task] = PES(unroll, Constant(4), 3, 2, 0.01)
+        label = task if len(tasks) > 1 else ""
+        problems[label] = InnerProblem(task, unroll, 4, 2, estimators[task], {"task": task})
+    estimator = estimators["mlp"]
+    if len(tasks) > 1:
+        estimator = MixedEstimator(estimators, dict.fromkeys(tasks, 1.0))
 
     def outer(parameters) -> torch.optim.Optimizer:
         return torch.optim.Adam(parameters, lr=0.01)
@@ -53,16 +54,14 @@ def make_module(
     def schedule(optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LRScheduler:
         return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
 
-    return MetaTrainer(meta, estimator, outer, schedule, seed=0, max_steps=steps)
+    return MetaTrainer(meta, estimator, outer, schedule, seed=0, max_steps=steps, problems=problems)
 
 
 def fit(
     module: MetaTrainer, folder, *callbacks, steps: int = STEPS, ckpt=None, every=100
 ) -> lightning.Trainer:
-    """Callbacks may hold the signals."""
+    """Train in a run folder with checkpoints and further callbacks."""
     quiet_lightning()
-    signals = next((own for own in callbacks if isinstance(own, Signals)), Signals())
-    saving = Checkpoints(folder / "checkpoints", every, 2, signals)
     trainer = lightning.Trainer(
         max_steps=steps,
         max_epochs=-1,
@@ -73,7 +72,7 @@ def fit(
         enable_progress_bar=False,
         enable_model_summary=False,
         default_root_dir=folder,
-        callbacks=[saving, *callbacks],
+        callbacks=[Checkpoints(every, keep=2), *callbacks],
         plugins=[WholeFiles()],
     )
     trainer.fit(module, ckpt_path=ckpt, weights_only=True)
@@ -97,7 +96,7 @@ def test_resuming_equals_going_on_bit_for_bit(tmp_path, made) -> None:
     make = partial(make_module, optimizer, tasks=tasks)
     straight = make()
     fit(straight, tmp_path / "straight")
-    first, clocks = make(), (Throughput(1), Throughput(1))
+    first, clocks = make(), (Throughput(), Throughput())
     fit(first, tmp_path / "halves", clocks[0], steps=STEPS // 2)
     second = make()
     ckpt = find_checkpoint(tmp_path / "halves")
@@ -111,9 +110,7 @@ def test_resuming_equals_going_on_bit_for_bit(tmp_path, made) -> None:
 
 
 def test_metrics_are_logged(tmp_path) -> None:
-    module = make_module()
-    validation = Validation(module.estimator.population.unroll, horizon=4, num_chains=2, every=3)
-    trainer = fit(module, tmp_path, validation, Throughput(12))
+    trainer = fit(make_module(), tmp_path, Validation(every=3), Throughput())
     names = {
         "meta_loss/train",
         "meta_loss/valid",
@@ -165,15 +162,15 @@ def test_checkpoints_that_do_not_fit_are_refused(tmp_path) -> None:
     fit(make_module("sgdm"), tmp_path, steps=1)
     module = make_module("unf")
     unf, pes = module.meta_optimizer, module.estimator
-    own = find_checkpoint(tmp_path)
+    ckpt = find_checkpoint(tmp_path)
     with pytest.raises(
         ValueError, match=r"another architecture: missing: .*log_alpha.*unexpected: log_lr"
     ):
-        check_fits(own, unf, pes)
+        check_fits(ckpt, unf, pes)
     for nowhere in (Path("nowhere.ckpt"), tmp_path / "checkpoints"):
         with pytest.raises(ValueError, match=f"there is none at {nowhere}"):
             find_checkpoint(nowhere)
-    (tmp_path / "cut.ckpt").write_bytes(own.read_bytes()[:1000])
+    (tmp_path / "cut.ckpt").write_bytes(ckpt.read_bytes()[:1000])
     with pytest.raises(ValueError, match=r"damaged or not a checkpoint"):
         check_fits(tmp_path / "cut.ckpt", unf, pes)
     torch.save({"state_dict": {}}, tmp_path / "other.ckpt")

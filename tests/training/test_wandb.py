@@ -1,4 +1,4 @@
-"""The W&B logger, offline: whole runs read back from their .wandb files by the library's own reader."""
+"""The W&B logger, offline: whole runs read back from their .wandb files by wandb's own reader."""
 
 import json
 import os
@@ -24,8 +24,8 @@ TINY = [
     "estimator.unroll_length=2",
     "estimator.num_tasks=2",
     "trainer.max_steps=3",
-    "callbacks.diagnose_every=2",
-    "callbacks.validate_every=3",
+    "callbacks.diagnostics.every=2",
+    "callbacks.validation.every=3",
     "benchmark.num_seeds=2",
     "benchmark.num_chains=2",
     "benchmark.num_lrs=2",

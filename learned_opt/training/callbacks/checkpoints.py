@@ -1,60 +1,67 @@
-"""When checkpoints are written, and how Lightning writes them."""
+"""When checkpoints are written."""
 
 from pathlib import Path
 from typing import Any
 
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
+from typing_extensions import override
 
-from learned_opt.training.callbacks.signals import Signals
-from learned_opt.training.checkpoints import prune
+from learned_opt.runtime.run_folder import RunFolder
+from learned_opt.training.checkpoint_files import checkpoint_path, prune, remove_partial_files
+from learned_opt.training.trainer import meta_trainer
 
 
 class Checkpoints(Callback):
     """Writes checkpoints: every so many outer steps, when a signal asks for one, and at the end.
 
-    A checkpoint of step n is written as step n + 1 starts, when the metrics of step n are logged; they are on the disk
-    before it is, so that a resumed run lacks no row.
+    A checkpoint of step n is written as step n + 1 starts, when the metrics of step n are logged;
+    they are on the disk before it is, so that a resumed run lacks no row.
 
     Args:
-        folder: where to.
         every: outer steps between two checkpoints.
         keep: how many stay.
-        signals: asks for checkpoints.
 
     Raises:
         ValueError: a count is not positive.
     """
 
-    def __init__(self, folder: Path, every: int, keep: int, signals: Signals) -> None:
-        for name, value in (("checkpoint_every", every), ("keep_checkpoints", keep)):
+    def __init__(self, every: int, keep: int) -> None:
+        for name, value in (("every", every), ("keep", keep)):
             if value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}.")
-        self.folder, self.every, self.keep, self.signals = folder, every, keep, signals
-        self.saved = 0
+        self.every = every
+        self.keep = keep
+        self.saved = 0  # outer step of the last checkpoint
 
+    @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """There is nothing to save before the first step."""
-        self.saved = trainer.global_step
+        self.saved = trainer.global_step  # there is nothing to save before the first step
+        if trainer.is_global_zero:
+            remove_partial_files(Path(trainer.default_root_dir))
 
+    @override
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, *_: Any, **__: Any
     ) -> None:
-        """Save when it is due or asked for."""
-        if trainer.global_step % self.every == 0 or self.signals.pending:
+        asked_for = bool(meta_trainer(pl_module).pending_signals)
+        if trainer.global_step % self.every == 0 or asked_for:
             self._save(trainer)
 
+    @override
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save the end, a requested stop included."""
-        self._save(trainer)
+        self._save(trainer)  # also of a stop that was asked for
 
     def _save(self, trainer: Trainer) -> None:
         step = trainer.global_step
         if step == self.saved:
             return
+
         for logger in trainer.loggers:
             logger.save()
-        trainer.save_checkpoint(self.folder / f"step_{step}.ckpt")
+
+        folder = RunFolder(Path(trainer.default_root_dir)).checkpoints
+        trainer.save_checkpoint(checkpoint_path(folder, step))
         if trainer.is_global_zero:
-            prune(self.folder, step, self.keep)
+            prune(folder, step, self.keep)
         self.saved = step

@@ -1,26 +1,30 @@
-"""What a meta-training shows of itself: cheap figures at every outer step, dear ones now and then."""
+"""What the updates do to every inner tensor, measured now and then."""
 
 import csv
-from collections.abc import Mapping
+import io
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
+from typing_extensions import override
 
+from learned_opt.core.files import write_text
 from learned_opt.evaluation.behaviour import Row, observe
-from learned_opt.inner.unroll import Unroll
+from learned_opt.runtime.run_folder import RunFolder
+from learned_opt.training.trainer import meta_trainer
 from learned_opt.training.wandb import log_behaviour
 
 COLUMNS = ("outer_step", "task", "inner_step", "tensor", "quantity", "value")  # of diagnostics.csv
 
 
 class Diagnostics(Callback):
-    """Measures what the updates do to every inner tensor and writes it to ``diagnostics.csv``, and to W&B if it logs.
+    """Measures what the updates do to every inner tensor; only in the leader.
+
+    It writes to ``diagnostics.csv``, and to W&B if that logs.
 
     Args:
-        folder: run folder.
-        unrolls: task -> the inner loop and its horizon.
         every: outer steps between two measurements; the last step is measured too.
         num_chains: inner trainings of one measurement, on validation seeds.
         num_points: inner steps that are measured.
@@ -29,62 +33,73 @@ class Diagnostics(Callback):
         ValueError: a count is not positive.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        unrolls: Mapping[str, tuple[Unroll, int]],
-        every: int,
-        num_chains: int,
-        num_points: int,
-    ) -> None:
-        for name, count in (("every", every), ("chains", num_chains), ("points", num_points)):
+    def __init__(self, every: int, num_chains: int, num_points: int) -> None:
+        counts = {"every": every, "num_chains": num_chains, "num_points": num_points}
+        for name, count in counts.items():
             if count < 1:
-                raise ValueError(f"diagnose_{name} must be at least 1, got {count}.")
-        self.path, self.unrolls = folder / "diagnostics.csv", dict(unrolls)
-        self.every, self.num_chains, self.num_points = every, num_chains, num_points
+                raise ValueError(f"{name} must be at least 1, got {count}.")
+        self.every = every
+        self.num_chains = num_chains
+        self.num_points = num_points
 
+    @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the file; of a run that resumes here, keep what the checkpoint knows of."""
         if not trainer.is_global_zero:
             return
-        kept = [
-            row
-            for row in read_diagnostics(self.path)
-            if int(row["outer_step"]) <= trainer.global_step
-        ]
-        with self.path.open("w", newline="") as file:
-            csv.writer(file).writerows([COLUMNS, *(row.values() for row in kept)])
 
+        # of a run that resumes here, what the checkpoint knows of stays
+        path = _path(trainer)
+        rows = [COLUMNS]
+        for row in read_diagnostics(path):
+            if int(row["outer_step"]) <= trainer.global_step:
+                rows.append(tuple(row.values()))
+        write_text(path, _as_csv(rows))
+
+    @override
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, *_: Any, **__: Any
     ) -> None:
-        """Measure when it is due and after the last step."""
         due = trainer.global_step % self.every == 0 or trainer.global_step == trainer.max_steps
         if not due or not trainer.is_global_zero:
             return
-        keys = [("valid", seed) for seed in range(self.num_chains)]
-        rows = {
-            task: observe(unroll, keys, horizon, self.num_points)
-            for task, (unroll, horizon) in self.unrolls.items()
-        }
-        self._write(trainer.global_step, rows)
-        theta = {
-            name: p.detach()
-            for name, p in next(iter(self.unrolls.values()))[0].optimizer.named_parameters()
-        }
-        log_behaviour(trainer.loggers, rows, theta, trainer.global_step)
 
-    def _write(self, outer_step: int, rows: dict[str, list[Row]]) -> None:
-        with self.path.open("a", newline="") as file:
-            csv.writer(file).writerows(
-                (outer_step, task, row.inner_step, row.tensor, row.quantity, f"{row.value:.6g}")
-                for task, own in rows.items()
-                for row in own
-            )
+        module = meta_trainer(pl_module)
+        keys = [("valid", seed) for seed in range(self.num_chains)]
+        behaviour: dict[str, list[Row]] = {}
+        for problem in module.problems.values():
+            rows = observe(problem.unroll, keys, problem.horizon, self.num_points)
+            behaviour[problem.task] = rows
+
+        _append(_path(trainer), trainer.global_step, behaviour)
+        log_behaviour(trainer.loggers, behaviour, module.detached_theta, trainer.global_step)
+
+
+def _path(trainer: Trainer) -> Path:
+    return RunFolder(Path(trainer.default_root_dir)).diagnostics
+
+
+def _append(path: Path, outer_step: int, behaviour: Mapping[str, Sequence[Row]]) -> None:
+    lines = []
+    for task, rows in behaviour.items():
+        for row in rows:
+            value = f"{row.value:.6g}"
+            lines.append((outer_step, task, row.inner_step, row.tensor, row.quantity, value))
+
+    with path.open("a", newline="") as file:
+        file.write(_as_csv(lines))
+
+
+def _as_csv(rows: Iterable[Sequence[Any]]) -> str:
+    content = io.StringIO(newline="")
+    csv.writer(content).writerows(rows)
+    return content.getvalue()
 
 
 def read_diagnostics(path: Path) -> list[dict[str, str]]:
-    """The rows of a ``diagnostics.csv``; empty when there is none. A line that a kill has cut is no row."""
+    """The rows of a ``diagnostics.csv``; empty when there is none.
+
+    A line that a kill has cut is no row.
+    """
     if not path.is_file():
         return []
     lines = path.read_text().splitlines(keepends=True)

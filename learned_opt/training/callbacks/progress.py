@@ -13,9 +13,11 @@ from rich.progress import (
     MofNCompleteColumn,
     Progress,
     ProgressColumn,
+    TaskID,
     TextColumn,
     TimeRemainingColumn,
 )
+from typing_extensions import override
 
 log = logging.getLogger(__name__)
 
@@ -24,7 +26,7 @@ NUM_LINES = 10  # of a run that is not on a terminal
 
 
 class ProgressBar(Callback):
-    """Shows outer steps, meta-loss, throughput and the time that is left; only in the first process.
+    """Shows outer steps, meta-loss, throughput and the time that is left; only in the leader.
 
     Args:
         console: where to draw; stderr by default.
@@ -33,14 +35,21 @@ class ProgressBar(Callback):
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console(stderr=True)
         self.bar: Progress | None = None
-        self.log_streams: list[tuple[Any, Any]] = []
+        self.log_streams: list[tuple[Any, Any]] = []  # handlers and where they wrote before
 
+    @property
+    def is_narrow(self) -> bool:
+        """Whether some words do not fit."""
+        return self.console.width < NARROW
+
+    @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Show the bar; the first step compiles."""
         if not trainer.is_global_zero:
             return
-        columns = _columns(self.console.width < NARROW)
+
+        columns = _columns(self.is_narrow)
         self.bar = Progress(*columns, console=self.console, redirect_stdout=sys.stdout.isatty())
+        # the first step compiles
         self.bar.add_task(
             "compiling", total=trainer.max_steps, completed=trainer.global_step, figures=""
         )
@@ -50,49 +59,71 @@ class ProgressBar(Callback):
         else:
             self.console.print("compiling the inner step ...")
 
+    @override
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, *_: Any, **__: Any
     ) -> None:
-        """Move the bar, or print a line."""
         if self.bar is None:
             return
-        narrow, metrics = self.console.width < NARROW, trainer.callback_metrics
-        loss, rate = metrics["meta_loss/train"], metrics.get("inner_steps_per_second")
-        words = ("loss", "/s") if narrow else ("meta-loss", " inner steps/s")
-        figures = f"{words[0]} {loss:.4f}" + (f"  {rate:,.0f}{words[1]}" if rate else "")
-        logged = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
-        log.debug("outer step %d: %s", trainer.global_step, logged)
-        (task,) = self.bar.tasks
-        self.bar.update(task.id, completed=trainer.global_step, description="meta", figures=figures)
-        if (
-            not self.console.is_terminal
-            and trainer.global_step % max(1, trainer.max_steps // NUM_LINES) == 0
-        ):
-            left = timedelta(seconds=round(task.time_remaining)) if task.time_remaining else None
-            line = f"outer step {trainer.global_step}/{trainer.max_steps}  {figures}"
-            self.console.print(
-                line + (f"  {left} left" if left else ""), soft_wrap=True, highlight=False
-            )
 
+        step = trainer.global_step
+        metrics = trainer.callback_metrics
+        logged = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
+        log.debug("outer step %d: %s", step, logged)
+
+        figures = self._figures(metrics)
+        (task,) = self.bar.tasks
+        self.bar.update(task.id, completed=step, description="meta", figures=figures)
+        line_due = step % max(1, trainer.max_steps // NUM_LINES) == 0
+        if line_due and not self.console.is_terminal:
+            self._print_line(f"outer step {step}/{trainer.max_steps}  {figures}", task.id)
+
+    @override
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Take the bar down, also after an error."""
+        # comes after an error too
         for handler, stream in self.log_streams:
             handler.setStream(stream)
         self.log_streams = []
+
         if self.bar and self.console.is_terminal:
             self.bar.stop()
         self.bar = None
 
+    def _figures(self, metrics: Any) -> str:
+        loss = metrics["meta_loss/train"]
+        rate = metrics.get("inner_steps_per_second")
+        loss_name = "loss" if self.is_narrow else "meta-loss"
+        rate_unit = "/s" if self.is_narrow else " inner steps/s"
+
+        figures = f"{loss_name} {loss:.4f}"
+        if rate:
+            figures += f"  {rate:,.0f}{rate_unit}"
+        return figures
+
+    def _print_line(self, line: str, task_id: TaskID) -> None:
+        assert self.bar is not None, "on_train_start makes it"
+        remaining = self.bar.tasks[task_id].time_remaining
+        if remaining:
+            line += f"  {timedelta(seconds=round(remaining))} left"
+        self.console.print(line, soft_wrap=True, highlight=False)
+
     def _lift_log_lines(self) -> None:
-        """Log lines on the terminal go above the bar, as printed lines do; they would be drawn into it."""
+        """Have log lines on the terminal go above the bar, as printed lines do.
+
+        They would be drawn into it.
+        """
         for handler in logging.getLogger().handlers:
             if type(handler) is logging.StreamHandler and handler.stream.isatty():
                 self.log_streams.append((handler, handler.setStream(sys.stderr)))
 
 
 def _columns(narrow: bool) -> list[ProgressColumn]:
-    count, figures = MofNCompleteColumn(), TextColumn("{task.fields[figures]}")
-    left = TimeRemainingColumn(compact=True)
+    count = MofNCompleteColumn()
+    figures = TextColumn("{task.fields[figures]}")
+    remaining = TimeRemainingColumn(compact=True)
     if narrow:
-        return [count, figures, left]
-    return [TextColumn("{task.description}"), BarColumn(bar_width=None), count, figures, left]
+        return [count, figures, remaining]
+
+    description = TextColumn("{task.description}")
+    bar = BarColumn(bar_width=None)
+    return [description, bar, count, figures, remaining]

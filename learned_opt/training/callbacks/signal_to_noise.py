@@ -1,4 +1,7 @@
-"""How much of one estimate of the meta-gradient is signal."""
+"""How much of one estimate of the meta-gradient is signal.
+
+Legend: P meta-parameters.
+"""
 
 from typing import Any
 
@@ -6,14 +9,16 @@ import torch
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
+from typing_extensions import override
 
 
 class SignalToNoise(Callback):
     """Logs ``meta_grad_snr``, how much of one estimate of the meta-gradient is signal.
 
-    With estimates ``g = mu + noise`` of a mu that changes slowly, it is ``|mu|^2 / E |noise|^2``. Both are estimated
-    without bias from weighted averages of g and of ``|g|^2`` over outer steps, weights ``decay^age``, under the
-    assumption that mu is constant and the estimates independent; where the signal's estimate is negative, 0 is logged.
+    With estimates ``g = mu + noise`` of a mu that changes slowly, it is ``|mu|^2 / E |noise|^2``.
+    Both are estimated without bias from weighted averages of g and of ``|g|^2`` over outer steps,
+    weights ``decay^age``, under the assumption that mu is constant and the estimates independent;
+    where the signal's estimate is negative, 0 is logged.
 
     Args:
         decay: of the averages; 0.9 is as good as the last 19 estimates.
@@ -24,7 +29,7 @@ class SignalToNoise(Callback):
 
     def __init__(self, decay: float) -> None:
         if not 0 < decay < 1:
-            raise ValueError(f"signal_decay must lie between 0 and 1, got {decay}.")
+            raise ValueError(f"decay must lie between 0 and 1, got {decay}.")
         self.decay = decay
         self.sums: dict[str, Any] = {
             "gradient": 0.0,
@@ -33,35 +38,45 @@ class SignalToNoise(Callback):
             "squared_weight": 0.0,
         }
 
+    @override
     def on_before_optimizer_step(
         self, trainer: Trainer, pl_module: LightningModule, optimizer: torch.optim.Optimizer
     ) -> None:
-        """Take in the estimate as it is before clipping."""
-        flat = torch.cat(
-            [p.grad.detach().flatten() for p in pl_module.parameters() if p.grad is not None]
-        )
+        # the estimate as it is before clipping
+        gradients = [p.grad.detach() for p in pl_module.parameters() if p.grad is not None]
+        flat = torch.cat([gradient.flatten() for gradient in gradients])  # (P,)
+
         signal, noise = self.update(flat)
         if trainer.global_step:
             pl_module.log("meta_grad_snr", signal.clamp(min=0) / noise, batch_size=1)
 
     def update(self, gradient: Tensor) -> tuple[Tensor, Tensor]:
-        """Take in one estimate; returns ``|mu|^2`` and ``E |noise|^2``, which the first one alone does not tell."""
-        new = {"gradient": gradient, "square": gradient.square().sum(), "weight": 1.0}
-        sums = {name: self.decay * self.sums[name] + value for name, value in new.items()}
-        self.sums = sums | {"squared_weight": self.decay**2 * self.sums["squared_weight"] + 1}
+        """Take in one estimate; the first one alone does not tell the noise.
+
+        Args:
+            gradient: the estimate, ``(P,)``.
+
+        Returns:
+            tuple[Tensor, Tensor]: ``|mu|^2`` and ``E |noise|^2``, scalars.
+        """
+        latest = {"gradient": gradient, "square": gradient.square().sum(), "weight": 1.0}
+        sums = {name: self.decay * self.sums[name] + value for name, value in latest.items()}
+        sums["squared_weight"] = self.decay**2 * self.sums["squared_weight"] + 1
+        self.sums = sums
+
         mean = sums["gradient"] / sums["weight"]
-        size, inverse_count = mean.square().sum(), self.sums["squared_weight"] / sums["weight"] ** 2
-        noise = (
-            (sums["square"] / sums["weight"] - size) / (1 - inverse_count)
-            if inverse_count < 1
-            else size * torch.nan
-        )
+        size = mean.square().sum()
+        inverse_count = sums["squared_weight"] / sums["weight"] ** 2
+        if inverse_count < 1:
+            noise = (sums["square"] / sums["weight"] - size) / (1 - inverse_count)
+        else:
+            noise = size * torch.nan
         return size - inverse_count * noise, noise
 
+    @override
     def state_dict(self) -> dict[str, Any]:
-        """The averages, so that a resumed run logs what an unbroken one does."""
         return self.sums
 
+    @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take them up."""
         self.sums = state_dict

@@ -5,45 +5,47 @@ from typing import Any
 
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
+from typing_extensions import override
+
+from learned_opt.training.trainer import meta_trainer
 
 
 class Throughput(Callback):
-    """Logs inner steps per second of each outer step; other callbacks and the compiling step are not counted.
+    """Logs inner steps per second of each outer step, all chains of all ranks together.
 
-    ``seconds`` is what all outer steps took, compilation included; it is kept in checkpoints.
+    Other callbacks and the compiling step are not counted: put it behind the callback that
+    writes checkpoints and before the others.
 
-    Args:
-        steps_per_estimate: inner steps of one outer step, all chains together.
+    Attributes:
+        seconds: what all outer steps took, compilation included; it is kept in checkpoints.
     """
 
-    def __init__(self, steps_per_estimate: int) -> None:
-        self.steps_per_estimate, self.start, self.compiled, self.seconds = (
-            steps_per_estimate,
-            0.0,
-            False,
-            0.0,
-        )
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self.compiled = False  # whether the first step, which compiles, is over
+        self._started = 0.0
 
+    @override
     def state_dict(self) -> dict[str, float]:
-        """The seconds so far."""
         return {"seconds": self.seconds}
 
+    @override
     def load_state_dict(self, state_dict: dict[str, float]) -> None:
-        """Go on counting."""
         self.seconds = state_dict["seconds"]
 
+    @override
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, *_: Any, **__: Any
     ) -> None:
-        """Start the clock."""
-        self.start = time.perf_counter()
+        self._started = time.perf_counter()
 
+    @override
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, *_: Any, **__: Any
     ) -> None:
-        """Log the rate."""
-        seconds = time.perf_counter() - self.start
+        seconds = time.perf_counter() - self._started
         if self.compiled:
-            pl_module.log("inner_steps_per_second", self.steps_per_estimate / seconds, batch_size=1)
+            rate = meta_trainer(pl_module).estimator.num_inner_steps / seconds
+            pl_module.log("inner_steps_per_second", rate, batch_size=1)
         self.compiled = True
         self.seconds += seconds

@@ -1,54 +1,63 @@
-"""What happens around outer steps: throughput, validation, an end where nothing is finite."""
+"""The meta-loss on seeds that are neither trained on nor reported."""
 
 from typing import Any
 
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
+from torch import Tensor
+from typing_extensions import override
 
 from learned_opt.core import tree
-from learned_opt.evaluation.seeded_runs import run_seeds
-from learned_opt.inner.unroll import Unroll
+from learned_opt.evaluation.seeded_runs import VALID, run_seeds
+from learned_opt.training.inner_problem import InnerProblem
+from learned_opt.training.trainer import meta_trainer
 
 
 class Validation(Callback):
-    """Logs the meta-loss of theta itself on validation seeds, which are neither trained on nor reported.
+    """Logs the meta-loss of theta itself on validation seeds; only in the leader.
+
+    The figures of a mix end with the name of the task.
 
     Args:
-        unroll: the inner loop.
-        horizon: inner steps.
-        num_chains: validation seeds, run side by side.
-        every: outer steps between two validations.
-        suffix: of the names of the figures.
+        every: outer steps between two validations; the last step is validated too.
+
+    Raises:
+        ValueError: it is not positive.
     """
 
-    def __init__(
-        self, unroll: Unroll, horizon: int, num_chains: int, every: int, suffix: str = ""
-    ) -> None:
+    def __init__(self, every: int) -> None:
         if every < 1:
-            raise ValueError(f"validate_every must be at least 1, got {every}.")
-        self.unroll, self.horizon, self.num_chains = unroll, horizon, num_chains
-        self.every, self.suffix = every, suffix
+            raise ValueError(f"every must be at least 1, got {every}.")
+        self.every = every
 
+    @override
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, *_: Any, **__: Any
     ) -> None:
-        """Validate when it is due and after the last step."""
-        if trainer.global_step % self.every and trainer.global_step != trainer.max_steps:
+        due = trainer.global_step % self.every == 0 or trainer.global_step == trainer.max_steps
+        if not due or not trainer.is_global_zero:
             return
-        theta = {name: p.detach() for name, p in self.unroll.optimizer.named_parameters()}
-        many = tree.contiguous(tree.expand(theta, self.num_chains))
-        runs = run_seeds(
-            self.unroll, many, "valid", range(self.num_chains), self.horizon, self.num_chains
-        )
-        figures = {
-            "meta_loss/valid": runs.mean_loss.mean(),
-            "final_loss/valid": runs.final_loss.mean(),
-        }
-        named = {f"{name}{self.suffix}": value.float() for name, value in figures.items()}
-        trainer.callback_metrics.update(named)
-        for logger in (
-            trainer.loggers
-        ):  # not by the module, which would repeat the figures in the rows that follow
-            logger.log_metrics(
-                {name: value.item() for name, value in named.items()}, trainer.global_step - 1
-            )
+
+        module = meta_trainer(pl_module)
+        figures: dict[str, Tensor] = {}
+        for label, problem in module.problems.items():
+            suffix = f"/{label}" if label else ""
+            for name, value in validate(problem, module.detached_theta).items():
+                figures[f"{name}{suffix}"] = value
+
+        # not by the module, which would repeat the figures in the rows that follow
+        trainer.callback_metrics.update(figures)
+        row = {name: value.item() for name, value in figures.items()}
+        for logger in trainer.loggers:
+            logger.log_metrics(row, trainer.global_step - 1)
+
+
+def validate(problem: InnerProblem, theta: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The figures of theta on the validation seeds of a task, scalars."""
+    num_chains = problem.num_chains
+    many = tree.contiguous(tree.expand(theta, num_chains))  # leaves (num_chains, *shape)
+    runs = run_seeds(problem.unroll, many, VALID, range(num_chains), problem.horizon, num_chains)
+    return {
+        "meta_loss/valid": runs.mean_loss.mean().float(),
+        "final_loss/valid": runs.final_loss.mean().float(),
+    }

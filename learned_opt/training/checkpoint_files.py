@@ -1,7 +1,7 @@
-"""Checkpoint files: written whole or not at all, checked before they are used, the last few kept.
+"""Checkpoint files: checked before they are used, the last few kept.
 
-``step_100.ckpt`` is what Lightning saves after outer step 100; ``step_100.ckpt.sha256`` beside it holds its checksum in
-the format of ``sha256sum -c``.
+``step_100.ckpt`` is what Lightning saves after outer step 100; ``step_100.ckpt.sha256`` beside it
+holds its checksum in the format of ``sha256sum -c``.
 """
 
 import hashlib
@@ -15,8 +15,11 @@ import torch
 from learned_opt.core import tree
 from learned_opt.core.rng import generator
 from learned_opt.deploy.weights import check_theta
-from learned_opt.estimators.base import GradientEstimator
+from learned_opt.estimators.base import GradientEstimator, State
 from learned_opt.optimizers.base import MetaOptimizer
+from learned_opt.runtime.run_folder import RunFolder
+
+PREFIX = "meta_optimizer."  # of theta's names in a checkpoint: MetaTrainer's attribute
 
 log = logging.getLogger(__name__)
 
@@ -25,21 +28,31 @@ class CheckpointError(RuntimeError):
     """No checkpoint can be written, or of those that there are none can be used."""
 
 
+def checkpoint_path(folder: Path, step: int) -> Path:
+    """The file of the checkpoint after an outer step."""
+    return folder / f"step_{step}.ckpt"
+
+
+def checksum_path(checkpoint: Path) -> Path:
+    """Where the checksum of a checkpoint is."""
+    return checkpoint.with_name(checkpoint.name + ".sha256")
+
+
 def by_step(folder: Path) -> dict[int, Path]:
-    """The checkpoints of a folder, the newest first."""
-    found = {int(path.stem.removeprefix("step_")): path for path in folder.glob("step_*.ckpt")}
-    return dict(sorted(found.items(), reverse=True))
+    """The checkpoints of a folder by their outer steps, the newest first."""
+    files = {int(path.stem.removeprefix("step_")): path for path in folder.glob("step_*.ckpt")}
+    return dict(sorted(files.items(), reverse=True))
 
 
-def is_whole(path: Path) -> bool:
+def is_whole(checkpoint: Path) -> bool:
     """Whether a checkpoint is what was written."""
-    if not beside(path).is_file():
+    checksum = checksum_path(checkpoint)
+    if not checksum.is_file():
         return False
-    with path.open("rb") as file:
-        return (
-            hashlib.file_digest(file, "sha256").hexdigest()
-            == beside(path).read_text().split(" ")[0]
-        )
+
+    with checkpoint.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return digest == checksum.read_text().split(" ")[0]
 
 
 def newest(folder: Path) -> Path | None:
@@ -48,12 +61,13 @@ def newest(folder: Path) -> Path | None:
     Raises:
         CheckpointError: there are checkpoints, but every one is damaged.
     """
-    found = list(by_step(folder).values())
-    for path in found:
+    files = list(by_step(folder).values())
+    for path in files:
         if is_whole(path):
             return path
         log.warning("checkpoint %s is damaged; looking for the one before it", path)
-    if found:
+
+    if files:
         raise CheckpointError(
             f"every checkpoint in {folder} is damaged; move the folder away to start anew."
         )
@@ -65,15 +79,22 @@ def prune(folder: Path, step: int, keep: int) -> None:
 
     Those after ``step`` are damaged, for else the run had gone on from there.
     """
-    kept = [own for own in by_step(folder) if own <= step][:keep]
-    for own, path in by_step(folder).items():
-        if own not in kept:
+    files = by_step(folder)
+    kept = [other for other in files if other <= step][:keep]
+    for other, path in files.items():
+        if other not in kept:
             path.unlink()
+
     for path in folder.glob("*.sha256"):
         if not path.with_suffix("").exists():
             path.unlink()
+    remove_partial_files(folder)
+
+
+def remove_partial_files(folder: Path) -> None:
+    """Remove what a kill has left of files that were being written in a folder."""
     for path in folder.glob("*.partial"):
-        path.unlink()
+        path.unlink(missing_ok=True)
 
 
 def find_checkpoint(path: Path) -> Path:
@@ -82,10 +103,11 @@ def find_checkpoint(path: Path) -> Path:
     Raises:
         ValueError: there is none.
     """
-    file = newest(path / "checkpoints") if path.is_dir() else path
+    file = newest(RunFolder(path).checkpoints) if path.is_dir() else path
     if file is None or not file.is_file():
         raise ValueError(
-            f"ckpt must be a checkpoint file or a run folder that holds one, but there is none at {path}."
+            "ckpt must be a checkpoint file or a run folder that holds one, but there is none at "
+            f"{path}."
         )
     return file
 
@@ -99,23 +121,28 @@ def check_fits(file: Path, optimizer: MetaOptimizer, estimator: GradientEstimato
         estimator: of all tasks.
 
     Raises:
-        ValueError: it is damaged, not ours, of another architecture or of other chains; names what differs.
+        ValueError: it is damaged, not ours, of another architecture or of other chains; names
+            what differs.
     """
     checkpoint = read(file)
-    prefix = "meta_optimizer."
-    theta = {name.removeprefix(prefix): value for name, value in checkpoint["state_dict"].items()}
+    parameters = checkpoint["state_dict"]
+    theta = {name.removeprefix(PREFIX): value for name, value in parameters.items()}
     check_theta(optimizer, theta, str(file))
+
     fresh = estimator.init_state(dict(optimizer.named_parameters()), generator("fresh"))
-    saved, needed = (
-        {name: tuple(leaf.shape) for name, leaf in tree.flatten(state).items()}
-        for state in (checkpoint["estimator_state"], fresh)
-    )
+    needed = _shapes(fresh)
+    saved = _shapes(checkpoint["estimator_state"])
     for name in {**needed, **saved}:
-        there, here = (shapes.get(name, "missing") for shapes in (saved, needed))
+        there = saved.get(name, "missing")
+        here = needed.get(name, "missing")
         if there != here:
             raise ValueError(
                 f"ckpt {file} is of another run: {name} is {there} there and {here} here."
             )
+
+
+def _shapes(state: State) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(leaf.shape) for name, leaf in tree.flatten(state).items()}
 
 
 def read(file: Path) -> dict[str, Any]:
@@ -130,18 +157,18 @@ def read(file: Path) -> dict[str, Any]:
         raise ValueError(
             f"ckpt {file} cannot be read, it is damaged or not a checkpoint."
         ) from error
+
     if not isinstance(checkpoint, dict) or "estimator_state" not in checkpoint:
         raise ValueError(f"ckpt {file} is no checkpoint of meta-training.")
     return checkpoint
 
 
 def num_tasks(file: Path) -> dict[str, int]:
-    """How many tasks the chains of a checkpoint have, by task of the mix; a single task has no name."""
+    """How many tasks the chains of a checkpoint have, by task of the mix.
+
+    A single task has no name: its key is the empty string.
+    """
     state = read(file)["estimator_state"]
-    tasks = {"": state} if isinstance(state.get("step"), torch.Tensor) else state
-    return {task: len(own["step"]) for task, own in tasks.items()}
-
-
-def beside(path: Path) -> Path:
-    """Where the checksum of a checkpoint is."""
-    return path.with_name(path.name + ".sha256")
+    is_single = isinstance(state.get("step"), torch.Tensor)
+    states = {"": state} if is_single else state
+    return {task: len(chains["step"]) for task, chains in states.items()}
