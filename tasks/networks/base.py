@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from math import prod, sqrt
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -10,11 +11,11 @@ from torch import Tensor, nn
 from tasks.base import Params, PermutationAxes
 
 
-class SelfInitialisedLayer(nn.Module, ABC):
-    """A layer that says itself how its parameters start, alone or inside of a network."""
+@runtime_checkable
+class SelfInitialised(Protocol):
+    """A layer that says itself how its parameters start, whatever network it stands in."""
 
-    @abstractmethod
-    def init_parameter(self, name: str, parameter: Tensor, generator: torch.Generator) -> Tensor:
+    def initial_value(self, name: str, parameter: Tensor, generator: torch.Generator) -> Tensor:
         """Draw an initial value of one parameter of this layer.
 
         Args:
@@ -25,6 +26,7 @@ class SelfInitialisedLayer(nn.Module, ABC):
         Returns:
             Tensor: on the CPU, of the parameter's shape.
         """
+        ...
 
 
 class Network(nn.Module, ABC):
@@ -68,7 +70,7 @@ class Network(nn.Module, ABC):
         """Draw one initial tensor: weights N(0, 2 / fan_in), biases 0, scales of norms 1.
 
         A tensor of two or more axes is a weight (out, in, ...); vectors are scales of norms or
-        biases. The parameters of a ``SelfInitialisedLayer`` are drawn by that layer.
+        biases. The parameters of a layer that is ``SelfInitialised`` are drawn by that layer.
 
         Args:
             name: as in ``named_parameters()``.
@@ -82,8 +84,8 @@ class Network(nn.Module, ABC):
         """
         layer_name, _, local_name = name.rpartition(".")
         layer = self.get_submodule(layer_name)
-        if isinstance(layer, SelfInitialisedLayer):
-            return layer.init_parameter(local_name, parameter, generator)
+        if isinstance(layer, SelfInitialised):
+            return layer.initial_value(local_name, parameter, generator)
 
         if parameter.ndim >= 2:
             fan_in = prod(parameter.shape[1:])

@@ -3,7 +3,7 @@
 Legend: B batch, n inputs of a neuron, m outputs.
 """
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from functools import partial, reduce
 from math import prod, sqrt
 from typing import Any, ClassVar, Literal
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tasks.networks.base import SelfInitialisedLayer, check_sizes
+from tasks.networks.base import check_sizes
 from tasks.networks.product import Branch, Geometry, Sizes, apply, product
 
 TERMS = {  # name -> letters of its branches
@@ -26,7 +26,7 @@ INITS = ("identity", "unit_variance")
 DEFAULT_TERMS = "product+linear"
 
 
-class QuadraticLayer(SelfInitialisedLayer):
+class QuadraticLayer(nn.Module, ABC):
     """What linear and convolutional quadratic neurons share: a sum of terms of degree at most two.
 
     The default is ``(w_a.x + b_a) (w_b.x + b_b) + w_c.x + b_c``, with 3 n weights and 3 n + 1 multiply-adds a neuron.
@@ -135,9 +135,9 @@ class QuadraticLayer(SelfInitialisedLayer):
         """Draw the parameters anew from torch's global generator."""
         with torch.no_grad():
             for name, parameter in self.named_parameters(recurse=False):
-                parameter.copy_(self.init_parameter(name, parameter, torch.default_generator))
+                parameter.copy_(self.initial_value(name, parameter, torch.default_generator))
 
-    def init_parameter(self, name: str, parameter: Tensor, generator: torch.Generator) -> Tensor:
+    def initial_value(self, name: str, parameter: Tensor, generator: torch.Generator) -> Tensor:
         """See ``Layer``; the deviations are exact for Gaussian inputs, and but for ``squares`` for any inputs."""
         kind, letter = name.split("_")
         if kind == "bias":

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from tasks.networks.moe import NearestPrototypeMoE
-from tasks.networks.prefix_tree import PrefixTreeLinear
+from tasks.networks.prefix_tree_linear import PrefixTreeLinear
 from tasks.networks.quadratic import QuadraticConv2d, QuadraticLinear
 from tests.helpers import wirings
 from tests.helpers.wirings import Wire, block, recurrent

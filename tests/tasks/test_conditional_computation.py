@@ -13,7 +13,7 @@ from torch.func import functional_call
 
 from tasks.networks.moe import NearestPrototypeMoE, annealed
 from tasks.networks.moe_loading import save_moe
-from tasks.networks.prefix_tree import PrefixTreeLinear
+from tasks.networks.prefix_tree_linear import PrefixTreeLinear
 
 pytestmark = pytest.mark.slow
 

@@ -9,7 +9,8 @@ from torch.func import functional_call, grad, vmap
 from torch.utils.flop_counter import FlopCounterMode
 
 from tasks.networks import prefix_gates
-from tasks.networks.prefix_tree import PrefixTreeLinear, PrefixTreeMLP
+from tasks.networks.prefix_tree import PrefixTreeMLP
+from tasks.networks.prefix_tree_linear import PrefixTreeLinear
 
 SHAPES = [(depth, rank) for depth in (1, 2, 3) for rank in (None, 2)]
 
