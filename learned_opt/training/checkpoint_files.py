@@ -40,7 +40,10 @@ def checksum_path(checkpoint: Path) -> Path:
 
 def by_step(folder: Path) -> dict[int, Path]:
     """The checkpoints of a folder by their outer steps, the newest first."""
-    files = {int(path.stem.removeprefix("step_")): path for path in folder.glob("step_*.ckpt")}
+    files: dict[int, Path] = {}
+    for path in folder.glob("step_*.ckpt"):
+        step = int(path.stem.removeprefix("step_"))
+        files[step] = path
     return dict(sorted(files.items(), reverse=True))
 
 
@@ -125,8 +128,9 @@ def check_fits(file: Path, optimizer: MetaOptimizer, estimator: GradientEstimato
             what differs.
     """
     checkpoint = read(file)
-    parameters = checkpoint["state_dict"]
-    theta = {name.removeprefix(PREFIX): value for name, value in parameters.items()}
+    theta: dict[str, torch.Tensor] = {}
+    for name, value in checkpoint["state_dict"].items():
+        theta[name.removeprefix(PREFIX)] = value
     check_theta(optimizer, theta, str(file))
 
     fresh = estimator.init_state(dict(optimizer.named_parameters()), generator("fresh"))

@@ -13,6 +13,7 @@ from typing_extensions import override
 
 from learned_opt.core.files import write_text
 from learned_opt.runtime.run_folder import RunFolder
+from learned_opt.training.whole_lines import whole_lines
 
 Row = dict[str, Any]
 STEP = "step"
@@ -78,11 +79,10 @@ class MetricsFile(Logger):
         if not self._pending:
             return
 
-        names = {name for row in self._pending for name in row}
-        if new := names.difference(self.columns):
-            others = {*self.columns, *new} - {STEP}
+        names = set(self.columns).union(*self._pending)
+        if names.difference(self.columns):
             rows = [*self._read(), *self._pending]
-            self._rewrite([STEP, *sorted(others)], rows)
+            self._rewrite([STEP, *sorted(names - {STEP})], rows)
         else:
             with self.path.open("a", newline="") as file:
                 self._write_rows(file, self._pending)
@@ -99,20 +99,24 @@ class MetricsFile(Logger):
         """Keep the rows of an earlier start that come before a step."""
         self._taken_up = True
         kept = [row for row in self._read() if int(row[STEP]) < step]
-        if kept:
-            columns = [name for name in self.columns if any(row[name] for row in kept)]
-            self._rewrite(columns, kept)
-        else:
+        if not kept:
             self.path.unlink(missing_ok=True)
             self.columns = []
+            return
+
+        # figures that only the dropped rows had leave no empty column
+        used: set[str] = set()
+        for row in kept:
+            used.update(name for name, value in row.items() if value)
+        self._rewrite([name for name in self.columns if name in used], kept)
 
     def _read(self) -> list[Row]:
-        """The rows of the file; a line that a kill has cut is none."""
-        if not self.path.is_file():
+        """The rows of the file, and its columns into ``columns``."""
+        lines = whole_lines(self.path)
+        if not lines:
             return []
 
-        lines = self.path.read_text().splitlines(keepends=True)
-        reader = csv.DictReader(line for line in lines if line.endswith("\n"))
+        reader = csv.DictReader(lines)
         rows = list(reader)
         self.columns = list(reader.fieldnames or [])
         return rows

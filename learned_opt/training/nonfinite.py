@@ -36,12 +36,16 @@ def nonfinite_unrolls(start: UnrollStart, finite: Tensor) -> NonfiniteUnrolls:
         finite: ``(R, N)`` bool, on the CPU.
     """
     num_tasks = finite.shape[1]
-    positions: list[int] = (~finite.all(0)).nonzero().flatten().tolist()
-    copies = [int(finite[:, position].int().argmin()) for position in positions]
-    chains = [copy * num_tasks + position for copy, position in zip(copies, positions, strict=True)]
+    tasks: list[int] = []
+    copies: list[int] = []
+    chains: list[int] = []  # rows among all M
+    for position in (~finite.all(0)).nonzero().flatten().tolist():
+        copy = int(finite[:, position].int().argmin())
+        tasks.append(start.tasks[position])
+        copies.append(copy)
+        chains.append(copy * num_tasks + position)
 
     # copies of the rows: the outer optimizer changes theta in place before anyone reads them
     everything: Tree = {"theta": start.theta, "chain": start.state["chains"]}
     tensors = {name: leaf[chains].detach() for name, leaf in tree.flatten(everything).items()}
-    tasks = [start.tasks[position] for position in positions]
     return NonfiniteUnrolls(tasks, copies, start.root, tensors)

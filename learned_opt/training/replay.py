@@ -46,11 +46,11 @@ def replay(unroll: Unroll, recipe: Recipe, tensors: dict[str, Tensor], show: Sho
 
 def _start(unroll: Unroll, tensors: dict[str, Tensor]) -> tuple[Tree, Chains]:
     """The tensors of a recipe in the structure that the inner loop has."""
-    parameters = unroll.optimizer.named_parameters()
-    fresh = {
-        "theta": {name: parameter[None] for name, parameter in parameters},
-        "chain": unroll.start([("replay",)]),
-    }
+    theta: Tree = {}
+    for name, parameter in unroll.optimizer.named_parameters():
+        theta[name] = parameter[None]
+
+    fresh = {"theta": theta, "chain": unroll.start([("replay",)])}
     rows = {name: leaf[None].to(unroll.device) for name, leaf in tensors.items()}
     if differing := tree.difference(list(tree.flatten(fresh)), list(rows)):
         raise ValueError(f"the recipe's tensors do not fit its config: {differing}.")
@@ -65,15 +65,15 @@ def _replay_forward(
 ) -> str:
     num_steps = len(tree.leaves(streams[0])[0])
     for k in range(num_steps):
-        step_streams = [_inner_step(stream, k) for stream in streams]
-        measured = step_streams[1] if len(step_streams) > 1 else None
-        losses, after = unroll.run(theta, chains, step_streams[0], measured=measured)
+        batches = _inner_step(streams[0], k)
+        measured = _inner_step(streams[1], k) if len(streams) > 1 else None
+        losses, after = unroll.run(theta, chains, batches, measured=measured)
 
         show(k, losses.item())
         if not losses.isfinite().all():
             return f"loss in inner step {k}"
         if _first_nonfinite(after["params"]):
-            cause = _cause_of_params(unroll, chains, after, step_streams[0])
+            cause = _cause_of_params(unroll, chains, after, batches)
             return f"{cause} in inner step {k}"
         chains = after
     return ""

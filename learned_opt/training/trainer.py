@@ -194,6 +194,9 @@ def meta_trainer(module: lightning.LightningModule) -> MetaTrainer:
 
 def surrogate_loss(theta: Tree, estimate: MetaGradient) -> Tensor:
     """A scalar whose value is the meta-loss and whose gradient by theta is the estimate."""
-    products = [(theta[name] * gradient).sum() for name, gradient in estimate.gradient.items()]
+    products = []
+    for name, gradient in estimate.gradient.items():
+        products.append((theta[name] * gradient).sum())
+
     inner = torch.stack(products).sum()
     return estimate.meta_loss.nan_to_num() + inner - inner.detach()

@@ -15,6 +15,7 @@ from learned_opt.evaluation.behaviour import Row, observe
 from learned_opt.runtime.run_folder import RunFolder
 from learned_opt.training.trainer import meta_trainer
 from learned_opt.training.wandb import log_behaviour
+from learned_opt.training.whole_lines import whole_lines
 
 COLUMNS = ("outer_step", "task", "inner_step", "tensor", "quantity", "value")  # of diagnostics.csv
 
@@ -49,10 +50,10 @@ class Diagnostics(Callback):
 
         # of a run that resumes here, what the checkpoint knows of stays
         path = _path(trainer)
-        rows = [COLUMNS]
+        rows: list[Sequence[str]] = [COLUMNS]
         for row in read_diagnostics(path):
             if int(row["outer_step"]) <= trainer.global_step:
-                rows.append(tuple(row.values()))
+                rows.append(list(row.values()))
         write_text(path, _as_csv(rows))
 
     @override
@@ -100,7 +101,4 @@ def read_diagnostics(path: Path) -> list[dict[str, str]]:
 
     A line that a kill has cut is no row.
     """
-    if not path.is_file():
-        return []
-    lines = path.read_text().splitlines(keepends=True)
-    return list(csv.DictReader(line for line in lines if line.endswith("\n")))
+    return list(csv.DictReader(whole_lines(path)))

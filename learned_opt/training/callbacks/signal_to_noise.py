@@ -43,9 +43,12 @@ class SignalToNoise(Callback):
         self, trainer: Trainer, pl_module: LightningModule, optimizer: torch.optim.Optimizer
     ) -> None:
         # the estimate as it is before clipping
-        gradients = [p.grad.detach() for p in pl_module.parameters() if p.grad is not None]
-        flat = torch.cat([gradient.flatten() for gradient in gradients])  # (P,)
+        gradients = []
+        for parameter in pl_module.parameters():
+            if parameter.grad is not None:
+                gradients.append(parameter.grad.detach().flatten())
 
+        flat = torch.cat(gradients)  # (P,)
         signal, noise = self.update(flat)
         if trainer.global_step:
             pl_module.log("meta_grad_snr", signal.clamp(min=0) / noise, batch_size=1)

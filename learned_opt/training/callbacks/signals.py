@@ -68,18 +68,15 @@ class Signals(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, *_: Any, **__: Any
     ) -> None:
-        flags = [float(number in self._received) for number in HEARD]
-        share = Share(trainer.global_rank, trainer.world_size)
-        counts = share.total(torch.tensor(flags, device=pl_module.device)).tolist()
-
-        pending = {number for number, count in zip(HEARD, counts, strict=True) if count}
+        pending = self._received_by_any_rank(trainer, pl_module.device)
         meta_trainer(pl_module).pending_signals = pending
         self._received -= pending
 
-        stopping = [number for number in (SIGINT, SIGTERM) if number in pending]
-        runs_on = stopping == [SIGTERM] and self._under_slurm
-        if stopping and not runs_on:
-            self.stopped_by = stopping[0]
+        if SIGINT in pending:
+            self.stopped_by = SIGINT
+            trainer.should_stop = True
+        elif SIGTERM in pending and not self._under_slurm:
+            self.stopped_by = SIGTERM
             trainer.should_stop = True
 
     @override
@@ -96,6 +93,15 @@ class Signals(Callback):
         for number in module.pending_signals & REQUEUES:
             self._hand_over(number, trainer.is_global_zero)
         module.pending_signals = set()
+
+    def _received_by_any_rank(self, trainer: Trainer, device: torch.device) -> set[signal.Signals]:
+        """The signals that came since the last outer step; the same on all ranks."""
+        flags = torch.zeros(len(HEARD), device=device)
+        for position, number in enumerate(HEARD):
+            flags[position] = float(number in self._received)
+
+        counts = Share(trainer.global_rank, trainer.world_size).total(flags).tolist()
+        return {number for number, count in zip(HEARD, counts, strict=True) if count}
 
     def _hand_over(self, number: signal.Signals, is_leader: bool) -> None:
         previous = self._previous[number]
