@@ -1,11 +1,12 @@
 """The product of two linear maps of one input, whose backward pass computes the factors again.
 
-Plain autograd remembers both factors u = A x + a and v = B x + b of the product. Both can be had again from x and
-the weights, which are remembered anyway, at one matmul for each.
+Plain autograd remembers both factors u = A x + a and v = B x + b of the product. Both can be had
+again from x and the weights, which are remembered anyway, at one matmul for each.
 
 Legend: B batch, n inputs, m outputs.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -13,17 +14,17 @@ from torch import Tensor
 from torch.nn import functional
 
 Sizes = tuple[int, ...]  # height and width
-Geometry = (
-    tuple[Sizes, Sizes, Sizes, int] | None
-)  # stride, padding, dilation, groups of a convolution; None: matmul
+
+# stride, padding, dilation and groups of a convolution; None for a matmul
+Geometry = tuple[Sizes, Sizes, Sizes, int] | None
 
 
 class Branch(NamedTuple):
-    """A linear map.
+    """The parameters of a linear map.
 
     Args:
         weight: ``(m, n)``, or ``(m, n / groups, *kernel_size)`` of a convolution.
-        bias: ``(m,)``.
+        bias: ``(m,)``, or None.
     """
 
     weight: Tensor
@@ -42,38 +43,47 @@ def product(
 ) -> Tensor:
     """``apply(geometry, inputs, *left) * apply(geometry, inputs, *right)``.
 
-    Differentiable to any order, also under ``torch.func`` transforms, ``torch.compile`` and autocast.
+    Differentiable to any order, also under ``torch.func`` transforms, ``torch.compile`` and
+    autocast.
 
     Args:
         geometry: of both branches.
         inputs: as ``apply`` takes them.
         left: first factor.
         right: second factor.
-        recompute: how many of the factors the backward pass computes again instead of remembering them: each saves
-            B m floats and costs one matmul. 0 is plain autograd.
+        recompute: how many of the factors the backward pass computes again instead of
+            remembering them: each saves B m floats and costs one matmul. 0 is plain autograd.
 
-    Source: QuadraLib (MLSys 2022), "hybrid back-propagation", which has the closed form for matmuls without
-    bias and recomputes both factors.
+    Returns:
+        Tensor: of the shape of one factor.
+
+    Source: QuadraLib (Xu et al., MLSys 2022), "hybrid back-propagation", which has the closed
+    form for matmuls without bias and recomputes both factors.
     """
     if torch.is_autocast_enabled(inputs.device.type):
+        # autocast does not reach into an autograd function
         dtype = torch.get_autocast_dtype(inputs.device.type)
-        inputs, left, right = inputs.to(dtype), _cast(left, dtype), _cast(right, dtype)
+        inputs = inputs.to(dtype)
+        left = _cast(left, dtype)
+        right = _cast(right, dtype)
+
     if recompute == 2:
         return _product(geometry, inputs, *left, *right)
+
     factor = apply(geometry, inputs, *left)
-    return (
-        _times(geometry, factor, inputs, *right)
-        if recompute
-        else factor * apply(geometry, inputs, *right)
-    )
+    if recompute == 1:
+        return _times(geometry, factor, inputs, *right)
+    return factor * apply(geometry, inputs, *right)
 
 
 def _cast(branch: Branch, dtype: torch.dtype) -> Branch:
-    return Branch(branch.weight.to(dtype), None if branch.bias is None else branch.bias.to(dtype))
+    bias = None if branch.bias is None else branch.bias.to(dtype)
+    return Branch(branch.weight.to(dtype), bias)
 
 
 def _remember(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    ctx.geometry, *tensors = inputs
+    geometry, *tensors = inputs
+    ctx.geometry = geometry
     ctx.save_for_backward(*tensors)
 
 
@@ -86,24 +96,36 @@ class _Product(torch.autograd.Function):
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
         geometry: Geometry,
         inputs: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-        weight2: Tensor,
-        bias2: Tensor | None,
+        left_weight: Tensor,
+        left_bias: Tensor | None,
+        right_weight: Tensor,
+        right_bias: Tensor | None,
     ) -> Tensor:
-        return apply(geometry, inputs, weight, bias) * apply(geometry, inputs, weight2, bias2)
+        left = apply(geometry, inputs, left_weight, left_bias)
+        return left * apply(geometry, inputs, right_weight, right_bias)
 
     setup_context = staticmethod(_remember)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
-        inputs, weight, bias, weight2, bias2 = ctx.saved_tensors
-        geometry, (_, wanted, *own_wanted) = ctx.geometry, ctx.needs_input_grad
-        to_first = grad * apply(geometry, inputs, weight2, bias2)
-        one, *own = _pull(geometry, to_first, inputs, weight, [wanted, *own_wanted[:2]])
-        to_second = grad * apply(geometry, inputs, weight, bias)
-        two, *own2 = _pull(geometry, to_second, inputs, weight2, [wanted, *own_wanted[2:]])
-        return None, None if one is None or two is None else one + two, *own, *own2
+        inputs, left_weight, left_bias, right_weight, right_bias = ctx.saved_tensors
+        _, needs_inputs, *needs_parameters = ctx.needs_input_grad
+        needs_left = [needs_inputs, *needs_parameters[:2]]
+        needs_right = [needs_inputs, *needs_parameters[2:]]
+
+        grad_left = grad * apply(ctx.geometry, inputs, right_weight, right_bias)
+        inputs_by_left, *left_grads = _pull(
+            ctx.geometry, grad_left, inputs, left_weight, needs_left
+        )
+        grad_right = grad * apply(ctx.geometry, inputs, left_weight, left_bias)
+        inputs_by_right, *right_grads = _pull(
+            ctx.geometry, grad_right, inputs, right_weight, needs_right
+        )
+
+        grad_inputs = None
+        if inputs_by_left is not None and inputs_by_right is not None:
+            grad_inputs = inputs_by_left + inputs_by_right
+        return None, grad_inputs, *left_grads, *right_grads
 
 
 class _Times(torch.autograd.Function):
@@ -122,8 +144,10 @@ class _Times(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         factor, inputs, weight, bias = ctx.saved_tensors
-        pulled = _pull(ctx.geometry, grad * factor, inputs, weight, ctx.needs_input_grad[2:])
-        return None, grad * apply(ctx.geometry, inputs, weight, bias), *pulled
+        needs = ctx.needs_input_grad[2:]
+        right_grads = _pull(ctx.geometry, grad * factor, inputs, weight, needs)
+        grad_factor = grad * apply(ctx.geometry, inputs, weight, bias)
+        return None, grad_factor, *right_grads
 
 
 # the compiler cannot look into autograd functions under vmap; kept whole in the graph, they pass
@@ -138,27 +162,37 @@ def _times(*arguments: Any) -> Any:
 
 
 def _pull(
-    geometry: Geometry, grad: Tensor, inputs: Tensor, weight: Tensor, wanted: Any
+    geometry: Geometry, grad: Tensor, inputs: Tensor, weight: Tensor, needs: Sequence[bool]
 ) -> tuple[Tensor | None, ...]:
-    """Gradients of inputs, weight and bias from that of the value of ``apply``; None where not wanted."""
+    """Gradients of inputs, weight and bias of ``apply`` from that of its value.
+
+    Args:
+        geometry: of the branch.
+        grad: gradient of the value.
+        inputs: what the branch read.
+        weight: of the branch.
+        needs: which of the three are computed; None is returned for the others.
+    """
+    needs_inputs, needs_weight, needs_bias = needs
     if geometry is not None:
         stride, padding, dilation, groups = geometry
         return torch.ops.aten.convolution_backward(
             grad,
             inputs,
             weight,
-            [weight.shape[0]],
-            stride,
-            padding,
-            dilation,
-            False,
-            [0, 0],
-            groups,
-            list(wanted),
+            bias_sizes=[weight.shape[0]],
+            stride=stride,
+            padding=padding,
+            dilation=dilation,
+            transposed=False,
+            output_padding=[0, 0],
+            groups=groups,
+            output_mask=list(needs),
         )
-    rows, columns = grad.reshape(-1, grad.shape[-1]), inputs.reshape(-1, inputs.shape[-1])
-    return (
-        grad @ weight if wanted[0] else None,
-        rows.mT @ columns if wanted[1] else None,
-        rows.sum(0) if wanted[2] else None,
-    )
+
+    grad_rows = grad.reshape(-1, grad.shape[-1])  # (rows, m)
+    input_rows = inputs.reshape(-1, inputs.shape[-1])  # (rows, n)
+    grad_inputs = grad @ weight if needs_inputs else None
+    grad_weight = grad_rows.mT @ input_rows if needs_weight else None
+    grad_bias = grad_rows.sum(0) if needs_bias else None
+    return grad_inputs, grad_weight, grad_bias
