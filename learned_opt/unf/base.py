@@ -1,4 +1,4 @@
-"""What all layers on weight spaces have in common."""
+"""The contract of layers on weight spaces."""
 
 from copy import copy
 from typing import Self, TypeVar
@@ -11,11 +11,16 @@ M = TypeVar("M", bound=nn.Module)
 
 
 class Layer(nn.Module):
-    """A layer built for one spec, constructed from ``(spec, in_channels, out_channels)``."""
+    """A layer built for one spec, constructed from ``(spec, in_channels, out_channels)``.
+
+    It maps a dict ``name -> Tensor[*shape, C]`` (C channels, last) and an optional vector of
+    *shared* channels, which are the same for every entry of every tensor (a time code, say).
+    Shared channels enter as a bias computed once, they are never tiled.
+    """
 
     @property
     def fits_every_spec(self) -> bool:
-        """Whether no parameter belongs to the spec."""
+        """Whether no parameter belongs to the spec, so that ``rebind`` works."""
         return False
 
     def rebind(self, spec: PermutationSpec) -> Self:
@@ -25,12 +30,16 @@ class Layer(nn.Module):
             ValueError: the layer does not fit every spec.
         """
         raise ValueError(
-            f"theta of {type(self).__name__} belongs to one weight space; it cannot move to another spec."
+            f"theta of {type(self).__name__} belongs to one weight space; it cannot move to "
+            "another spec."
         )
 
 
 def with_modules(module: M, **modules: nn.Module) -> M:
-    """A copy that shares parameters and submodules but for those given."""
+    """A copy of a module with some submodules exchanged.
+
+    It shares all parameters and the other submodules with the original.
+    """
     other = copy(module)
     other._modules = module._modules | modules
     return other

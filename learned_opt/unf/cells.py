@@ -1,7 +1,7 @@
 """Spec -> blocks: all maps of a layer tied by type, those with the same coefficients together.
 
-A cell holds the maps of one relation and one signature. Its sources are averages over all tensors that are read alike,
-so that cells have as many entries as there are tensors, not pairs of them.
+A cell holds the maps of one relation and one signature. Its sources are averages over all tensors
+that are read alike, so that cells have as many entries as there are tensors, not pairs of them.
 """
 
 from collections import defaultdict
@@ -13,9 +13,11 @@ from learned_opt.symmetry.spec import PermutationSpec
 from learned_opt.unf.plan import Pattern
 from learned_opt.unf.types import ORDERS, ROW, WHOLE, Axes, Readings, Type, View, kind_of
 
+Names = tuple[str, ...]
+
 
 class Cell(NamedTuple):
-    """Maps of one signature, from the mean of the patterns of each source to every pattern of each target."""
+    """Maps of one signature, from the mean of each source's patterns to all of each target's."""
 
     sources: tuple[tuple[Pattern, ...], ...]
     targets: tuple[tuple[Pattern, ...], ...]
@@ -29,91 +31,137 @@ class Block(NamedTuple):
     small: bool  # at most lines are read, so that cells can be put side by side
 
 
+class _Readings(NamedTuple):
+    """What one cell reads and writes, by view, before types become rows of the table."""
+
+    relation: str
+    kind: str
+    sources: Readings
+    targets: Readings
+    small: bool
+
+
 @cache
 def make_blocks(spec: PermutationSpec) -> tuple[Block, ...]:
     """All cells of a spec, those with the same coefficients together; computed once per spec."""
-    blocks: dict[tuple, list[Cell]] = defaultdict(list)
     tensors = [Axes(spec, parameter) for parameter in spec.axes]
-    for relation, kind, sources, targets, small in _cells(spec, tensors):
-        index = tuple(
-            tuple(ROW[_type(relation, kind, source, target)] for target in targets)
-            for source in sources
-        )
-        cell = Cell(tuple(map(tuple, sources.values())), tuple(map(tuple, targets.values())))
-        blocks[index, small].append(cell)
-    return tuple(Block(index, tuple(cells), small) for (index, small), cells in blocks.items())
+    cells: dict[tuple, list[Cell]] = defaultdict(list)
+    for readings in _cells(spec, tensors):
+        sources = tuple(map(tuple, readings.sources.values()))
+        targets = tuple(map(tuple, readings.targets.values()))
+        cells[_rows(readings), readings.small].append(Cell(sources, targets))
+
+    return tuple(Block(rows, tuple(members), small) for (rows, small), members in cells.items())
 
 
 def num_terms(spec: PermutationSpec) -> dict[str, int]:
     """How many averaged sources arrive at each tensor."""
     counts = dict.fromkeys(spec.axes, 0)
     for block in make_blocks(spec):
-        for pattern in (
-            pattern for cell in block.cells for target in cell.targets for pattern in target
-        ):
-            counts[pattern.parameter] += len(block.rows)
+        for cell in block.cells:
+            for patterns in cell.targets:
+                for pattern in patterns:
+                    counts[pattern.parameter] += len(block.rows)
     return counts
 
 
-def _cells(
-    spec: PermutationSpec, tensors: list[Axes]
-) -> Iterator[tuple[str, str, Readings, Readings, bool]]:
-    """Relation, kind, sources and targets of each cell, and whether it is small."""
+def _rows(cell: _Readings) -> tuple[tuple[int, ...], ...]:
+    """The row of the table for each source and target of a cell."""
+    rows = []
+    for source in cell.sources:
+        types = [_type(cell.relation, cell.kind, source, target) for target in cell.targets]
+        rows.append(tuple(ROW[kind] for kind in types))
+    return tuple(rows)
+
+
+def _type(relation: str, kind: str, source: View, target: View) -> Type:
+    if target in ORDERS:  # only whether they turn counts
+        source = ORDERS[source != target]
+        target = ORDERS[0]
+    return Type(relation, kind, source, target)
+
+
+def _cells(spec: PermutationSpec, tensors: list[Axes]) -> Iterator[_Readings]:
     for relation, readings in _mean_cells(tensors):
-        yield relation, "", readings, readings, True
+        yield _Readings(relation, "", readings, readings, small=True)
     for relation, names, readings in _line_cells(tensors):
-        yield relation, kind_of(spec, names), readings, readings, True
+        yield _Readings(relation, kind_of(spec, names), readings, readings, small=True)
     for relation, kind, sources, targets in _plane_cells(tensors):
-        yield relation, kind, sources, targets, False
+        yield _Readings(relation, kind, sources, targets, small=False)
 
 
 def _mean_cells(tensors: list[Axes]) -> Iterator[tuple[str, Readings]]:
     yield "all", _gather([tensor.means() for tensor in tensors])
+
     for tensor in tensors:
         yield "own", tensor.means()
-    for name in dict.fromkeys(name for tensor in tensors for name in tensor.names):
-        linked = [tensor.means() for tensor in tensors if name in tensor.names]
+
+    names: dict[str, list[Axes]] = defaultdict(list)
+    for tensor in tensors:
+        for name in dict.fromkeys(tensor.names):
+            names[name].append(tensor)
+    for linked in names.values():
         if len(linked) > 1:
-            yield "linked", _gather(linked)
+            yield "linked", _gather([tensor.means() for tensor in linked])
 
 
-def _line_cells(tensors: list[Axes]) -> Iterator[tuple[str, tuple[str, ...], Readings]]:
-    groups = {
-        names for tensor in tensors for names, _, _ in tensor.lines(partly=False) if len(names) > 1
-    }
-    parts = {(name,) for names in groups for name in names}
-    for relation, partly in (("linked", False), ("partly", True)):
-        by_names: dict[tuple[str, ...], list[tuple[View, Pattern]]] = defaultdict(list)
+def _line_cells(tensors: list[Axes]) -> Iterator[tuple[str, Names, Readings]]:
+    for names, lines in _lines(tensors, partly=False).items():
+        if _num_tensors(lines) > 1:
+            yield "linked", names, _gather(lines)
         for tensor in tensors:
-            for names, view, pattern in tensor.lines(partly=partly):
-                by_names[names].append((view, pattern))
-        for names, lines in by_names.items():
-            if len({pattern.parameter for _, pattern in lines}) > 1 and (
-                not partly or names in parts
-            ):
-                yield relation, names, _gather([{view: [pattern]} for view, pattern in lines])
-            if not partly:
-                for tensor in tensors:
-                    own = [
-                        {view: [pattern]}
-                        for view, pattern in lines
-                        if pattern.parameter == tensor.parameter
-                    ]
-                    if own:
-                        yield "own", names, _gather(own)
+            own_lines = [line for line in lines if _parameter(line) == tensor.parameter]
+            if own_lines:
+                yield "own", names, _gather(own_lines)
+
+    parts = _parts_of_groups(tensors)
+    for names, lines in _lines(tensors, partly=True).items():
+        if _num_tensors(lines) > 1 and names in parts:
+            yield "partly", names, _gather(lines)
+
+
+def _lines(tensors: list[Axes], *, partly: bool) -> dict[Names, list[Readings]]:
+    """The lines of all tensors by their signatures, each a reading of its own."""
+    by_names: dict[Names, list[Readings]] = defaultdict(list)
+    for tensor in tensors:
+        for names, view, pattern in tensor.lines(partly=partly):
+            by_names[names].append({view: [pattern]})
+    return by_names
+
+
+def _parts_of_groups(tensors: list[Axes]) -> set[Names]:
+    """The names that lie beside others in one group of axes of some tensor."""
+    parts = set()
+    for tensor in tensors:
+        for names, _, _ in tensor.lines(partly=False):
+            if len(names) > 1:
+                parts.update((name,) for name in names)
+    return parts
+
+
+def _parameter(line: Readings) -> str:
+    ((pattern,),) = line.values()
+    return pattern.parameter
+
+
+def _num_tensors(lines: list[Readings]) -> int:
+    return len(set(map(_parameter, lines)))
 
 
 def _plane_cells(tensors: list[Axes]) -> Iterator[tuple[str, str, Readings, Readings]]:
-    planes: dict[tuple, list[Axes]] = defaultdict(list)
+    planes: dict[tuple[Names, Names], list[Axes]] = defaultdict(list)
     wholes: dict[tuple, list[Axes]] = defaultdict(list)
     for tensor in tensors:
         if tensor.shape == "matrix":
-            planes[tuple(sorted((tensor.of("out"), tensor.of("in"))))].append(tensor)
+            first, second = sorted((tensor.of("out"), tensor.of("in")))
+            planes[first, second].append(tensor)
             if tensor.groups["rest"]:
                 wholes[tensor.names, *map(tuple, tensor.groups.values())].append(tensor)
+
     for (first, second), linked in planes.items():
         for relation, members in _own_and_linked(linked):
-            yield relation, members[0].kind[1], *_orders(members, first, second)
+            sources, targets = _orders(members, first, second)
+            yield relation, members[0].kind[1], sources, targets
     for linked in wholes.values():
         for relation, members in _own_and_linked(linked):
             whole = {WHOLE: [tensor.plane(0, with_rest=True) for tensor in members]}
@@ -121,35 +169,34 @@ def _plane_cells(tensors: list[Axes]) -> Iterator[tuple[str, str, Readings, Read
 
 
 def _own_and_linked(tensors: list[Axes]) -> list[tuple[str, list[Axes]]]:
-    return [("own", [tensor]) for tensor in tensors] + (
-        [("linked", tensors)] if len(tensors) > 1 else []
-    )
+    """Each tensor by itself, and all of them together where there are several."""
+    relations = [("own", [tensor]) for tensor in tensors]
+    if len(tensors) > 1:
+        relations.append(("linked", tensors))
+    return relations
 
 
-def _orders(
-    tensors: list[Axes], first: tuple[str, ...], second: tuple[str, ...]
-) -> tuple[Readings, Readings]:
-    """Patterns of planes by the order of their axes; a square one is read in both orders and written in one."""
+def _orders(tensors: list[Axes], first: Names, second: Names) -> tuple[Readings, Readings]:
+    """Sources and targets of planes by the order of their axes.
+
+    A square plane is read in both orders and written in one.
+    """
     if first == second:
-        both = {
-            view: [tensor.plane(order) for tensor in tensors] for order, view in enumerate(ORDERS)
-        }
-        return both, {ORDERS[0]: both[ORDERS[0]]}
-    orders = [int(tensor.of("out") != first) for tensor in tensors]
-    own = [
-        {ORDERS[order]: [tensor.plane(order)]}
-        for tensor, order in zip(tensors, orders, strict=True)
-    ]
-    return _gather(own), _gather(own)
+        straight = [tensor.plane(0) for tensor in tensors]
+        turned = [tensor.plane(1) for tensor in tensors]
+        return {ORDERS[0]: straight, ORDERS[1]: turned}, {ORDERS[0]: straight}
+
+    planes: list[Readings] = []
+    for tensor in tensors:
+        order = int(tensor.of("out") != first)
+        planes.append({ORDERS[order]: [tensor.plane(order)]})
+    return _gather(planes), _gather(planes)
 
 
 def _gather(readings: Sequence[Readings]) -> Readings:
     """All patterns of each view, views in a fixed order."""
-    views = sorted({view for own in readings for view in own})
-    return {view: [pattern for own in readings for pattern in own.get(view, [])] for view in views}
-
-
-def _type(relation: str, kind: str, source: View, target: View) -> Type:
-    if target in ORDERS:  # only whether they turn counts
-        source, target = ORDERS[source != target], ORDERS[0]
-    return Type(relation, kind, source, target)
+    gathered: Readings = defaultdict(list)
+    for reading in readings:
+        for view, patterns in reading.items():
+            gathered[view].extend(patterns)
+    return {view: gathered[view] for view in sorted(gathered)}

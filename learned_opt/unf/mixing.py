@@ -16,6 +16,9 @@ def gain(init: str) -> float:
 
     Raises:
         ValueError: an unknown init.
+
+    >>> gain("lecun"), gain("zero")
+    (1.0, 0.0)
     """
     if init not in INIT_GAINS:
         raise ValueError(f"init must be one of {sorted(INIT_GAINS)}, got {init!r}.")
@@ -23,27 +26,32 @@ def gain(init: str) -> float:
 
 
 def matmul(tensor: Tensor, matrix: Tensor) -> Tensor:
-    """``tensor @ matrix`` as one 2-D product, so that vmap over both makes one batched product of few large blocks."""
-    return (tensor.reshape(-1, tensor.shape[-1]) @ matrix).reshape(
-        *tensor.shape[:-1], matrix.shape[-1]
-    )
+    """``tensor @ matrix`` as one 2-D product.
+
+    So vmap over both makes one batched product of few large blocks.
+    """
+    rows = tensor.reshape(-1, tensor.shape[-1])  # (entries, C_in)
+    return (rows @ matrix).reshape(*tensor.shape[:-1], matrix.shape[-1])
 
 
 def mix(sources: list[Tensor], weight: Tensor, shared: Tensor | None) -> Tensor:
     """All sources into all targets, one matrix product.
 
     Args:
-        sources: tensors ``(*kept, C)`` or, where folded axes are channels, ``(*kept, F C)``; sum of F = K.
+        sources: tensors ``(*kept, C)`` or, where folded axes are channels, ``(*kept, F C)``;
+            sum of F = K.
         weight: ``(K, C_in, D, C_out)``, C_in = C + C_shared.
         shared: channels ``(C_shared,)`` that are constant over all entries, or None.
 
     Returns:
         Tensor: ``(*kept, D, C_out)``.
     """
-    channels = weight.shape[1] - (0 if shared is None else shared.shape[0])
-    matrix = weight[:, :channels].flatten(0, 1).flatten(1)
-    mixed = matmul(sources[0] if len(sources) == 1 else torch.cat(sources, -1), matrix)
-    mixed = mixed.unflatten(-1, weight.shape[-2:])
+    num_shared = 0 if shared is None else shared.shape[0]
+    channels = weight.shape[1] - num_shared
+    matrix = weight[:, :channels].flatten(0, 1).flatten(1)  # (K C, D C_out)
+    stacked = sources[0] if len(sources) == 1 else torch.cat(sources, -1)  # (*kept, K C)
+    mixed = matmul(stacked, matrix).unflatten(-1, weight.shape[-2:])
+
     if shared is None:
         return mixed
     return mixed + torch.einsum("kcdo,c->do", weight[:, channels:], shared)

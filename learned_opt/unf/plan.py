@@ -1,32 +1,36 @@
 """Spec -> plan: how all basis maps of a UNF layer are computed with few passes over the weights.
 
-A valid partition splits into three independent choices: how the input axes group (its diagonals), how the output
-axes group, and which input blocks are matched to which output blocks. Unmatched input blocks are averaged away;
-unmatched output blocks are broadcast. So the partitions with the same matched names (the *signature*) form a
-complete bipartite graph between *sources* (reduced inputs) and *targets* (output patterns), and all of them
-are ONE matrix product: channels of all sources -> channels of all targets, at the reduced shape.
+A valid partition splits into three independent choices: how the input axes group (its diagonals),
+how the output axes group, and which input blocks are matched to which output blocks. Unmatched
+input blocks are averaged away; unmatched output blocks are broadcast. So the partitions with the
+same matched names (the *signature*) form a complete bipartite graph between *sources* (reduced
+inputs) and *targets* (output patterns), and all of them are ONE matrix product: channels of all
+sources -> channels of all targets, at the reduced shape.
 """
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from functools import cache
-from itertools import combinations, permutations, product
+from itertools import chain, combinations, permutations, product
 from typing import NamedTuple
 
 from learned_opt.symmetry.spec import PermutationSpec
 from learned_opt.unf.partitions import Labels, set_partitions
 
 Signature = tuple[str, ...]  # sorted permutation names of the matched blocks
+Blocks = tuple[int, ...]
 
 
 class Pattern(NamedTuple):
     """One way to read a tensor down to, or write it up from, the matched blocks.
 
-    ``labels`` is the block of each axis; ``kept`` lists the matched blocks in the order of the signature.
+    ``labels`` is the block of each axis; ``kept`` lists the matched blocks in the order of the
+    signature.
     """
 
     parameter: str
     labels: Labels
-    kept: tuple[int, ...]
+    kept: Blocks
 
 
 class Group(NamedTuple):
@@ -38,7 +42,7 @@ class Group(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """What a UNF layer does on one spec."""
+    """The computation of a UNF layer on one spec."""
 
     groups: tuple[Group, ...]
 
@@ -48,44 +52,57 @@ class Plan(NamedTuple):
         return sum(len(group.sources) * len(group.targets) for group in self.groups)
 
 
-def block_names(names: Sequence[str], labels: Labels) -> tuple[str, ...]:
-    """Permutation name of each block."""
-    return tuple(dict(zip(labels, names, strict=True)).values())
-
-
-def _kept_blocks(names: tuple[str, ...]) -> list[tuple[int, ...]]:
-    """Every subset of blocks, sorted by name so that equal signatures line up."""
-    subsets = [
-        subset for size in range(len(names) + 1) for subset in combinations(range(len(names)), size)
-    ]
-    return [tuple(sorted(subset, key=lambda block: (names[block], block))) for subset in subsets]
-
-
-def _orders(names: tuple[str, ...], kept: tuple[int, ...]) -> list[tuple[int, ...]]:
-    """All orders of the kept blocks that leave the signature as it is: blocks of one name may swap."""
-    runs = [[b for b in kept if names[b] == name] for name in dict.fromkeys(names[b] for b in kept)]
-    return [
-        tuple(b for run in choice for b in run)
-        for choice in product(*(list(permutations(r)) for r in runs))
-    ]
-
-
 @cache
 def make_plan(spec: PermutationSpec) -> Plan:
     """The plan of a spec; computed once per spec.
 
-    Order matters on one side only: targets keep their blocks in canonical order and sources run through all
-    orders, so that each matching of blocks, hence each valid partition, occurs exactly once.
+    Order matters on one side only: targets keep their blocks in canonical order and sources run
+    through all orders, so that each matching of blocks, hence each valid partition, occurs exactly
+    once.
+
+    >>> plan = make_plan(PermutationSpec({"weight": ("h", "x"), "bias": ("h",)}))
+    >>> [group.signature for group in plan.groups]
+    [(), ('h',), ('x',), ('h', 'x')]
+    >>> plan.num_basis
+    10
     """
-    sources: dict[Signature, list[Pattern]] = {}
-    targets: dict[Signature, list[Pattern]] = {}
+    sources: dict[Signature, list[Pattern]] = defaultdict(list)
+    targets: dict[Signature, list[Pattern]] = defaultdict(list)
     for parameter, names in spec.axes.items():
         for labels in set_partitions(names):
             blocks = block_names(names, labels)
             for kept in _kept_blocks(blocks):
                 signature = tuple(blocks[block] for block in kept)
-                targets.setdefault(signature, []).append(Pattern(parameter, labels, kept))
-                sources.setdefault(signature, []).extend(
-                    Pattern(parameter, labels, order) for order in _orders(blocks, kept)
-                )
-    return Plan(tuple(Group(s, tuple(sources[s]), tuple(targets[s])) for s in targets))
+                targets[signature].append(Pattern(parameter, labels, kept))
+                orders = _orders(blocks, kept)
+                sources[signature].extend(Pattern(parameter, labels, order) for order in orders)
+
+    groups = []
+    for signature, patterns in targets.items():
+        groups.append(Group(signature, tuple(sources[signature]), tuple(patterns)))
+    return Plan(tuple(groups))
+
+
+def block_names(names: Sequence[str], labels: Labels) -> tuple[str, ...]:
+    """Permutation name of each block."""
+    return tuple(dict(zip(labels, names, strict=True)).values())
+
+
+def _kept_blocks(names: tuple[str, ...]) -> Iterator[Blocks]:
+    """Every subset of blocks, sorted by name so that equal signatures line up."""
+    for size in range(len(names) + 1):
+        for subset in combinations(range(len(names)), size):
+            yield tuple(sorted(subset, key=lambda block: (names[block], block)))
+
+
+def _orders(names: tuple[str, ...], kept: Blocks) -> list[Blocks]:
+    """All orders of the kept blocks that leave the signature as it is.
+
+    Blocks of one name may swap.
+    """
+    runs: dict[str, list[int]] = defaultdict(list)
+    for block in kept:
+        runs[names[block]].append(block)
+
+    choices = product(*map(permutations, runs.values()))
+    return [tuple(chain.from_iterable(choice)) for choice in choices]

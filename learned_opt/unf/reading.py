@@ -1,6 +1,7 @@
 """Reading tensors down to matched blocks of axes, and writing them up again; see ``plan``.
 
-Legend: C channels, the last axis; blocks are axes, or sets of axes on whose diagonal a tensor is read.
+Legend: C channels, the last axis; blocks are axes, or sets of axes on whose diagonal a tensor is
+read.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,14 +14,24 @@ from learned_opt.unf.plan import Pattern
 
 
 class Reducer:
-    """Reads patterns out of the inputs; every distinct reduction is computed once, from the next larger one."""
+    """Reads patterns out of tensors.
+
+    Every distinct reduction is computed once, from the next larger one.
+
+    Args:
+        inputs: ``name -> Tensor[*shape, C]``.
+    """
 
     def __init__(self, inputs: Mapping[str, Tensor]) -> None:
         self.inputs = inputs
         self.cache: dict[Pattern, Tensor] = {}
 
     def __call__(self, pattern: Pattern) -> Tensor:
-        """The input averaged over the blocks that are not kept, kept blocks in order: ``(*kept, C)``."""
+        """The input averaged over the blocks that are not kept.
+
+        Returns:
+            Tensor: ``(*kept, C)``, kept blocks in the order of the pattern.
+        """
         canonical = pattern._replace(kept=tuple(sorted(pattern.kept)))
         reduced = self._reduce(canonical)
         order = [canonical.kept.index(block) for block in pattern.kept]
@@ -28,19 +39,18 @@ class Reducer:
 
     def _reduce(self, pattern: Pattern) -> Tensor:
         if pattern not in self.cache:
-            dropped = [
-                block
-                for block in range(max(pattern.labels, default=-1) + 1)
-                if block not in pattern.kept
-            ]
+            dropped = [block for block in _blocks(pattern) if block not in pattern.kept]
             if dropped:
                 larger = tuple(sorted((*pattern.kept, dropped[-1])))
-                self.cache[pattern] = self._reduce(pattern._replace(kept=larger)).mean(
-                    larger.index(dropped[-1])
-                )
+                source = self._reduce(pattern._replace(kept=larger))
+                self.cache[pattern] = source.mean(larger.index(dropped[-1]))
             else:
                 self.cache[pattern] = _diagonal(self.inputs[pattern.parameter], pattern.labels)
         return self.cache[pattern]
+
+
+def _blocks(pattern: Pattern) -> range:
+    return range(max(pattern.labels, default=-1) + 1)
 
 
 def _diagonal(tensor: Tensor, labels: tuple[int, ...]) -> Tensor:
@@ -55,13 +65,22 @@ def _diagonal(tensor: Tensor, labels: tuple[int, ...]) -> Tensor:
 
 
 def spread(part: Tensor, target: Pattern, like: Tensor) -> Tensor:
-    """Write ``(*kept, C)`` up to a shape that broadcasts to ``(*axes, C)``; zero off the diagonals of the pattern."""
-    num_blocks = max(target.labels, default=-1) + 1
+    """Write blocks up to the axes of a tensor; zero off the diagonals of the pattern.
+
+    Args:
+        part: ``(*kept, C)``.
+        target: which block each axis belongs to.
+        like: ``(*axes, ...)``, whose sizes are taken where a diagonal needs one.
+
+    Returns:
+        Tensor: broadcasts to ``(*axes, C)``.
+    """
     order = sorted(range(len(target.kept)), key=lambda position: target.kept[position])
     part = part.permute(*order, -1)
-    for block in range(num_blocks):
+    for block in _blocks(target):
         if block not in target.kept:
-            part = part.unsqueeze(block)
+            part = part.unsqueeze(block)  # (*blocks, C), of length 1 where nothing arrives
+
     for axis, block in enumerate(target.labels):
         if block in target.labels[:axis]:
             first = target.labels.index(block)
@@ -72,5 +91,8 @@ def spread(part: Tensor, target: Pattern, like: Tensor) -> Tensor:
 
 
 def total(terms: Sequence[Tensor]) -> Tensor:
-    """The sum of terms that broadcast to one shape; small ones first, so that few sums are taken at full size."""
+    """The sum of terms that broadcast to one shape.
+
+    Small ones come first, so that few sums are taken at full size.
+    """
     return reduce(torch.add, sorted(terms, key=Tensor.numel))
