@@ -5,7 +5,8 @@ from typing import Any
 
 from learned_opt.core import tree
 from learned_opt.evaluation.benchmark import Benchmark, tune_for
-from learned_opt.evaluation.seeded_runs import Runs, run_seeds, time_steps
+from learned_opt.evaluation.seeded_runs import Runs, run_seeds
+from learned_opt.evaluation.step_times import time_steps
 from learned_opt.evaluation.tuning import theta_at
 from learned_opt.inner.unroll import Unroll
 from learned_opt.symmetry.spec import PermutationSpec

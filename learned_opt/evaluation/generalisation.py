@@ -1,14 +1,22 @@
-"""The generalisation card: how far from a task a learned optimizer goes on working, axis by axis."""
+"""The generalisation card: how far from a task a learned optimizer goes on working."""
 
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 FAILURE = """\
-A point fails when a run of the learned optimizer diverged there, or when its final loss is behind that of {reference},
-tuned at that very point: the 95% interval of their paired difference lies above 0. The points of an axis go away from
-the task, one after another; **first failure** is the first that fails. Each cell: final loss over {reference}'s."""
-FIRST, DIVERGED, BEHIND, FITS_NOT = "first failure", "diverged", "behind", "does not fit"
+A point fails when a run of the learned optimizer diverged there, or when its final loss is behind
+that of {reference}, tuned at that very point: the 95% interval of their paired difference lies
+above 0. The points of an axis go away from the task, one after another; **first failure** is the
+first that fails. Each cell: final loss over {reference}'s."""
+
+# how a point can stand, and the mark of the first that fails
+FITS_NOT = "does not fit"
+DIVERGED = "diverged"
+BEHIND = "behind"
+FIRST = "first failure"
+
+Summary = Mapping[str, Any]  # of one optimizer at one point, see ``scores.summarise``
 
 
 class Point(NamedTuple):
@@ -29,51 +37,71 @@ class Point(NamedTuple):
     first: bool
 
     def __str__(self) -> str:
-        """For tables."""
+        """The point as a cell of a table."""
         if self.status == FITS_NOT:
             return FITS_NOT
-        words = [
-            f"x{self.ratio:.3g}" if math.isfinite(self.ratio) else "",
-            self.detail or self.status,
-        ]
-        text = " ".join(filter(None, words))
-        return f"{text}, **{FIRST}**" if self.first else text
+        ratio = f"x{self.ratio:.3g} " if math.isfinite(self.ratio) else ""
+        mark = f", **{FIRST}**" if self.first else ""
+        return f"{ratio}{self.detail or self.status}{mark}"
 
 
 def card(
-    summaries: Sequence[Mapping[str, Any]],
+    summaries: Sequence[Summary],
     left_out: Sequence[Mapping[str, Any]],
     learned: Sequence[str],
     reference: str,
 ) -> dict[str, dict[str, dict[str, list[Point]]]]:
-    """Task -> axis -> learned optimizer -> its points, in the order in which they were run.
+    """The points of every axis of every task.
 
     Args:
         summaries: of ``scores.summarise``.
         left_out: cells that could not be, with the reason.
         learned: the learned optimizers.
         reference: the tuned baseline that they are held against at every point.
+
+    Returns:
+        dict: task -> axis -> learned optimizer -> its points, in the order in which they were run.
     """
-    places = {(s["task"], s["axis"], s["point"]): None for s in summaries if s["axis"]}
-    found = {(s["task"], s["axis"], s["point"], s["optimizer"]): s for s in summaries}
-    reasons = {(s["task"], s["axis"], s["point"], s["optimizer"]): s["reason"] for s in left_out}
+    by_cell = {_cell(summary): summary for summary in summaries}
+    reasons = {_cell(cell): cell["reason"] for cell in left_out}
+
+    # every point once, in the order of the runs
+    points: dict[tuple[str, str, str], None] = {}
+    for summary in summaries:
+        if summary["axis"]:
+            points[summary["task"], summary["axis"], summary["point"]] = None
+
     cards: dict[str, dict[str, dict[str, list[Point]]]] = {}
-    for task, axis, point in places:
-        axes = cards.setdefault(task, {}).setdefault(axis, {name: [] for name in learned})
+    for task, axis, point in points:
+        axes = cards.setdefault(task, {})
+        rows = axes.setdefault(axis, {name: [] for name in learned})
         for name in learned:
-            key = (task, axis, point, name)
-            own, rival = found.get(key), found[task, axis, point, reference]
-            status, detail = _status(own, reasons.get(key, ""))
-            ratio = own["final_loss"].mean / rival["final_loss"].mean if own else math.nan
-            failed = status in (DIVERGED, BEHIND)
-            first = failed and not any(earlier.first for earlier in axes[name])
-            axes[name].append(Point(point, status, detail, ratio, first))
+            cell = (task, axis, point, name)
+            rival = by_cell[task, axis, point, reference]
+            reason = reasons.get(cell, "")
+            rows[name].append(_point(point, by_cell.get(cell), rival, reason, rows[name]))
     return cards
 
 
-def _status(own: Mapping[str, Any] | None, reason: str) -> tuple[str, str]:
-    if own is None:
-        return FITS_NOT, reason
-    if own["diverged"]:
-        return DIVERGED, f"diverged {own['diverged']}/{own['num_seeds']}"
-    return (BEHIND, "") if own["behind"] else ("", "ahead" if own["ahead"] else "level")
+def _cell(summary: Mapping[str, Any]) -> tuple[str, str, str, str]:
+    return summary["task"], summary["axis"], summary["point"], summary["optimizer"]
+
+
+def _point(
+    name: str, summary: Summary | None, rival: Summary, reason: str, earlier: Sequence[Point]
+) -> Point:
+    if summary is None:
+        return Point(name, FITS_NOT, reason, math.nan, first=False)
+
+    status = ""
+    detail = "ahead" if summary["ahead"] else "level"
+    if summary["diverged"]:
+        status = DIVERGED
+        detail = f"diverged {summary['diverged']}/{summary['num_seeds']}"
+    elif summary["behind"]:
+        status = BEHIND
+        detail = ""
+
+    first = bool(status) and not any(point.first for point in earlier)
+    ratio = summary["final_loss"].mean / rival["final_loss"].mean
+    return Point(name, status, detail, ratio, first)

@@ -1,6 +1,6 @@
-"""Learning rates of baselines, tuned on seeds of their own."""
+"""Learning rates of baselines, tuned on seeds apart from the held-out ones."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,7 +11,8 @@ from torch import Tensor
 from learned_opt.core import tree
 from learned_opt.core.tree import Tree
 from learned_opt.evaluation.seeded_runs import run_seeds
-from learned_opt.evaluation.tuning_archive import SCORES, Archive, fingerprint
+from learned_opt.evaluation.tuning_archive import SCORES, Archive
+from learned_opt.evaluation.tuning_facts import fingerprint
 from learned_opt.inner.unroll import Unroll
 from learned_opt.optimizers.base import MetaOptimizer
 
@@ -21,7 +22,8 @@ class Tuned(NamedTuple):
 
     Args:
         learning_rates: the grid.
-        scores: criterion -> mean over the tuning seeds for each learning rate, infinite where a run diverged.
+        scores: criterion -> mean over the tuning seeds for each learning rate, infinite where a
+            run diverged.
         num_reused: runs that an archive held.
     """
 
@@ -34,15 +36,23 @@ class Tuned(NamedTuple):
         return self.learning_rates[int(self.scores[criterion].argmin())]
 
     def at_edge(self, criterion: str) -> bool:
-        """Whether the best learning rate lies at an end of the grid, so that the grid was too short."""
+        """Whether the best learning rate lies at an end of the grid, which was too short then."""
         return self.best(criterion) in (self.learning_rates[0], self.learning_rates[-1])
 
 
 def log_grid(lowest: float, highest: float, count: int) -> list[float]:
-    """``count`` learning rates, evenly spaced in log scale.
+    """Learning rates that are evenly spaced in log scale.
+
+    Args:
+        lowest: first learning rate.
+        highest: last learning rate.
+        count: how many, at least 2.
 
     Raises:
         ValueError: not 0 < lowest < highest, or fewer than two.
+
+    >>> log_grid(0.01, 1.0, 3)
+    [0.01, 0.1, 1.0]
     """
     if not 0 < lowest < highest:
         raise ValueError(
@@ -50,9 +60,9 @@ def log_grid(lowest: float, highest: float, count: int) -> list[float]:
         )
     if count < 2:
         raise ValueError(f"count of learning rates must be at least 2, got {count}.")
-    return [
-        float(f"{lr:.12g}") for lr in np.geomspace(lowest, highest, count)
-    ]  # the same on every machine
+
+    # rounded, so that they are the same on every machine and an archive finds them
+    return [float(f"{lr:.12g}") for lr in np.geomspace(lowest, highest, count)]
 
 
 def tune(
@@ -64,7 +74,7 @@ def tune(
     num_chains: int,
     archive: Path | None = None,
 ) -> Tuned:
-    """Run every learning rate on the same tuning seeds; runs that the archive has are not run again.
+    """Run every learning rate on the same tuning seeds; runs that the archive has are not repeated.
 
     Args:
         unroll: the inner loop of the optimizer to tune.
@@ -80,18 +90,43 @@ def tune(
     """
     facts = fingerprint(unroll, constructor, horizon) if archive else {}
     kept = Archive(archive, facts)
-    missing = kept.missing([(lr, seed) for lr in learning_rates for seed in range(num_seeds)])
+    wanted = [(lr, seed) for lr in learning_rates for seed in range(num_seeds)]
+    missing = kept.missing(wanted)
+
     for start in range(0, len(missing), num_chains):
         block = missing[start : start + num_chains]
-        many = tree.stack([theta_at(constructor, unroll.optimizer, lr) for lr, _ in block])
-        seeds = [seed for _, seed in block]
-        runs = run_seeds(unroll, tree.to(many, unroll.device), "tune", seeds, horizon, num_chains)
-        rows = {"lr": [lr for lr, _ in block], "seed": seeds}
-        kept.add(pd.DataFrame(rows | {name: getattr(runs, name).numpy() for name in SCORES}))
-    num_reused = len(learning_rates) * num_seeds - len(missing)
+        kept.add(_run_block(unroll, constructor, block, horizon, num_chains))
+
+    num_reused = len(wanted) - len(missing)
     return Tuned(learning_rates, kept.scores(learning_rates, num_seeds), num_reused)
 
 
+def _run_block(
+    unroll: Unroll,
+    constructor: Callable[..., MetaOptimizer],
+    block: Sequence[tuple[float, int]],
+    horizon: int,
+    num_chains: int,
+) -> pd.DataFrame:
+    """Scores of runs side by side, a row for each pair of learning rate and seed."""
+    seeds = [seed for _, seed in block]
+    thetas = [theta_at(constructor, unroll.optimizer, lr) for lr, _ in block]
+    theta = tree.to(tree.stack(thetas), unroll.device)  # leaves (M, *shape)
+    runs = run_seeds(unroll, theta, "tune", seeds, horizon, num_chains)
+
+    table = pd.DataFrame({"lr": [lr for lr, _ in block], "seed": seeds})
+    for name in SCORES:
+        table[name] = getattr(runs, name).numpy()
+    return table
+
+
 def theta_at(constructor: Callable[..., MetaOptimizer], like: MetaOptimizer, lr: float) -> Tree:
-    """Theta of a hand-designed optimizer at a learning rate."""
-    return {name: p.detach() for name, p in constructor(like.spec, lr=lr).named_parameters()}
+    """Theta of a hand-designed optimizer at a learning rate.
+
+    Args:
+        constructor: ``(spec, lr=...)``, builds the optimizer.
+        like: an optimizer of the weight space that theta is for.
+        lr: the learning rate.
+    """
+    optimizer = constructor(like.spec, lr=lr)
+    return {name: parameter.detach() for name, parameter in optimizer.named_parameters()}

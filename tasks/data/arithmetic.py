@@ -33,7 +33,7 @@ class Problems:
 
     @property
     def vocab_size(self) -> int:
-        """Number of different tokens."""
+        """How many different tokens there are."""
         return len(ALPHABET)
 
     @property

@@ -93,5 +93,5 @@ def _pixels(split: "Dataset", column: str, size: int) -> Tensor:
 
 
 def _labels(split: "Dataset", column: str) -> Tensor:
-    """Classes ``(n,)``, int64."""
+    """The class of every image, ``(n,)`` int64."""
     return torch.tensor(split[column][:], dtype=torch.int64)

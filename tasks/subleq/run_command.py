@@ -33,7 +33,7 @@ class StepPrinter:
         self.text = text
 
     def __call__(self, step: Step) -> None:
-        """Print one executed instruction."""
+        """Print what one executed instruction did."""
         if self.trace:
             print(
                 f"pc {step.pc:>5}  [{step.b}] -= [{step.a}] = {step.value}  ->  {step.result}, "
