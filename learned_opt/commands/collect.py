@@ -18,7 +18,7 @@ def run(folder: Path) -> None:
     )
     from rich.console import Console  # and matplotlib: only when there is something to show
 
-    from learned_opt.reporting import sweep_report, tables
+    from learned_opt.reporting import sweep_report
 
     console = Console()
     states = [
@@ -30,8 +30,8 @@ def run(folder: Path) -> None:
     }
     rows = sweep_report.collect(finished)
     for kind in (sweep_report.learned(rows), sweep_report.mean_over_seeds(rows)):
-        if table := sweep_report.shown(kind, brief=True):
-            console.print(tables.plain_table(table[0], table))
+        if table := sweep_report.table(kind, brief=True):
+            console.print(table)
     lines = [
         sweep_report.count(states),
         *(sweep_report.sentence(state) for state in states if state["why"]),

@@ -42,19 +42,11 @@ def run(options: argparse.Namespace) -> None:
         )
     from learned_opt.reporting import wandb_panels
 
-    found = (
-        _of_folder(options.folder) if options.folder else {"project": options.project, "runs": None}
-    )
-    rows = found.pop("rows", [])
-    scope = wandb_panels.Scope(
-        entity=options.entity or (_own_entity() if options.push else ""),
-        tasks=list(dict.fromkeys(row["task"] for row in rows))
-        or [t for t in config_files.options("task") if t != "mix"],
-        baselines=list(
-            dict.fromkeys(row["optimizer"] for row in rows if row["learning_rate"] is not None)
-        ),
-        **found,
-    )
+    project, runs, evaluations = options.project, None, []
+    if options.folder:
+        project, runs, evaluations = _of_folder(options.folder)
+    entity = options.entity or (_own_entity() if options.push else "")
+    scope = wandb_panels.scope_of(entity, project, runs, evaluations)
     view, path = wandb_panels.workspace(scope), (options.folder or Path()) / FILE
     path.write_text(json.dumps(wandb_panels.dump(view), indent=1) + "\n")
     print(f"written: {path}")
@@ -67,23 +59,23 @@ def run(options: argparse.Namespace) -> None:
         )
 
 
-def _of_folder(folder: Path) -> dict[str, Any]:
-    """Project, runs and rows of ``evaluation.json`` of the runs of a folder."""
+def _of_folder(folder: Path) -> tuple[str, tuple[str, str], list[Any]]:
+    """Project, what picks the runs in W&B, and the evaluations of the runs of a folder."""
+    from learned_opt.evaluation.results import read_evaluation
+    from learned_opt.runtime.run_folder import RunFolder
+
     single = (folder / ".hydra").is_dir()
-    runs = [folder] if single else sorted(path.parent for path in folder.glob("*/.hydra"))
-    known = [run for run in runs if (run / "wandb_id.txt").is_file()]
-    if not known:
+    paths = [folder] if single else sorted(path.parent for path in folder.glob("*/.hydra"))
+    logged = [RunFolder(path) for path in paths if RunFolder(path).wandb_id.is_file()]
+    if not logged:
         raise errors.UsageError(f"no run in {folder} was made with logger=wandb.")
-    logger = yaml.safe_load((known[0] / ".hydra" / "config.yaml").read_text())["logger"]["wandb"]
-    group = ("Group", logger["group"] or folder.resolve().name)
-    tables = [run / "evaluation.json" for run in known]
-    return {
-        "project": logger["project"],
-        "runs": ("ID", (folder / "wandb_id.txt").read_text().strip()) if single else group,
-        "rows": [
-            row for table in tables if table.is_file() for row in json.loads(table.read_text())
-        ],
-    }
+
+    logger = yaml.safe_load(logged[0].config.read_text())["logger"]["wandb"]
+    runs = ("Group", logger["group"] or folder.resolve().name)
+    if single:
+        runs = ("ID", logged[0].wandb_id.read_text().strip())
+    files = [run.evaluation for run in logged if run.evaluation.is_file()]
+    return logger["project"], runs, [read_evaluation(file) for file in files]
 
 
 def _own_entity() -> str:

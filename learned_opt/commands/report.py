@@ -27,7 +27,7 @@ def run() -> None:
     )
     arguments = parser.parse_args(sys.argv[1:])
     from learned_opt.reporting.comparison_page import write_comparison_page
-    from learned_opt.reporting.run_page import write_run_page
+    from learned_opt.reporting.run_report import write_run_report
 
     if arguments.out and not arguments.out.parent.is_dir():
         raise errors.UsageError(
@@ -36,12 +36,12 @@ def run() -> None:
     folders = [job for folder in arguments.runs for job in _jobs(folder)]
     try:
         if len(folders) == 1:
-            path = write_run_page(folders[0], arguments.out)
+            written = ", ".join(write_run_report(folders[0], arguments.out))
         else:
-            path = write_comparison_page(folders, arguments.out)
+            written = str(write_comparison_page(folders, arguments.out))
     except (ValueError, OSError) as error:
         raise errors.UsageError(str(error)) from error
-    print(f"written to {path}")
+    print(f"written: {written}")
 
 
 def _jobs(folder: Path) -> list[Path]:

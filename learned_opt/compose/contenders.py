@@ -1,142 +1,233 @@
-"""From a composed config to what an evaluation suite is made of."""
+"""From a composed config to what an evaluation compares: settings, and contenders on them."""
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from learned_opt.compose.inner_problems import tasks_of
+from learned_opt.compose.inner_problems import Problem
+from learned_opt.compose.resolve import tasks_of
 from learned_opt.compose.setting_configs import SettingConfig, setting_configs
 from learned_opt.compose.theta_description import task_identity
 from learned_opt.core.device import resolve_device
-from learned_opt.deploy import hub
+from learned_opt.deploy import construct, hub
 from learned_opt.deploy.weights import load_metadata, load_theta
-from learned_opt.evaluation.cells import Contender, Setting
+from learned_opt.evaluation.benchmark import Benchmark
+from learned_opt.evaluation.setting import Contender, Setting
 from learned_opt.inner.task_spec import symmetry_of
 from learned_opt.optimizers.base import MetaOptimizer
 from learned_opt.runtime.memory import keep_freed_memory
 from learned_opt.symmetry.spec import PermutationSpec
 
+Metadata = dict[str, Any]  # content of a theta.json
+
 
 def build_settings(cfg: DictConfig) -> Iterator[Setting]:
-    """Every task at every horizon, then the points of its card, each built when its turn comes; data are loaded once.
+    """Every task at every horizon, then the points of its card.
+
+    Each is built when its turn comes; data are loaded once.
+
+    Args:
+        cfg: the composed config of ``evaluate``.
 
     Raises:
-        ValueError: a value is out of its range, data are missing, or a spec does not fit its network.
+        ValueError: a value is out of its range, data are missing, or a spec does not fit its
+            network.
     """
     keep_freed_memory()
-    tasks = {entry or own.task.name: own for entry, own in tasks_of(cfg).items()}
+    tasks = {entry or task_cfg.task.name: task_cfg for entry, task_cfg in tasks_of(cfg).items()}
     loaded: dict[str, Any] = {}
     for config in list(setting_configs(tasks)):
         yield _setting(config, loaded)
 
 
 def _setting(config: SettingConfig, loaded: dict[str, Any]) -> Setting:
-    own, given = config.cfg, {}
-    task = OmegaConf.to_container(own.task, resolve=True)
-    assert isinstance(task, dict)
-    data = task.pop("data", None)
-    if data is not None:
-        key = json.dumps(data, sort_keys=True)
-        if key not in loaded:
-            loaded[key] = instantiate(data)
-        given["data"] = loaded[key]
-    family = instantiate(task, _partial_=True)(**given)
+    cfg = config.cfg
+    family = _family(cfg, loaded)
     _, spec = symmetry_of(family)
-    made_of = task_identity(own)
-    if "augment" in own:  # nothing is trained here, so an augmentation is part of the question
-        family, made_of = (
-            instantiate(own.augment)(family),
-            {**made_of, "augment": OmegaConf.to_container(own.augment)},
-        )
-    device = resolve_device(own.device)
+    identity = task_identity(cfg)
+    if "augment" in cfg:  # nothing is trained here, so an augmentation is part of the question
+        family = instantiate(cfg.augment)(family)
+        identity = {**identity, "augment": OmegaConf.to_container(cfg.augment)}
+
+    baselines = _baselines(cfg)
     return Setting(
         config.task,
         family,
         spec,
-        instantiate(own.benchmark),
-        [*_baselines(own), *_fixed(own)],
-        made_of,
-        own.compile,
-        device,
-        own.precision,
+        _benchmark(cfg, baselines),
+        baselines,
+        identity,
+        cfg.compile,
+        resolve_device(cfg.device),
+        cfg.precision,
         config.axis,
         config.point,
     )
 
 
+def _family(cfg: DictConfig, loaded: dict[str, Any]) -> Any:
+    """The task family; its data come from ``loaded`` where another setting has the same."""
+    task = OmegaConf.to_container(cfg.task, resolve=True)
+    assert isinstance(task, dict)
+    data = task.pop("data", None)
+    if data is None:
+        return instantiate(task)
+    key = json.dumps(data, sort_keys=True)
+    if key not in loaded:
+        loaded[key] = instantiate(data)
+    return instantiate(task, _partial_=True)(data=loaded[key])
+
+
+def _benchmark(cfg: DictConfig, baselines: Sequence[Contender]) -> Benchmark:
+    """The benchmark of a task, of the baselines that are asked for."""
+    benchmark: Benchmark = instantiate(cfg.benchmark)
+    tuned = {baseline.name: baseline.constructor for baseline in baselines if baseline.tuned}
+    return replace(benchmark, baselines=tuned, tuned_for=_criteria(cfg))
+
+
+def _criteria(cfg: DictConfig) -> list[str]:
+    """What baselines are tuned for: as the command says, else as the benchmark does."""
+    criteria = cfg.get("tuned_for")
+    if criteria is None:
+        # one checkpoint is evaluated as after its training, several for their final losses
+        return list(cfg.benchmark.tuned_for) if cfg.get("checkpoint") else ["final_loss"]
+    return [criteria] if isinstance(criteria, str) else list(criteria)
+
+
+def training_settings(problems: Mapping[str, Problem]) -> Iterator[Setting]:
+    """The tasks of a meta-training as they are: the comparison that ends it is a suite of them."""
+    for task, problem in problems.items():
+        unroll = problem.heldout
+        yield Setting(
+            task,
+            unroll.family,
+            problem.optimizer.spec,
+            problem.benchmark,
+            _baselines(problem.cfg),
+            task_identity(problem.cfg),
+            problem.cfg.compile,
+            str(unroll.device),
+            unroll.precision,
+        )
+
+
+def trained_contender(problems: Mapping[str, Problem], metadata: Metadata) -> Contender:
+    """The optimizer that this run has meta-trained.
+
+    Args:
+        problems: its tasks, with the inner loops that are compiled already.
+        metadata: what its ``theta.json`` says.
+    """
+    problem = next(iter(problems.values()))
+    names = [baseline.name for baseline in _baselines(problem.cfg)]
+    unrolls = {task: one.heldout for task, one in problems.items()}
+    return Contender(
+        _apart(problem.optimizer_name, names),
+        problem.optimizer.rebind,
+        {"config": metadata["meta_optimizer"]},
+        trained=metadata,
+        unrolls=unrolls,
+    )
+
+
 def build_learned(cfg: DictConfig) -> list[Contender]:
-    """The learned optimizers; one that is called as a baseline is, is told apart by ``-learned``.
+    """The learned optimizers of ``checkpoint`` or ``checkpoints``.
+
+    One that is called as a baseline is, is told apart by ``-learned``.
 
     Raises:
-        ValueError: a checkpoint is missing, damaged or of another architecture, or two have the same name.
+        ValueError: a checkpoint is missing, damaged or of another architecture, or two have the
+            same name.
     """
     first = next(iter(tasks_of(cfg).values()))
-    taken = [baseline.name for baseline in (*_baselines(first), *_fixed(first))]
-    learned = []
-    for name, path, metadata in _checkpoints(cfg.checkpoints):
-        label = f"{name}-learned" if name in taken else name
+    baselines = [baseline.name for baseline in _baselines(first)]
+    named = cfg.checkpoints if cfg.checkpoint is None else [cfg.checkpoint]
+    learned: list[Contender] = []
+    for name, path, metadata in _checkpoints(named):
+        label = _apart(name, baselines)
         if label in [contender.name for contender in learned]:
             raise ValueError(
-                f"two checkpoints are called {name}; name them: checkpoints={{NAME: FILE, NAME: FILE}}."
+                f"two checkpoints are called {name}; "
+                "name them: checkpoints={NAME: FILE, NAME: FILE}."
             )
-        identity = {
-            "config": metadata["meta_optimizer"],
-            "theta": hashlib.sha256(path.read_bytes()).hexdigest()[:16],
-        }
-        learned.append(Contender(label, _Trained(path, metadata), identity, metadata))
+        theta = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+        identity = {"config": metadata["meta_optimizer"], "theta": theta}
+        constructor = _TrainedConstructor(path, metadata, trusted=bool(cfg.trust))
+        learned.append(Contender(label, constructor, identity, metadata))
     return learned
 
 
-def _checkpoints(given: Any) -> list[tuple[str, Path, dict[str, Any]]]:
+def _apart(name: str, baselines: list[str]) -> str:
+    return f"{name}-learned" if name in baselines else name
+
+
+def _checkpoints(named: Any) -> list[tuple[str, Path, Metadata]]:
     """Name, file and metadata; a list names each by its kind of optimizer."""
-    if OmegaConf.is_list(given):
-        found = [(None, hub.find(path)) for path in given]
+    if OmegaConf.is_dict(named):
+        pairs = [(str(name), path) for name, path in named.items()]
     else:
-        found = [(str(name), hub.find(path)) for name, path in given.items()]
-    every = [(name, path, load_metadata(path)) for name, path in found]
-    return [(name or metadata["optimizer_name"], path, metadata) for name, path, metadata in every]
+        pairs = [("", path) for path in named]
+
+    checkpoints = []
+    for name, source in pairs:
+        path = hub.find(source)
+        metadata = load_metadata(path)
+        checkpoints.append((name or metadata["optimizer_name"], path, metadata))
+    return checkpoints
 
 
-class _Trained:
-    """Constructor of a learned optimizer with its theta; refuses weight spaces that theta does not fit."""
+class _TrainedConstructor:
+    """Constructor of a learned optimizer with its theta.
 
-    def __init__(self, path: Path, metadata: dict[str, Any]) -> None:
-        self.path, self.config = path, OmegaConf.create(metadata["meta_optimizer"])
+    It refuses weight spaces that theta does not fit. Files may come from anywhere: classes that are
+    not of this project are imported only where the user trusts them.
+    """
+
+    def __init__(self, path: Path, metadata: Metadata, *, trusted: bool) -> None:
+        self.path = path
+        self.node = metadata["meta_optimizer"]
+        self.trusted = trusted
         home = PermutationSpec(**next(iter(metadata["specs"].values())))
         self(home)  # a damaged file is found before anything is run
 
     def __call__(self, spec: PermutationSpec) -> MetaOptimizer:
-        optimizer = instantiate(self.config)(spec)
+        if self.trusted:
+            optimizer = instantiate(OmegaConf.create(self.node))(spec)
+        else:
+            optimizer = construct.build(self.node, spec)
         load_theta(self.path, optimizer)
         return optimizer
 
 
 def _baselines(cfg: DictConfig) -> list[Contender]:
-    """Those of the benchmark of one task; ``baselines`` may name fewer.
+    """Those of the benchmark of one task that ``baselines`` names, and those that nobody tunes.
 
     Raises:
         ValueError: one is unknown.
     """
-    every = cfg.benchmark.baselines
-    names = list(every) if cfg.baselines is None else list(cfg.baselines)
+    nodes = cfg.benchmark.baselines
+    wanted = cfg.get("baselines")
+    names = list(nodes) if wanted is None else list(wanted)
+    contenders = []
     for name in names:
-        if name not in every:
+        if name not in nodes:
+            choices = ", ".join(nodes)
             raise ValueError(
-                f"baselines must be among those of the benchmark, {', '.join(every)}, got {name!r}."
+                f"baselines must be among those of the benchmark, {choices}, got {name!r}."
             )
-    return [_baseline(name, every[name]) for name in names]
+        contenders.append(_baseline(str(name), nodes[name], fixed=False))
+    for name, node in (cfg.get("fixed") or {}).items():
+        contenders.append(_baseline(str(name), node, fixed=True))
+    return contenders
 
 
-def _fixed(cfg: DictConfig) -> list[Contender]:
-    """Baselines that nobody tunes."""
-    return [_baseline(name, node, fixed=True) for name, node in cfg.fixed.items()]
-
-
-def _baseline(name: Any, node: Any, fixed: bool = False) -> Contender:
+def _baseline(name: str, node: DictConfig, *, fixed: bool) -> Contender:
     config = OmegaConf.to_container(node, resolve=True)
-    return Contender(str(name), instantiate(node), {"config": config}, fixed=fixed)
+    constructor: Callable[..., MetaOptimizer] = instantiate(node)
+    return Contender(name, constructor, {"config": config}, fixed=fixed)

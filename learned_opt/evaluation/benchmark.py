@@ -1,12 +1,14 @@
 """How optimizers are compared: horizon, held-out seeds, and the budget for tuning baselines."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from learned_opt.evaluation.tuning import Tuned, log_grid, tune
 from learned_opt.inner.unroll import Unroll
 from learned_opt.optimizers.base import MetaOptimizer
+
+CRITERIA = ("mean_loss", "final_loss")  # what a learning rate can be chosen for
 
 
 @dataclass(frozen=True)
@@ -23,20 +25,29 @@ class Benchmark:
         num_lrs: tries of each baseline.
         num_tuning_seeds: runs of each try.
         archive: folder of tuning runs, which are not run again; None to keep none.
+        reference: the baseline whose final loss is the target of every seed, and whose steps to it
+            others are counted against. Without baselines there is no target.
+        tuned_for: criteria, of ``mean_loss`` and ``final_loss``, for which learning rates are
+            chosen, all from the same runs. A baseline is one row for each criterion, the first
+            under its name, another as ``NAME-final`` or ``NAME-mean``, and only where another
+            learning rate is best for it.
 
     Raises:
-        ValueError: a count is not positive.
+        ValueError: a count is not positive, the grid is none, the reference is no baseline, or a
+            criterion is unknown.
     """
 
     horizon: int
     num_seeds: int
     num_chains: int
-    baselines: dict[str, Callable[..., MetaOptimizer]]
+    baselines: Mapping[str, Callable[..., MetaOptimizer]]
     lowest_lr: float
     highest_lr: float
     num_lrs: int
     num_tuning_seeds: int
     archive: str | None = None
+    reference: str = "adam"
+    tuned_for: Sequence[str] = CRITERIA
 
     def __post_init__(self) -> None:
         for name in ("horizon", "num_seeds", "num_chains", "num_tuning_seeds"):
@@ -44,12 +55,35 @@ class Benchmark:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
         log_grid(self.lowest_lr, self.highest_lr, self.num_lrs)
 
+        if self.baselines and self.reference not in self.baselines:
+            names = ", ".join(self.baselines)
+            raise ValueError(
+                f"reference must be one of the baselines {names}, got {self.reference!r}."
+            )
+        if not self.tuned_for:
+            raise ValueError(f"tuned_for must name at least one of {', '.join(CRITERIA)}.")
+        for criterion in self.tuned_for:
+            if criterion not in CRITERIA:
+                choices = ", ".join(CRITERIA)
+                raise ValueError(f"tuned_for must be among {choices}, got {criterion!r}.")
+
 
 def tune_for(
     benchmark: Benchmark, unroll: Unroll, constructor: Callable[..., MetaOptimizer]
 ) -> Tuned:
-    """Spend the tuning budget of a benchmark on one baseline."""
-    grid = log_grid(benchmark.lowest_lr, benchmark.highest_lr, benchmark.num_lrs)
-    archive = Path(benchmark.archive) if benchmark.archive else None
-    seeds, horizon, chains = benchmark.num_tuning_seeds, benchmark.horizon, benchmark.num_chains
-    return tune(unroll, constructor, grid, seeds, horizon, chains, archive)
+    """Spend the tuning budget of a benchmark on one baseline.
+
+    Args:
+        benchmark: the budget.
+        unroll: the inner loop of the baseline.
+        constructor: ``(spec, lr=...)`` of the baseline.
+    """
+    return tune(
+        unroll,
+        constructor,
+        log_grid(benchmark.lowest_lr, benchmark.highest_lr, benchmark.num_lrs),
+        benchmark.num_tuning_seeds,
+        benchmark.horizon,
+        benchmark.num_chains,
+        Path(benchmark.archive) if benchmark.archive else None,
+    )

@@ -1,123 +1,179 @@
-"""From cells to tidy rows, and from rows to figures for people.
+"""From cells to rows, and from rows to figures: the one definition of each.
 
 Legend: M seeds.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
+from torch import Tensor
 
 from learned_opt.evaluation.aggregate import iqm, stratified_iqm
 from learned_opt.evaluation.cells import Cell
+from learned_opt.evaluation.frames import distinct, groups, select
 from learned_opt.evaluation.intervals import Interval, bootstrap_mean, paired_difference
+from learned_opt.evaluation.results import COLUMNS, LOSSES, SETTING, heldout_figures
 
-WHERE = ["task", "horizon", "axis", "point"]
 RATIOS = ("speedup", "time_speedup", "loss_ratio")
 
 
+def reference_row(names: Sequence[str], reference: str) -> str:
+    """The row of the reference that is best at the final loss; empty where it was not run.
+
+    A baseline that is tuned for both losses has a row of its own for the final loss where another
+    learning rate is best for it.
+
+    >>> reference_row(["unf", "adam", "adam-final"], "adam")
+    'adam-final'
+    """
+    for name in (f"{reference}-final", reference):
+        if name in names:
+            return name
+    return ""
+
+
 def rows(
-    where: Mapping[str, Any], found: Mapping[str, Cell], reference: str, times: Mapping[str, float]
+    setting: Mapping[str, Any],
+    cells: Mapping[str, Cell],
+    reference: str,
+    times: Mapping[str, float],
 ) -> pd.DataFrame:
     """One row per optimizer and seed of a setting.
 
-    The target of a seed is the final loss of the reference on that very seed. ``speedup`` is the reference's steps to
-    it over the optimizer's, 0 where it never gets there; NaN, as ``loss_ratio`` is, where the reference diverged.
+    The target of a seed is the final loss of the reference on that very seed. ``speedup`` is the
+    reference's steps to it over the optimizer's, 0 where it never gets there; NaN, as
+    ``loss_ratio`` is, where the reference diverged or was not run.
 
     Args:
-        where: task, horizon, axis and point.
-        found: optimizer -> cell.
-        reference: the tuned baseline that is compared with.
+        setting: task, horizon, axis and point.
+        cells: row name -> cell.
+        reference: row of the baseline that is compared with; empty where there is none.
         times: optimizer -> milliseconds per inner step; may be empty.
     """
-    target = found[reference].runs.final_loss
-    valid = target.isfinite()
-    reached = {name: _steps(cell, target) for name, cell in found.items()}
+    num_seeds = len(next(iter(cells.values())).table)
+    if reference:
+        target = cells[reference].runs.final_loss
+        reference_steps = _steps(cells[reference], target)
+    else:
+        target = torch.full((num_seeds,), math.inf, dtype=torch.float64)
+        reference_steps = target
+    valid = target.isfinite()  # (M,)
+    reference_ms = _time_of(reference, times)
+
     frames = []
-    for name, cell in found.items():
-        frame = cell.table.drop(columns="losses")
-        tuning = cell.facts["tuning"]
-        frame.insert(0, "optimizer", name)
-        for place, (key, value) in enumerate(where.items()):
-            frame.insert(place, key, value)
-        frame["learning_rate"] = tuning["learning_rate"] if tuning else math.nan
-        frame["ms_per_step"] = times.get(name, math.nan)
-        steps = reached[name].where(valid, math.nan)
-        speedup = torch.where(valid, reached[reference] / reached[name], math.nan)
+    for name, cell in cells.items():
+        milliseconds = _time_of(name, times)
+        reached = _steps(cell, target)
+        steps = reached.where(valid, math.nan)
+        speedup = torch.where(valid, reference_steps / reached, math.nan)
+        final_loss = torch.tensor(cell.table["final_loss"].to_numpy())
+        ratio = (final_loss / target).where(valid & (target > 0), math.nan)
+
+        frame = cell.table.drop(columns="losses").assign(optimizer=name, **setting)
+        frame["learning_rate"] = cell.tuning["learning_rate"] if cell.tuning else math.nan
+        frame["ms_per_step"] = milliseconds
+        frame["target_loss"] = target.where(valid, math.nan).numpy()
         frame["steps_to_target"] = steps.numpy()
-        frame["seconds_to_target"] = steps.numpy() * frame["ms_per_step"] / 1e3
+        frame["seconds_to_target"] = steps.numpy() * milliseconds / 1e3
         frame["speedup"] = speedup.numpy()
-        frame["time_speedup"] = (
-            speedup.numpy() * times.get(reference, math.nan) / frame["ms_per_step"]
-        )
-        ratio = torch.tensor(frame["final_loss"].to_numpy()) / target
-        frame["loss_ratio"] = ratio.where(valid & (target > 0), math.nan).numpy()
-        frames.append(frame)
+        frame["time_speedup"] = speedup.numpy() * reference_ms / milliseconds
+        frame["loss_ratio"] = ratio.numpy()
+        known = [column for column in COLUMNS if column in frame]
+        frames.append(frame[[*known, *(column for column in frame if column not in COLUMNS)]])
     return pd.concat(frames, ignore_index=True)
 
 
-def _steps(cell: Cell, target: torch.Tensor) -> torch.Tensor:
+def _time_of(row_name: str, times: Mapping[str, float]) -> float:
+    """A step of a baseline takes as long at another learning rate."""
+    optimizer, _, criterion = row_name.rpartition("-")
+    if row_name not in times and criterion in ("final", "mean"):
+        return times.get(optimizer, math.nan)
+    return times.get(row_name, math.nan)
+
+
+def _steps(cell: Cell, target: Tensor) -> Tensor:
     """Steps to the targets ``(M,)``, infinite where never."""
-    steps = cell.runs.steps_to(target)
-    return torch.tensor([math.inf if step is None else step for step in steps], dtype=torch.float64)
+    steps = [math.inf if step is None else step for step in cell.runs.steps_to(target)]
+    return torch.tensor(steps, dtype=torch.float64)
 
 
 def summarise(frame: pd.DataFrame, reference: str) -> list[dict[str, Any]]:
     """Figures of every optimizer at every setting, best final loss first within a setting.
 
     Args:
-        frame: tidy rows.
-        reference: the tuned baseline that ``behind`` and ``ahead`` are about: whether the paired difference in final
-            loss from it has a 95% interval above or below 0.
+        frame: one row per optimizer and seed.
+        reference: the baseline that ``behind`` and ``ahead`` are about: whether the paired
+            difference in final loss from it has a 95% interval above or below 0.
     """
     summaries = []
-    for where, own in _groups(frame, WHERE):
-        rival = own.loc[own["optimizer"] == reference, "final_loss"].tolist()
-        group = [_summary(name, of, rival) for (name,), of in _groups(own, ["optimizer"])]
+    for setting, rows_of_setting in groups(frame, SETTING):
+        rival_name = reference_row(distinct(rows_of_setting, "optimizer"), reference)
+        rival = select(rows_of_setting, optimizer=rival_name)["final_loss"].tolist()
+        columns = dict(zip(SETTING, setting, strict=True))
+
+        group = []
+        for (name,), rows_of_optimizer in groups(rows_of_setting, ["optimizer"]):
+            group.append({**columns, **_summary(name, rows_of_optimizer, rival)})
         group.sort(key=lambda summary: summary["final_loss"].mean)
-        summaries += [{**dict(zip(WHERE, where, strict=True)), **summary} for summary in group]
+        summaries += group
     return summaries
 
 
-def _groups(frame: Any, keys: list[str]) -> list[tuple[tuple[Any, ...], Any]]:
-    return list(frame.groupby(keys, sort=False))
+def _summary(name: str, frame: Any, rival: list[float]) -> dict[str, Any]:
+    """Figures of one optimizer at one setting.
 
+    Args:
+        name: the optimizer.
+        frame: its rows, one for each seed.
+        rival: final losses of the reference on the same seeds; empty where it was not run.
+    """
+    difference = Interval(0.0, 0.0, 0.0)
+    if rival:
+        difference = paired_or_diverged(frame["final_loss"].tolist(), rival)
 
-def _summary(name: str, own: Any, rival: list[float]) -> dict[str, Any]:
-    steps = own["steps_to_target"].dropna()
-    figures = {
-        figure: bootstrap_mean(own[figure].tolist())
-        for figure in ("final_loss", "mean_loss", "min_loss")
-    }
-    accuracy = own["accuracy"].dropna().tolist() if "accuracy" in own else []
-    difference = _difference(own["final_loss"].tolist(), rival)
+    heldout = {}
+    for figure in heldout_figures(frame):
+        values = frame[figure].tolist()
+        heldout[figure] = bootstrap_mean(values)
+
+    steps = frame["steps_to_target"].dropna()
+    losses = {name: bootstrap_mean(frame[name].tolist()) for name in LOSSES}
     return {
         "optimizer": name,
-        "num_seeds": len(own),
-        "diverged": int(own["diverged"].sum()),
-        **figures,
-        "final_loss_iqm": iqm(own["final_loss"]),
-        "accuracy": bootstrap_mean(accuracy) if len(accuracy) == len(own) else None,
+        "num_seeds": len(frame),
+        "diverged": sum(map(bool, frame["diverged"])),
+        **losses,
+        "final_loss_iqm": iqm(frame["final_loss"]),
+        "accuracy": heldout.get("accuracy"),
+        "heldout": heldout,
         "reached": int(np.isfinite(steps).sum()),
         "steps_to_target": float(np.median(steps)) if len(steps) else math.nan,
-        "speedup": _ratio([own["speedup"]]),
-        "time_speedup": _ratio([own["time_speedup"]]),
+        "speedup": _ratio([frame["speedup"]]),
+        "time_speedup": _ratio([frame["time_speedup"]]),
         "behind": difference.low > 0,
         "ahead": difference.high < 0,
-        "learning_rate": own["learning_rate"].iloc[0],
-        "ms_per_step": own["ms_per_step"].iloc[0],
+        "learning_rate": frame["learning_rate"].iloc[0],
+        "ms_per_step": frame["ms_per_step"].iloc[0],
     }
 
 
-def _difference(left: list[float], right: list[float]) -> Interval:
-    """Paired difference; a run that diverged makes its side infinitely worse, on both sides it is level."""
-    sides = math.isfinite(sum(left)), math.isfinite(sum(right))
-    if all(sides):
+def paired_or_diverged(left: list[float], right: list[float]) -> Interval:
+    """Paired difference of losses over seeds.
+
+    A run that diverged makes its side infinitely worse; where both sides have one they are level.
+    """
+    left_finite = math.isfinite(sum(left))
+    right_finite = math.isfinite(sum(right))
+    if left_finite and right_finite:
         return paired_difference(left, right)
-    gap = 0.0 if sides[0] == sides[1] else math.inf if sides[1] else -math.inf
+    if left_finite == right_finite:
+        gap = 0.0
+    else:
+        gap = -math.inf if left_finite else math.inf
     return Interval(gap, gap, gap)
 
 
@@ -127,40 +183,86 @@ def _ratio(strata: list[Any]) -> Interval | None:
 
 
 def aggregate(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """Interquartile means over tasks, horizons and seeds with stratified bootstrap intervals, best speed-up first."""
-    own = frame[frame["axis"] == ""]
-    total, found = len(_groups(own, ["task", "horizon"])), []
-    for (name,), of in _groups(own, ["optimizer"]):
-        strata = [stratum for _, stratum in _groups(of, ["task", "horizon"])]
+    """Interquartile means over tasks, horizons and seeds, best speed-up first.
+
+    Intervals are of the stratified bootstrap.
+    """
+    of_tasks = select(frame, axis="")
+    num_settings = len(groups(of_tasks, ["task", "horizon"]))
+    overall = []
+    for (name,), rows_of_optimizer in groups(of_tasks, ["optimizer"]):
+        strata = [stratum for _, stratum in groups(rows_of_optimizer, ["task", "horizon"])]
         ratios = {ratio: _ratio([stratum[ratio] for stratum in strata]) for ratio in RATIOS}
         counts = {
             "settings": len(strata),
-            "of": total,
-            "runs": len(of),
-            "diverged": int(of["diverged"].sum()),
+            "of": num_settings,
+            "runs": len(rows_of_optimizer),
+            "diverged": sum(map(bool, rows_of_optimizer["diverged"])),
         }
-        found.append({"optimizer": name, **counts, **ratios})
-    return sorted(found, key=lambda row: -(row["speedup"].mean if row["speedup"] else 0))
+        overall.append({"optimizer": name, **counts, **ratios})
+
+    def slowness(row: dict[str, Any]) -> float:
+        return -row["speedup"].mean if row["speedup"] else 0.0
+
+    return sorted(overall, key=slowness)
 
 
 def costs(frame: pd.DataFrame, column: str) -> dict[str, np.ndarray]:
-    """Optimizer -> its cost of every (task, horizon, seed), infinite where it has no such run or never got there."""
-    own: Any = frame[frame["axis"] == ""]
-    table = own.pivot(index=["task", "horizon", "seed"], columns="optimizer", values=column)
-    wanted = table.notna().any(axis=1)  # a seed on which the reference diverged has no target
-    return {
-        name: table.loc[wanted, name].fillna(np.inf).to_numpy()
-        for name in own["optimizer"].unique()
-    }
+    """Optimizer -> its cost of every (task, horizon, seed).
+
+    Infinite where it has no such run or never got there. A seed without a target counts for nobody.
+    """
+    of_tasks = select(frame, axis="")
+    keys = ["task", "horizon", "seed"]
+    table = of_tasks.pivot(index=keys, columns="optimizer", values=column)
+    has_target = table.notna().any(axis=1)
+    table = table.loc[has_target].fillna(np.inf)
+    return {name: table[name].to_numpy() for name in distinct(of_tasks, "optimizer")}
 
 
 def losses(frame: pd.DataFrame) -> dict[str, dict[str, list[float]]]:
     """Optimizer -> task and horizon -> final loss of each seed."""
-    own = frame[frame["axis"] == ""]
-    return {
-        name: {
-            str(where): stratum["final_loss"].tolist()
-            for where, stratum in _groups(of, ["task", "horizon"])
-        }
-        for (name,), of in _groups(own, ["optimizer"])
-    }
+    of_tasks = select(frame, axis="")
+    losses_of: dict[str, dict[str, list[float]]] = {}
+    for (name, task, horizon), stratum in groups(of_tasks, ["optimizer", "task", "horizon"]):
+        losses_of.setdefault(name, {})[f"{task}, {horizon}"] = stratum["final_loss"].tolist()
+    return losses_of
+
+
+def verdicts(frame: pd.DataFrame, learned: Sequence[str]) -> list[str]:
+    """For each learned optimizer and loss one sentence: against the best baseline for that loss.
+
+    Args:
+        frame: rows of one setting.
+        learned: names of the learned optimizers, those that a sentence is about.
+    """
+    names = distinct(frame, "optimizer")
+    baselines = [name for name in names if name not in learned]
+    asked = [name for name in learned if name in names]
+    if not baselines:
+        return [f"no baseline was run, so that {name} is compared with nothing" for name in asked]
+
+    sentences = []
+    for name in asked:
+        for figure in ("mean_loss", "final_loss"):
+            losses_of = {}
+            for other in (name, *baselines):
+                losses_of[other] = select(frame, optimizer=other)[figure].tolist()
+            best = min(baselines, key=lambda other: sum(losses_of[other]))
+            sentences.append(_verdict(figure, name, best, losses_of[name], losses_of[best]))
+    return sentences
+
+
+def _verdict(
+    figure: str, name: str, rival: str, losses_of: list[float], rival_losses: list[float]
+) -> str:
+    difference = paired_or_diverged(losses_of, rival_losses)
+    if difference.high < 0:
+        word = "ahead of"
+    elif difference.low > 0:
+        word = "behind"
+    else:
+        word = "level with"
+    interval = f"{difference.mean:+.4f} [{difference.low:+.4f}, {difference.high:+.4f}]"
+    label = figure.replace("_", " ")
+    return f"{label}: {name} is {word} {rival}, difference {interval} (paired over seeds)"

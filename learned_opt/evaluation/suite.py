@@ -1,127 +1,85 @@
-"""The evaluation suite: optimizers x tasks x horizons x held-out seeds; a cell that was run once is not run again."""
+"""THE evaluation path: optimizers x tasks x horizons x held-out seeds.
+
+The comparison that ends a training is a suite of that training's tasks. A cell that has a file is
+not run again.
+"""
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
 
 from learned_opt.core import tree
+from learned_opt.core.files import write_json
 from learned_opt.evaluation import cells, guards, scores
-from learned_opt.evaluation.cells import Cell, Contender, Setting
-from learned_opt.evaluation.seeded_runs import HELDOUT, time_steps
+from learned_opt.evaluation.cells import Cell
+from learned_opt.evaluation.results import Results
+from learned_opt.evaluation.seeded_runs import HELDOUT
+from learned_opt.evaluation.setting import Contender, Setting
+from learned_opt.evaluation.step_times import time_steps
 from learned_opt.inner.unroll import Unroll
-from learned_opt.reporting.tables import write_json
-
-
-@dataclass
-class Results:
-    """What a suite came to so far; filled setting by setting.
-
-    Args:
-        frames: a tidy table of every setting, see ``scores.rows``.
-        curves: (task, horizon) -> optimizer -> runs, of the tasks themselves, for pictures.
-        left_out: cells that could not be, with the reason.
-        budgets: a row for every cell: what was tuned, how long it took.
-        origins: a row for every learned optimizer and task: whether meta-training has seen it.
-        warnings: sentences that a reader of the numbers must know.
-        described: task -> its description.
-        reused: number of cells that were there already.
-    """
-
-    frames: list[pd.DataFrame] = field(default_factory=list)
-    curves: dict[tuple[str, int], dict[str, Cell]] = field(default_factory=dict)
-    left_out: list[dict[str, Any]] = field(default_factory=list)
-    budgets: list[dict[str, Any]] = field(default_factory=list)
-    origins: list[dict[str, Any]] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
-    described: dict[str, dict[str, Any]] = field(default_factory=dict)
-    reused: int = 0
-
-    @property
-    def frame(self) -> pd.DataFrame:
-        """One row per task, horizon, point of the card, optimizer and seed."""
-        return pd.concat(self.frames, ignore_index=True)
-
-    def warn(self, sentence: str) -> None:
-        """Keep a sentence, once."""
-        if sentence and sentence not in self.warnings:
-            self.warnings.append(sentence)
 
 
 def run_suite(
     settings: Iterable[Setting],
     learned: Sequence[Contender],
-    folder: Path,
-    reference: str,
-    criterion: str,
-    provenance: Mapping[str, str],
-    say: Callable[[str], None] = lambda text: None,
+    folder: Path | None,
+    facts: Mapping[str, str],
+    progress: Callable[[str], None] = lambda line: None,
 ) -> Results:
     """Run, or read, every cell.
 
     Args:
-        settings: tasks at horizons and points of the card, with their baselines; built one after another.
-        learned: the learned optimizers; one that does not fit a task is left out there, with the reason.
-        folder: of the cells. Cells are found by what their numbers depend on, so that a killed evaluation goes on.
-        reference: the tuned baseline that speed-ups are counted against.
-        criterion: what baselines are tuned for, ``final_loss`` or ``mean_loss``.
-        provenance: written into new cells.
-        say: called with a line on what is being done.
+        settings: tasks at horizons and points of the card, with their baselines; built one after
+            another.
+        learned: the learned optimizers; one that does not fit a task is left out there, with the
+            reason.
+        folder: of the cells, which are found by what their numbers depend on, so that a killed
+            evaluation goes on; None to keep none.
+        facts: provenance of this run, written into new cells.
+        progress: called with a line on what is being done.
 
     Raises:
-        ValueError: the reference is no tuned baseline, a name occurs twice, the criterion is unknown, or no learned
-            optimizer fits a task.
+        ValueError: a name occurs twice, no learned optimizer fits a task, or a cell is damaged.
     """
-    results = Results()
+    results = Results(learned=[contender.name for contender in learned], facts=dict(facts))
     for setting in settings:
         contenders = [*learned, *setting.baselines]
-        _check(contenders, reference, criterion)
-        wanted = [c for c in contenders if not setting.axis or not c.tuned or c.name == reference]
+        _check_names(contenders)
+        wanted = [contender for contender in contenders if _belongs(contender, setting)]
         unrolls = _bind(setting, wanted, results)
-        found: dict[str, Cell] = {}
-        for contender in (c for c in wanted if c.name in unrolls):
-            path = cells.path_of(folder, setting, contender, criterion)
-            if path.exists():
-                results.reused += 1
-            else:
-                say(f"{setting}: {contender.name}")
-                table, facts = cells.run_cell(
-                    setting, contender, unrolls[contender.name], criterion
-                )
-                who = cells.identity(setting, contender, criterion)
-                cells.write(path, table, {**facts, "identity": who, "provenance": dict(provenance)})
-            found[contender.name] = cells.read(path)
-        guards.check_paired({name: cell.table["start"].tolist() for name, cell in found.items()})
-        times = (
-            {}
-            if setting.axis
-            else _times(setting, contenders, unrolls, folder, provenance.get("machine", ""))
-        )
-        _collect(results, setting, found, reference, times, provenance)
+
+        cells_by_row: dict[str, Cell] = {}
+        for contender in wanted:
+            if contender.name in unrolls:
+                unroll = unrolls[contender.name]
+                rows = _cells_of(setting, contender, unroll, folder, results, progress)
+                cells_by_row |= rows
+        starts = {name: cell.table["start"].tolist() for name, cell in cells_by_row.items()}
+        guards.check_paired(starts)
+
+        times = _times(setting, contenders, unrolls, folder, facts.get("machine", ""))
+        _collect(results, setting, cells_by_row, times)
         if not setting.axis:
-            results.curves[setting.task, setting.benchmark.horizon] = found
+            losses = {name: cell.runs.losses.numpy() for name, cell in cells_by_row.items()}
+            results.curves[setting.task, setting.benchmark.horizon] = losses
             if setting.task not in results.described:
-                _describe(results, setting, [c for c in learned if c.name in found])
+                fitting = [contender for contender in learned if contender.name in unrolls]
+                _describe(results, setting, fitting)
     return results
 
 
-def _check(contenders: Sequence[Contender], reference: str, criterion: str) -> None:
+def _check_names(contenders: Sequence[Contender]) -> None:
     names = [contender.name for contender in contenders]
-    baselines = [contender.name for contender in contenders if contender.tuned]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ValueError(f"every optimizer needs a name of its own, got {', '.join(twice)} twice.")
-    if reference not in baselines:
-        raise ValueError(
-            f"reference must be one of the baselines {', '.join(baselines)}, got {reference!r}."
-        )
-    if criterion not in cells.CRITERIA:
-        raise ValueError(
-            f"tuned_for must be one of {', '.join(cells.CRITERIA)}, got {criterion!r}."
-        )
+
+
+def _belongs(contender: Contender, setting: Setting) -> bool:
+    """Whether an optimizer is run on a setting; only the reference is tuned at a card's points."""
+    if not setting.axis or not contender.tuned:
+        return True
+    return contender.name == setting.benchmark.reference
 
 
 def _bind(setting: Setting, contenders: Sequence[Contender], results: Results) -> dict[str, Unroll]:
@@ -129,108 +87,124 @@ def _bind(setting: Setting, contenders: Sequence[Contender], results: Results) -
     unrolls = {}
     for contender in contenders:
         try:
-            optimizer = contender.constructor(setting.spec)
+            unrolls[contender.name] = setting.unroll(contender)
         except ValueError as error:
-            results.left_out.append(
-                {**setting.where, "optimizer": contender.name, "reason": str(error)}
-            )
-            continue
-        unrolls[contender.name] = Unroll(
-            setting.family,
-            optimizer.to(setting.device),
-            setting.compile,
-            setting.device,
-            setting.precision,
-        )
-    if not setting.axis and not any(c.name in unrolls for c in contenders if c.trained is not None):
-        raise ValueError(
-            f"no checkpoint fits task {setting.task}: {results.left_out[-1]['reason']}"
-        )
+            reason = {"optimizer": contender.name, "reason": str(error)}
+            results.left_out.append({**setting.columns, **reason})
+
+    learned = [contender for contender in contenders if contender.trained is not None]
+    if not setting.axis and not any(contender.name in unrolls for contender in learned):
+        reason = results.left_out[-1]["reason"]
+        raise ValueError(f"no checkpoint fits task {setting.task}: {reason}")
     return unrolls
+
+
+def _cells_of(
+    setting: Setting,
+    contender: Contender,
+    unroll: Unroll,
+    folder: Path | None,
+    results: Results,
+    progress: Callable[[str], None],
+) -> dict[str, Cell]:
+    """Read or run the cells of one optimizer."""
+    results.num_cells += 1
+    path = cells.path_of(folder, setting, contender) if folder else None
+    if path and path.exists():
+        results.reused += 1
+        return cells.read(path, contender)
+
+    budget = setting.benchmark
+    tuning = f", {budget.num_lrs} learning rates x {budget.num_tuning_seeds} seeds first"
+    progress(f"{setting}: {contender.name}{tuning if contender.tuned else ''}")
+    made = cells.run_cells(setting, contender, unroll)
+    facts = {"identity": cells.identity(setting, contender), "provenance": results.facts}
+    if path is None:
+        return {name: cell._replace(facts={**cell.facts, **facts}) for name, cell in made.items()}
+    cells.write(path, made, facts)
+    return cells.read(path, contender)
 
 
 def _times(
     setting: Setting,
     contenders: Sequence[Contender],
     unrolls: Mapping[str, Unroll],
-    folder: Path,
+    folder: Path | None,
     machine: str,
 ) -> dict[str, float]:
-    """Milliseconds per inner step, of all optimizers in turn; measured once for a task, whatever the horizon."""
-    who = {
-        contender.name: dict(contender.identity)
-        for contender in contenders
-        if contender.name in unrolls
-    }
-    path = (
-        folder
-        / f"{setting.task} times {cells.digest([setting.identity, who, machine])}.json".replace(
-            " ", "-"
-        )
-    )
-    if not path.exists():
-        thetas = {
-            name: (
-                unroll,
-                tree.to(
-                    {k: p.detach() for k, p in unroll.optimizer.named_parameters()}, unroll.device
-                ),
-            )
-            for name, unroll in unrolls.items()
-        }
-        times = time_steps(thetas, setting.benchmark.num_chains)
-        beside = path.with_suffix(".part")
-        write_json(beside, times)
-        beside.replace(path)
-    return json.loads(path.read_text())
+    """Milliseconds per inner step, of all optimizers in turn.
+
+    Measured once for a task, whatever the horizon; not at all at the points of a card.
+    """
+    if setting.axis:
+        return {}
+    path = None
+    if folder:
+        identities = {c.name: dict(c.identity) for c in contenders if c.name in unrolls}
+        key = cells.digest([setting.identity, identities, machine])
+        path = folder / f"{setting.task} times {key}.json".replace(" ", "-").replace("/", "_")
+        if path.exists():
+            return json.loads(path.read_text())
+
+    thetas = {}
+    for name, unroll in unrolls.items():
+        theta = {key: p.detach() for key, p in unroll.optimizer.named_parameters()}
+        thetas[name] = (unroll, tree.to(theta, unroll.device))
+    times = time_steps(thetas, setting.benchmark.num_chains)
+    if path:
+        write_json(path, times)
+    return times
 
 
 def _collect(
-    results: Results,
-    setting: Setting,
-    found: dict[str, Cell],
-    reference: str,
-    times: Mapping[str, float],
-    provenance: Mapping[str, str],
+    results: Results, setting: Setting, cells_by_row: Mapping[str, Cell], times: Mapping[str, float]
 ) -> None:
-    results.frames.append(scores.rows(setting.where, found, reference, times))
-    rival = found[reference].table["diverged"].tolist()
-    if any(rival):
-        seeds = f"{reference} diverged on {sum(rival)} of {len(rival)} seeds of {setting}"
-        results.warn(f"{seeds}: these have no target and count in no speed-up")
-    for name, cell in found.items():
-        tuning = cell.facts["tuning"] or {}
-        seconds = {key: cell.facts[key] for key in ("tuning_seconds", "run_seconds")}
-        results.budgets.append({**setting.where, "optimizer": name, **tuning, **seconds})
-        if tuning.get("at_edge"):
-            rate = f"the best learning rate of {name} on {setting} is at the edge of the grid"
-            results.warn(f"{rate} ({tuning['learning_rate']:.3g}): widen it")
-        made_by = cell.facts["provenance"].get("git")
-        if made_by != provenance.get("git"):
+    """Add the rows of a setting and what a reader must know of them."""
+    reference = scores.reference_row(list(cells_by_row), setting.benchmark.reference)
+    if reference:
+        results.reference = setting.benchmark.reference
+        diverged = cells_by_row[reference].table["diverged"].tolist()
+        if any(diverged):
+            seeds = f"{sum(diverged)} of {len(diverged)} seeds of {setting}"
             results.warn(
-                f"some cells are of another revision ({made_by}) than this run's ({provenance.get('git')})"
+                f"{reference} diverged on {seeds}: these have no target and count in no speed-up"
+            )
+    results.frames.append(scores.rows(setting.columns, cells_by_row, reference, times))
+
+    for name, cell in cells_by_row.items():
+        tuning = cell.tuning or {}
+        seconds = {key: cell.facts[key] for key in ("tuning_seconds", "run_seconds")}
+        results.budgets.append({**setting.columns, "optimizer": name, **tuning, **seconds})
+        if tuning.get("at_edge"):
+            results.warn(
+                f"the best learning rate of {name} on {setting} is at the edge of the grid "
+                f"({tuning['learning_rate']:.3g}): widen it"
+            )
+        revision = cell.facts["provenance"].get("git")
+        if revision != results.facts.get("git"):
+            results.warn(
+                f"some cells are of another revision ({revision}) than this run's "
+                f"({results.facts.get('git')})"
             )
 
 
 def _describe(results: Results, setting: Setting, learned: Sequence[Contender]) -> None:
-    """What is new to the optimizers on a task, and what is not."""
-    facts = results.described[setting.task] = setting.family.describe()
+    """Note what is new to the optimizers on a task, and what is not."""
+    description = setting.family.describe()
+    results.described[setting.task] = description
     shared = guards.shared_rows(setting.family)
     if shared and shared[0]:
-        what = f"{shared[0]} of {shared[1]} held-out rows of {setting.task} also occur among its training rows"
-        results.warn(f"{what}: its held-out figures are too good by that share")
+        results.warn(
+            f"{shared[0]} of {shared[1]} held-out rows of {setting.task} also occur among its "
+            "training rows: its held-out figures are too good by that share"
+        )
+
     for contender in learned:
         trained = contender.trained or {}
-        origin = guards.origin(contender.name, trained, setting.task, facts, setting.config)
+        origin = guards.origin(contender.name, trained, setting.task, description, setting.config)
         command = trained.get("provenance", {}).get("command", "unknown")
-        results.origins.append(
-            {
-                "optimizer": contender.name,
-                "task": setting.task,
-                **origin._asdict(),
-                "command": command,
-            }
-        )
-        if origin.kind != guards.UNSEEN:
+        names = {"optimizer": contender.name, "task": setting.task}
+        results.origins.append({**names, **origin._asdict(), "command": command})
+        if origin.kind != guards.UNSEEN and not contender.trained_here:
             results.warn(origin.sentence)
         results.warn(guards.seeds_sentence(contender.name, trained, HELDOUT))

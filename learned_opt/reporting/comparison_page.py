@@ -1,22 +1,29 @@
 """A page that compares several runs, from their records alone."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import yaml
-from markupsafe import Markup
 
-from learned_opt.reporting import html, plots, tables
-from learned_opt.reporting.plots import Curve
+from learned_opt.core.files import write_text
+from learned_opt.evaluation import scores
+from learned_opt.evaluation.curves import Curves
+from learned_opt.evaluation.frames import distinct, select
+from learned_opt.reporting import plots, sections
+from learned_opt.reporting.comparison_sections import notes, setting_parts
 from learned_opt.reporting.record import Record, read_record
-from learned_opt.reporting.run_page import card, result
+from learned_opt.reporting.run_report import descriptions_of, facts_of
+from learned_opt.reporting.sections import Drawing, Drawings, Part, Rows, Sentences
+from learned_opt.reporting.tables import Table
 
 FILE = "comparison.html"
 CHOICE = "meta_optimizer="  # the override that a learned optimizer's name repeats
 LONGEST = 40  # characters of a label
-SAME = 1e-4  # relative difference between losses of the same baseline run twice, on other numbers of threads, say
+# relative difference between losses of one baseline run twice, on other numbers of threads, say
+SAME = 1e-4
 
 
 def write_comparison_page(folders: Sequence[Path], out: Path | None = None) -> Path:
@@ -30,167 +37,194 @@ def write_comparison_page(folders: Sequence[Path], out: Path | None = None) -> P
         ValueError: a folder is given twice, is no run folder, or holds a damaged file.
     """
     paths = [folder.resolve() for folder in folders]
-    if twice := [
-        str(folder) for folder, path in zip(folders, paths, strict=True) if paths.count(path) > 1
-    ]:
-        raise ValueError(f"runs must differ, but {twice[0]} is given {len(twice)} times.")
-    out = out or Path(os.path.relpath(os.path.commonpath([path.parent for path in paths]))) / FILE
-    out.write_text(comparison_page([read_record(folder) for folder in folders]), encoding="utf-8")
+    for folder, path in zip(folders, paths, strict=True):
+        if paths.count(path) > 1:
+            raise ValueError(f"runs must differ, but {folder} is given {paths.count(path)} times.")
+
+    if out is None:
+        shared = os.path.commonpath([path.parent for path in paths])
+        out = Path(os.path.relpath(shared)) / FILE
+    write_text(out, comparison_page([read_record(folder) for folder in folders]))
     return out
 
 
 def comparison_page(records: Sequence[Record]) -> str:
     """The page: every task, meta-training, what differs between the configs, reproducibility."""
     runs = dict(zip(labels(records), records, strict=True))
-    missing = [
-        f"{label}: {sentence}" for label, record in runs.items() for sentence in record.missing
-    ]
-    tasks = dict.fromkeys(task for record in records for task in record.tasks)
-    cards = {label: card(record) for label, record in runs.items()}
-    sections = [
-        *(
-            [html.Section("What is missing", [html.sentences(missing, "missing")])]
-            if missing
-            else []
-        ),
-        *(
-            _of_task(runs, task)
-            for task in tasks
-            if any(record.rows_of(task) for record in records)
-        ),
-        *_meta_training(runs, list(tasks)),
-        html.Section(
-            "What differs",
-            [_side_by_side({label: settings(record) for label, record in runs.items()})],
-        ),
-        html.Section("Reproducibility", [_side_by_side(cards, hide_equal=False)]),
-    ]
-    return html.page(f"{', '.join(runs)} on {', '.join(tasks)}", sections)
+    tasks = list(dict.fromkeys(task for record in records for task in record.tasks))
+    title = f"{', '.join(runs)} on {', '.join(tasks)}"
+
+    parts: dict[str, list[Part]] = {}
+    missing = []
+    for label, record in runs.items():
+        missing += [f"{label}: {sentence}" for sentence in record.missing]
+    if missing:
+        parts["What is missing"] = [Sentences(missing, stands_out=True)]
+    for task in tasks:
+        if any(_has(record, task) for record in records):
+            parts[f"Result: {task}"] = _of_task(runs, task)
+    parts |= _meta_training(runs, tasks)
+    configs = {label: settings(record) for label, record in runs.items()}
+    parts["What differs"] = [_side_by_side(configs, hide_equal=True)]
+    facts = {label: facts_of(record) for label, record in runs.items()}
+    parts["Reproducibility"] = [_side_by_side(facts, hide_equal=False)]
+    return sections.page(title, parts)
 
 
 def labels(records: Sequence[Record]) -> list[str]:
-    """Short names that tell the runs apart: the optimizer; with the overrides that not all share; with the folder."""
-    shared = set.intersection(*(set(record.overrides) for record in records))
-    names = [record.learned for record in records]
-    own = [
-        [word for word in r.overrides if word not in shared and not word.startswith(CHOICE)]
-        for r in records
-    ]
-    tries = [
-        names,
-        [" ".join([name, *words]) for name, words in zip(names, own, strict=True)],
-        [f"{name} ({record.folder.name})" for name, record in zip(names, records, strict=True)],
-    ]
-    fitting = (
-        found
-        for found in tries
-        if len(set(found)) == len(found) and max(map(len, found)) <= LONGEST
-    )
-    return next(
-        fitting, [f"{name} ({record.folder})" for name, record in zip(names, records, strict=True)]
-    )
+    """Short names that tell the runs apart.
 
-
-def _of_task(runs: dict[str, Record], task: str) -> html.Section:
-    own = {label: record for label, record in runs.items() if record.rows_of(task)}
-    rows, curves = merged(own, task)
-    return html.Section(f"Result: {task}", result(task, rows, curves, _verdicts(own, rows, task)))
-
-
-def merged(runs: dict[str, Record], task: str) -> tuple[list[dict[str, Any]], dict[str, Curve]]:
-    """Rows and curves of all runs on a task: the learned optimizers under their labels, then the baselines.
-
-    A baseline that came out the same in several runs is there once, else once for each, with the run's label.
+    The optimizer; with the overrides that not all share; with the folder's name; with its path.
     """
-    names = {
-        (label, record.learned): label for label, record in runs.items()
-    }  # (run, optimizer) -> what is shown
-    kept: dict[str, list[dict[str, Any]]] = {}  # baselines
+    shared = set.intersection(*(set(record.overrides) for record in records))
+    optimizers = []
+    with_overrides = []
+    with_folder = []
+    with_path = []
+    for record in records:
+        words = [word for word in record.overrides if word not in shared]
+        words = [word for word in words if not word.startswith(CHOICE)]
+        optimizers.append(record.learned)
+        with_overrides.append(" ".join([record.learned, *words]))
+        with_folder.append(f"{record.learned} ({record.folder.name})")
+        with_path.append(f"{record.learned} ({record.folder})")
+
+    for names in (optimizers, with_overrides, with_folder):
+        if len(set(names)) == len(names) and max(map(len, names)) <= LONGEST:
+            return names
+    return with_path
+
+
+def _of_task(runs: dict[str, Record], task: str) -> list[Part]:
+    """Verdicts, then for each horizon a table and pictures."""
+    of_task = {label: record for label, record in runs.items() if _has(record, task)}
+    frame, curves = merged(of_task, task)
+    reference = next(record.results.reference for record in of_task.values() if record.results)
+
+    parts: list[Part] = [Sentences(_verdicts(of_task, frame, task))]
+    for horizon in distinct(frame, "horizon"):
+        summaries = scores.summarise(select(frame, horizon=horizon), reference)
+        losses = curves.get((task, horizon), {})
+        # the verdicts stand on top, once for all horizons
+        parts += setting_parts(f"{task}, horizon {horizon}", summaries, losses, [])[1:]
+    return [*parts, *notes(reference)]
+
+
+def _has(record: Record, task: str) -> bool:
+    return task in distinct(record.frame, "task")
+
+
+def merged(runs: dict[str, Record], task: str) -> tuple[pd.DataFrame, Curves]:
+    """Rows and curves of all runs on a task.
+
+    The learned optimizers have the labels of their runs. A baseline that came out the same in
+    several runs is there once, else once for each, with the run's label.
+    """
+    baselines: dict[str, pd.DataFrame] = {}  # shown name -> rows
+    frames = []
+    baseline_frames = []
+    curves: Curves = {}
     for label, record in runs.items():
-        rows = record.rows_of(task)
-        for name in dict.fromkeys(row["optimizer"] for row in rows):
-            own = [row for row in rows if row["optimizer"] == name]
-            if name == record.learned:
+        of_run = select(record.frame, task=task)
+        learned = record.results.learned if record.results else []
+        for name in distinct(of_run, "optimizer"):
+            rows = select(of_run, optimizer=name)
+            if name in learned:
+                shown = label if len(learned) == 1 else f"{name} of {label}"
+                frames.append(rows.assign(optimizer=shown))
+            elif any(_same(rows, others) for others in baselines.values()):
                 continue
-            if not any(_same(own, there) for there in kept.values()):
-                names[label, name] = f"{name} of {label}" if name in kept else name
-                kept[names[label, name]] = own
-    rows, curves = [], {}
-    for (label, name), shown in names.items():
-        rows += [
-            {**row, "optimizer": shown}
-            for row in runs[label].rows_of(task)
-            if row["optimizer"] == name
-        ]
-        if name in (drawn := runs[label].curves.get(task, {})):
-            curves[shown] = drawn[name]
-    measured = set.intersection(*(set(row["heldout"]) for row in rows))
-    return [
-        {**row, "heldout": {key: row["heldout"][key] for key in row["heldout"] if key in measured}}
-        for row in rows
-    ], curves
+            else:
+                shown = f"{name} of {label}" if name in baselines else name
+                baselines[shown] = rows
+                baseline_frames.append(rows.assign(optimizer=shown))
+            _take_curves(curves, record, task, name, shown)
+
+    frame = pd.concat([*frames, *baseline_frames], ignore_index=True)
+    return frame, _in_order_of(frame, curves)
 
 
-def _same(left: list[dict[str, Any]], right: list[dict[str, Any]]) -> bool:
+def _take_curves(curves: Curves, record: Record, task: str, name: str, shown: str) -> None:
+    all_curves = record.results.curves if record.results else {}
+    for (other, horizon), losses in all_curves.items():
+        if other == task and name in losses:
+            curves.setdefault((task, horizon), {})[shown] = losses[name]
+
+
+def _in_order_of(frame: pd.DataFrame, curves: Curves) -> Curves:
+    """Curves in the order of the rows, so that an optimizer has one colour in all pictures."""
+    order = distinct(frame, "optimizer")
+    sorted_curves: Curves = {}
+    for setting, losses in curves.items():
+        sorted_curves[setting] = {name: losses[name] for name in order if name in losses}
+    return sorted_curves
+
+
+def _same(left: pd.DataFrame, right: pd.DataFrame) -> bool:
     """Whether two baselines are one: name, learning rate, horizon, and the loss on every seed."""
-    keys = ("optimizer", "horizon", "learning_rate", "seed")
-    return len(left) == len(right) and all(
-        all(a[key] == b[key] for key in keys) and _close(a["mean_loss"], b["mean_loss"])
-        for a, b in zip(left, right, strict=True)
-    )
+    keys = ["optimizer", "horizon", "learning_rate", "seed"]
+    left_keys = left[keys].reset_index(drop=True)
+    if not left_keys.equals(right[keys].reset_index(drop=True)):
+        return False
+    left_losses = left["mean_loss"].tolist()
+    return all(map(_close, left_losses, right["mean_loss"].tolist()))
 
 
-def _close(left: float | None, right: float | None) -> bool:
-    if left is None or right is None:
-        return left is right
-    return abs(left - right) <= SAME * abs(left)
+def _close(left: float, right: float) -> bool:
+    return left == right or abs(left - right) <= SAME * abs(left)
 
 
-def _verdicts(runs: dict[str, Record], rows: list[dict[str, Any]], task: str) -> list[str]:
+def _verdicts(runs: dict[str, Record], frame: pd.DataFrame, task: str) -> list[str]:
     """The first run against every other one by seeds, or why they cannot be compared."""
     questions = {label: _question(record, task) for label, record in runs.items()}
     first, *others = runs
+    shown_names = distinct(frame, "optimizer")
     sentences = []
     for other in others:
-        differ = [
-            key for key in questions[first] if questions[first][key] != questions[other].get(key)
-        ]
-        if differ:
-            values = "; ".join(
-                f"{key} {questions[first][key]} and {questions[other].get(key)}" for key in differ
-            )
+        differing = []
+        for key, value in questions[first].items():
+            if value != questions[other].get(key):
+                differing.append(f"{key} {value} and {questions[other].get(key)}")
+        if differing:
             sentences.append(
-                f"{first} and {other} cannot be compared by their numbers, their runs differ in {values}."
+                f"{first} and {other} cannot be compared by their numbers, their runs differ in "
+                f"{'; '.join(differing)}."
             )
-        else:
-            sentences += tables.verdicts(
-                [row for row in rows if row["optimizer"] in (first, other)], first
-            )
-    alone, _ = merged({first: runs[first]}, task)
-    return [*sentences, *tables.verdicts(alone, first)]
+        elif {first, other} <= set(shown_names):
+            pair = [select(frame, optimizer=name) for name in (first, other)]
+            sentences += scores.verdicts(pd.concat(pair), [first])
+
+    results = runs[first].results
+    if results is not None:
+        alone, _ = merged({first: runs[first]}, task)
+        shown = [first] if len(results.learned) == 1 else results.learned
+        for horizon in distinct(alone, "horizon"):
+            sentences += scores.verdicts(select(alone, horizon=horizon), shown)
+    return sentences
 
 
 def _question(record: Record, task: str) -> dict[str, Any]:
     """What must be equal for losses to be comparable."""
-    rows = [row for row in record.rows_of(task) if row["optimizer"] == record.learned]
-    described = record.metadata.get("tasks", {}).get(task, {})
-    return {**described, "horizon": rows[0]["horizon"], "number of held-out seeds": len(rows)}
+    rows = select(record.frame, task=task)
+    horizons = distinct(rows, "horizon")
+    return {
+        **descriptions_of(record).get(task, {}),
+        "horizon": ", ".join(map(str, horizons)),
+        "number of held-out seeds": len(distinct(rows, "seed")),
+    }
 
 
-def _meta_training(runs: dict[str, Record], tasks: list[str]) -> list[html.Section]:
-    pictures = []
+def _meta_training(runs: dict[str, Record], tasks: list[str]) -> dict[str, list[Part]]:
+    drawings = []
     for task in tasks:
-        train, valid = (
-            {label: record.metric(f"meta_loss/{split}", task) for label, record in runs.items()}
-            for split in ("train", "valid")
-        )
+        train = {label: record.metric("meta_loss/train", task) for label, record in runs.items()}
+        valid = {label: record.metric("meta_loss/valid", task) for label, record in runs.items()}
         if any(train.values()):
-            figure, axes = plots.panel()
+            drawing, axes = plots.panel()
             plots.outer_panel(axes, train, valid, f"{task}, meta-training")
-            pictures.append(
-                html.picture(figure, f"Meta-loss on {task} over outer steps of {', '.join(runs)}.")
-            )
-    return [html.Section("Meta-training", [html.pictures(pictures)])] if pictures else []
+            alt = f"Meta-loss on {task} over outer steps of {', '.join(runs)}."
+            drawings.append(Drawing(drawing, alt))
+    return {"Meta-training": [Drawings(drawings)]} if drawings else {}
 
 
 def settings(record: Record) -> dict[str, str]:
@@ -198,22 +232,23 @@ def settings(record: Record) -> dict[str, str]:
     return _flat(yaml.safe_load(record.config) or {}, "") if record.config else {}
 
 
-def _flat(node: dict[str, Any], prefix: str) -> dict[str, str]:
-    found: dict[str, str] = {}
+def _flat(node: Mapping[str, Any], prefix: str) -> dict[str, str]:
+    values: dict[str, str] = {}
     for key, value in node.items():
         if isinstance(value, dict):
-            found |= _flat(value, f"{prefix}{key}.")
+            values |= _flat(value, f"{prefix}{key}.")
         else:
-            found[f"{prefix}{key}"] = str(value)
-    return found
+            values[f"{prefix}{key}"] = str(value)
+    return values
 
 
-def _side_by_side(columns: dict[str, dict[str, str]], hide_equal: bool = True) -> Markup:
+def _side_by_side(columns: dict[str, dict[str, str]], *, hide_equal: bool) -> Part:
     keys = dict.fromkeys(key for column in columns.values() for key in column)
-    rows = [(key, *(column.get(key, "-") for column in columns.values())) for key in keys]
-    shown = [row for row in rows if not hide_equal or len(set(row[1:])) > 1]
-    return (
-        html.facts(("setting", *columns), shown)
-        if shown
-        else html.note("Nothing: the configs are equal.")
-    )
+    rows = []
+    for key in keys:
+        values = [column.get(key, "-") for column in columns.values()]
+        if not hide_equal or len(set(values)) > 1:
+            rows.append([key, *values])
+    if not rows:
+        return "Nothing: the configs are equal."
+    return Rows(Table(["setting", *columns], rows), words=True)

@@ -10,11 +10,9 @@ from learned_opt.runtime import machine
 
 HEADINGS = ("task", "optimizer", "mode", "then", "now", "speed", "memory", "first call")
 FIGURES = ("steps_per_s", "peak_bytes_per_chain", "first_call_s")
-WORK = (
-    "num_theta",
-    "num_chains",
-    "unroll_length",
-)  # what two rows must share to be of the same work
+WORK = ("num_theta", "num_chains", "unroll_length")  # rows of the same work have these alike
+RULE = "compare must be the bench.json of an earlier run"
+Row = Mapping[str, Any]
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -24,77 +22,99 @@ def read(path: Path) -> dict[str, Any]:
         ValueError: there is none, or it is damaged, or it is something else.
     """
     if not path.is_file():
-        raise ValueError(
-            f"compare must be the bench.json of an earlier run, but there is no file {path}."
-        )
+        raise ValueError(f"{RULE}, but there is no file {path}.")
     try:
-        found = json.loads(path.read_text())
-        whole = found["format"] == FORMAT and all(
-            row[key] is None or row[key] > 0 for row in found["rows"] for key in (*FIGURES, *WORK)
-        )
-        _ = (
-            [_key(row) for row in found["rows"]],
-            [found["machine"][key] for key in ("load", "cores")],
-        )
+        bench = json.loads(path.read_text())
+        is_ours = _is_whole(bench)
     except (ValueError, LookupError, TypeError) as error:
-        raise ValueError(
-            f"compare must be the bench.json of an earlier run, but {path} is damaged or foreign."
-        ) from error
-    if not whole:
-        raise ValueError(
-            f"compare must be the bench.json of an earlier run, but {path} is of another format."
-        )
-    return found
+        raise ValueError(f"{RULE}, but {path} is damaged or foreign.") from error
+
+    if not is_ours:
+        raise ValueError(f"{RULE}, but {path} is of another format.")
+    return bench
+
+
+def _is_whole(bench: Mapping[str, Any]) -> bool:
+    """Whether the format is ours and the figures are possible; fails where a key is missing."""
+    for key in ("load", "cores"):
+        bench["machine"][key]
+
+    is_ours = bench["format"] == FORMAT
+    for row in bench["rows"]:
+        _key(row)
+        for key in (*FIGURES, *WORK):
+            is_ours &= row[key] is None or row[key] > 0
+    return is_ours
 
 
 def compare(
-    now: Mapping[str, Any], then: Mapping[str, Any]
+    new: Mapping[str, Any], old: Mapping[str, Any]
 ) -> tuple[list[dict[str, Any]], list[str]]:
-    """Ratios of the rows that both have; a speed above 1 is faster now, a memory below 1 is less now.
+    """Ratios of the rows that two benches share.
+
+    A speed above 1 is faster in the new one, a memory below 1 is less.
 
     Args:
-        now: contents of a ``bench.json``.
-        then: those of the earlier one.
+        new: contents of a ``bench.json``.
+        old: those of the earlier one.
 
     Returns:
         tuple: rows under ``HEADINGS``, and sentences that a reader must know.
     """
-    earlier = {_key(row): row for row in then["rows"]}
-    pairs = [(row, earlier[_key(row)]) for row in now["rows"] if _key(row) in earlier]
-    rows: list[dict[str, Any]] = [
-        dict(zip(HEADINGS, _cells(new, old), strict=True)) for new, old in pairs
-    ]
-    sentences = [f"then: {_line(then['machine'])}", f"now: {_line(now['machine'])}"]
-    if differing := machine.differences(now["machine"], then["machine"]):
+    earlier = {_key(row): row for row in old["rows"]}
+    later = {_key(row): row for row in new["rows"]}
+    shared = [key for key in later if key in earlier]
+    rows = [_row(later[key], earlier[key]) for key in shared]
+
+    sentences = [f"then: {_line(old['machine'])}", f"now: {_line(new['machine'])}"]
+    sentences += _warnings_of_machines(new["machine"], old["machine"])
+    others = [str(key) for key in shared if not _is_same_work(later[key], earlier[key])]
+    if others:
         sentences.append(
-            f"warning: the machines differ ({', '.join(differing)}): ratios mix them with the code"
+            "warning: theta, chains or unroll differ, so the work is not the same: "
+            f"{', '.join(others)}"
         )
-    if busy := [
-        when
-        for when, run in (("then", then), ("now", now))
-        if run["machine"]["load"] > run["machine"]["cores"]
-    ]:
-        sentences.append(
-            f"warning: more wanted to run than there are cores ({' and '.join(busy)}): speeds are too low"
-        )
-    if other := [str(_key(new)) for new, old in pairs if any(new[key] != old[key] for key in WORK)]:
-        sentences.append(
-            f"warning: theta, chains or unroll differ, so the work is not the same: {', '.join(other)}"
-        )
-    if missing := [str(key) for key in earlier if key not in {_key(row) for row in now["rows"]}]:
+    missing = [str(key) for key in earlier if key not in later]
+    if missing:
         sentences.append(f"only in the earlier run: {', '.join(missing)}")
     return rows, sentences
 
 
-def _key(row: Mapping[str, Any]) -> Key:
+def _warnings_of_machines(new: Row, old: Row) -> list[str]:
+    """Sentences on machines that differ or were busy."""
+    warnings = []
+    if differing := machine.differences(new, old):
+        warnings.append(
+            f"warning: the machines differ ({', '.join(differing)}): ratios mix them with the code"
+        )
+
+    busy = []
+    for when, facts in (("then", old), ("now", new)):
+        if facts["load"] > facts["cores"]:
+            busy.append(when)
+    if busy:
+        warnings.append(
+            f"warning: more wanted to run than there are cores ({' and '.join(busy)}): "
+            "speeds are too low"
+        )
+    return warnings
+
+
+def _key(row: Row) -> Key:
     return Key(row["task"], row["optimizer"], row["mode"])
 
 
-def _cells(new: Mapping[str, Any], old: Mapping[str, Any]) -> tuple[str, ...]:
-    rates = (f"{row['steps_per_s']:,.0f}" for row in (old, new))
-    ratios = (f"{new[key] / old[key]:.2f}" if new[key] and old[key] else "-" for key in FIGURES)
-    return (*_key(new), *rates, *ratios)
+def _is_same_work(new: Row, old: Row) -> bool:
+    return all(new[key] == old[key] for key in WORK)
 
 
-def _line(facts: Mapping[str, Any]) -> str:
+def _row(new: Row, old: Row) -> dict[str, Any]:
+    cells = [*_key(new), f"{old['steps_per_s']:,.0f}", f"{new['steps_per_s']:,.0f}"]
+    for key in FIGURES:
+        both = new[key] and old[key]
+        cells.append(f"{new[key] / old[key]:.2f}" if both else "-")
+    return dict(zip(HEADINGS, cells, strict=True))
+
+
+def _line(facts: Row) -> str:
     return ", ".join(f"{key} {value}" for key, value in facts.items())

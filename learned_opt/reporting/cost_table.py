@@ -4,20 +4,23 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from learned_opt.core.files import write_json, write_text
 from learned_opt.evaluation.cost.timing import OuterStep, Times
-from learned_opt.reporting import tables
+from learned_opt.reporting.tables import markdown_table
 
 FORMAT = "learned_opt.commands.bench 1"
 NOTES = """\
-Whole outer steps: draws, unroll, estimate; medians of interleaved rounds. steps/s: inner steps of single chains
-per second; ms: one inner step of all chains; µs: its share of one chain. KiB: peak of one outer step by the records of
-torch's allocator, per chain. first: seconds of the first call, compilation included. / NAME: time over that of NAME in
-the same mode. / floor: time over that of the bare work of the same shapes, measured in the same rounds: the inner
-network's loss and gradient, the optimizer's matrix products, one read and one write of what a chain carries."""
+Whole outer steps: draws, unroll, estimate; medians of interleaved rounds. steps/s: inner
+steps of single chains per second; ms: one inner step of all chains; µs: its share of one
+chain. KiB: peak of one outer step by the records of torch's allocator, per chain. first:
+seconds of the first call, compilation included. / NAME: time over that of NAME in the same
+mode. / floor: time over that of the bare work of the same shapes, measured in the same
+rounds: the inner network's loss and gradient, the optimizer's matrix products, one read and
+one write of what a chain carries."""
 
 
 class Key(NamedTuple):
-    """What was timed."""
+    """Which optimizer was timed, on which task and in which mode."""
 
     task: str
     optimizer: str
@@ -40,18 +43,19 @@ def make_row(
 
     Args:
         key: of the row.
-        call: what was timed.
+        call: was timed.
         times: of all keys; a reference or floor that was not timed leaves its ratio null.
         peak: measured bytes; None where they were not measured.
         num_steps: inner steps of one call of the floor.
         references: optimizers to compare with.
     """
-    typical, unroll = times[key].typical, call.estimator.unroll_length
-    assert typical is not None
+    typical = times[key].typical
+    assert typical is not None, "rows are of keys that have been timed"
+    unroll = call.estimator.unroll_length
     ms = 1e3 * typical / unroll
-    floor = times.get(key._replace(mode="floor"), Times()).typical
-    others = {name: times.get(key._replace(optimizer=name), Times()).typical for name in references}
-    return {
+    floor = _typical(times, key._replace(mode="floor"))
+
+    row = {
         **key._asdict(),
         "num_theta": sum(leaf.numel() for leaf in call.theta.values()),
         "num_chains": call.num_chains,
@@ -64,31 +68,27 @@ def make_row(
         "first_call_s": times[key].first,
         "floor_ms_per_step": None if floor is None else 1e3 * floor / num_steps,
         "times_floor": None if floor is None else ms * num_steps / (1e3 * floor),
-        **{
-            f"times_{name}": None if other is None else typical / other
-            for name, other in others.items()
-        },
     }
+    for name in references:
+        other = _typical(times, key._replace(optimizer=name))
+        row[f"times_{name}"] = None if other is None else typical / other
+    return row
+
+
+def _typical(times: Mapping[Key, Times], key: Key) -> float | None:
+    return times[key].typical if key in times else None
 
 
 def headings(references: Sequence[str]) -> tuple[str, ...]:
-    """Headings of the table."""
-    return (
-        "optimizer",
-        "steps/s",
-        "ms",
-        "µs",
-        "KiB",
-        "first",
-        *(f"/ {name}" for name in references),
-        "/ floor",
-    )
+    """Headings of the table, with a ratio for each reference."""
+    ratios = [f"/ {name}" for name in references]
+    return ("optimizer", "steps/s", "ms", "µs", "KiB", "first", *ratios, "/ floor")
 
 
 def cells(row: Mapping[str, Any], references: Sequence[str]) -> tuple[str, ...]:
     """A row as text, in the order of the headings."""
     peak = row["peak_bytes_per_chain"]
-    ratios = (row[f"times_{name}"] for name in (*references, "floor"))
+    ratios = [_digits(row[f"times_{name}"]) for name in (*references, "floor")]
     return (
         row["optimizer"],
         _digits(row["steps_per_s"]),
@@ -96,16 +96,17 @@ def cells(row: Mapping[str, Any], references: Sequence[str]) -> tuple[str, ...]:
         _digits(row["us_per_chain_step"]),
         _digits(peak and peak / 1024),
         f"{row['first_call_s']:.1f}",
-        *map(_digits, ratios),
+        *ratios,
     )
 
 
 def by_title(rows: Iterable[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
-    """Rows of each task and mode below a title."""
+    """Rows of each task and mode, by the title above their table."""
     groups: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
         work = f"{row['num_chains']} chains, unroll {row['unroll_length']}, {row['repeats']} rounds"
-        groups.setdefault(f"{row['task']}, {row['mode']}: {work}", []).append(row)
+        title = f"{row['task']}, {row['mode']}: {work}"
+        groups.setdefault(title, []).append(row)
     return groups
 
 
@@ -126,13 +127,15 @@ def write(
         references: optimizers to compare with.
         facts: ``machine`` and what else a reader needs to repeat it.
     """
-    tables.write_json(folder / "bench.json", {"format": FORMAT, **facts, "rows": rows})
-    names = headings(references)
-    parts = [
-        f"## {title}\n\n{tables.markdown_table(names, (cells(row, references) for row in group))}"
-        for title, group in by_title(rows).items()
-    ]
+    write_json(folder / "bench.json", {"format": FORMAT, **facts, "rows": rows})
+
+    sections = ["# Throughput"]
+    for title, group in by_title(rows).items():
+        table = markdown_table(headings(references), [cells(row, references) for row in group])
+        sections.append(f"## {title}\n\n{table}")
+    sections.append(NOTES)
+
     known = {**facts, **facts["machine"]}
     listed = [(key, str(value)) for key, value in known.items() if key != "machine"]
-    page = ["# Throughput", *parts, NOTES, tables.markdown_table(("fact", "value"), listed)]
-    (folder / "bench.md").write_text("\n\n".join(page) + "\n")
+    sections.append(markdown_table(("fact", "value"), listed))
+    write_text(folder / "bench.md", "\n\n".join(sections) + "\n")

@@ -1,39 +1,43 @@
-"""A finished run as its folder holds it; pages are made of this and of nothing else."""
+"""A run as its folder holds it; reports are made of this and of nothing else."""
 
-import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
 import yaml
 
 from learned_opt.deploy.weights import load_metadata
-from learned_opt.reporting import curves, layers
-from learned_opt.reporting.plots import Curve, Points
+from learned_opt.evaluation.curves import Curves, read_curves
+from learned_opt.evaluation.frames import distinct, groups, select
+from learned_opt.evaluation.results import Results, read_evaluation
+from learned_opt.reporting import update_plots
+from learned_opt.reporting.plots import Points
+from learned_opt.runtime.run_folder import RunFolder
 
-KEYS = {
-    "task",
-    "optimizer",
-    "seed",
-    "horizon",
-    "mean_loss",
-    "final_loss",
-    "steps_to_target",
-    "ms_per_step",
-}
+T = TypeVar("T")
+
+# nobody misses metrics.csv, which evaluations lack, or diagnostics, which are optional
+NO_EVALUATION = (
+    "evaluation.json is not there: the run was not compared with baselines, or was stopped before."
+)
+NO_THETA = "theta.safetensors is not there, so nothing is known of versions, data and machine."
+NO_CONFIG = ".hydra/config.yaml is not there, so the configuration is unknown."
+NO_CURVES = (
+    "curves.parquet is not there: the run is older than that file, so there are no inner learning "
+    "curves."
+)
 
 
 @dataclass(frozen=True)
 class Record:
-    """Everything that a page shows of one run.
+    """Everything that a report shows of one run.
 
     Args:
-        folder: run folder.
-        rows: of ``evaluation.json``; those of the learned optimizer come first in each task.
-        curves: task -> optimizer -> held-out training losses.
+        folder: of the run.
+        results: of the evaluation; None where there is none.
         metrics: of ``metrics.csv``, one row per logged outer step.
         metadata: of ``theta.json``.
         config: text of the composed config.
@@ -43,8 +47,7 @@ class Record:
     """
 
     folder: Path
-    rows: list[dict[str, Any]] = field(default_factory=list)
-    curves: dict[str, dict[str, Curve]] = field(default_factory=dict)
+    results: Results | None = None
     metrics: pd.DataFrame = field(default_factory=pd.DataFrame)
     metadata: dict[str, Any] = field(default_factory=dict)
     config: str = ""
@@ -53,120 +56,122 @@ class Record:
     missing: list[str] = field(default_factory=list)
 
     @property
+    def frame(self) -> pd.DataFrame:
+        """Rows of the evaluation on the tasks themselves, without the points of a card."""
+        if self.results is None:
+            return Results().frame
+        return select(self.results.frame, axis="")
+
+    @property
     def tasks(self) -> list[str]:
         """Names of the tasks that were trained on or compared on."""
-        return list(
-            dict.fromkeys([*(row["task"] for row in self.rows), *self.metadata.get("tasks", {})])
-        )
+        compared = distinct(self.frame, "task")
+        return list(dict.fromkeys([*compared, *self.metadata.get("tasks", {})]))
+
+    @property
+    def trained_tasks(self) -> list[str]:
+        """Names of the tasks of the meta-training."""
+        return list(self.metadata.get("tasks", {})) or self.tasks
 
     @property
     def learned(self) -> str:
         """The learned optimizer's name in the tables."""
-        return (
-            self.rows[0]["optimizer"]
-            if self.rows
-            else self.metadata.get("optimizer_name", self.folder.name)
-        )
-
-    def rows_of(self, task: str) -> list[dict[str, Any]]:
-        """Rows of one task."""
-        return [row for row in self.rows if row["task"] == task]
+        if self.results and self.results.learned:
+            return self.results.learned[0]
+        return self.metadata.get("optimizer_name", self.folder.name)
 
     def metric(self, name: str, task: str) -> Points:
-        """(outer step, value) of a column of ``metrics.csv``, of this task where the run mixes several."""
-        column = name if len(self.tasks) < 2 else f"{name}/{task}"
+        """(outer step, value) of a column of ``metrics.csv``, of this task in a mix."""
+        column = name if len(self.trained_tasks) < 2 else f"{name}/{task}"
         return points(self.metrics, column)
 
 
 def points(metrics: pd.DataFrame, column: str) -> Points:
-    """(outer step, value) of a column; none where it is empty or infinite, and a value carried along counts once."""
+    """(outer step, value) of a column.
+
+    None where it is empty or infinite; a value that is carried along counts once.
+    """
     if column not in metrics:
         return []
-    found: list[tuple[int, float]] = []
+    kept: list[tuple[int, float]] = []
     for step, value in zip(metrics["step"].tolist(), metrics[column].tolist(), strict=True):
-        if math.isfinite(value) and not (found and found[-1][1] == value):
-            found.append((int(step), value))
-    return found
+        is_new = not kept or kept[-1][1] != value
+        if math.isfinite(value) and is_new:
+            kept.append((int(step), value))
+    return kept
 
 
-def read_record(folder: Path) -> Record:
+def read_record(path: Path) -> Record:
     """Read a run folder; what is not there is named in ``missing``.
 
     Raises:
         ValueError: it is no run folder, or a file in it is damaged.
     """
-    if not folder.is_dir():
-        raise ValueError(f"{folder} is no folder.")
-    if not any((folder / name).is_file() for name in ("evaluation.json", "metrics.csv")):
+    if not path.is_dir():
+        raise ValueError(f"{path} is no folder.")
+    folder = RunFolder(path)
+    if not folder.evaluation.is_file() and not folder.metrics.is_file():
         raise ValueError(
-            f"{folder} is no run folder: it has neither evaluation.json nor metrics.csv."
+            f"{path} is no run folder: it has neither evaluation.json nor metrics.csv."
         )
-    overrides = folder / ".hydra/overrides.yaml"
-    found: dict[str, Any] = {
-        "rows": _if_there(folder / "evaluation.json", _rows),
-        "curves": _if_there(folder / "curves.csv", read_curves),
-        "metrics": _if_there(folder / "metrics.csv", lambda path: read_table(path, ["step"])),
-        "metadata": _if_there(folder / "theta.safetensors", load_metadata),
-        "config": _if_there(folder / ".hydra/config.yaml", Path.read_text),
-        "overrides": _if_there(overrides, lambda path: yaml.safe_load(path.read_text())),
-        "diagnostics": _if_there(
-            folder / "diagnostics.csv", lambda path: read_table(path, layers.COLUMNS)
-        ),
-    }
-    missing = [sentence for name, sentence in MISSING.items() if found[name] is None]
-    if found["rows"] and found["curves"] is None:
-        missing.append(OLD)
+
+    missing = []
+    results = _if_there(folder.evaluation, read_evaluation, None)
+    if results is None:
+        missing.append(NO_EVALUATION)
+    else:
+        results.curves = _curves(folder, results.frame)
+        if not results.curves:
+            missing.append(NO_CURVES)
+    if not folder.theta.is_file() and not (results and results.facts):
+        missing.append(NO_THETA)
+    if not folder.config.is_file():
+        missing.append(NO_CONFIG)
+
     return Record(
-        folder,
-        **{name: value for name, value in found.items() if value is not None},
+        path,
+        results,
+        metrics=_if_there(folder.metrics, _metrics, pd.DataFrame()),
+        metadata=_if_there(folder.theta, load_metadata, {}),
+        config=_if_there(folder.config, Path.read_text, ""),
+        overrides=_if_there(folder.overrides, _words, []),
+        diagnostics=_if_there(folder.diagnostics, _diagnostics, pd.DataFrame()),
         missing=missing,
     )
 
 
-MISSING = {  # evaluations alone have no metrics.csv, and diagnostics are optional: nobody misses them
-    "rows": "evaluation.json is not there: the run was not compared with baselines, or was stopped before.",
-    "metadata": "theta.safetensors is not there, so nothing is known of versions, data and machine.",
-    "config": ".hydra/config.yaml is not there, so the configuration is unknown.",
-}
-OLD = "curves.csv is not there: the run is older than that file, so there are no inner learning curves."
+def _if_there(path: Path, read: Callable[[Path], T], missing: T) -> T:
+    return read(path) if path.is_file() else missing
 
 
-def _if_there(path: Path, read: Any) -> Any:
-    return read(path) if path.is_file() else None
+def _metrics(path: Path) -> pd.DataFrame:
+    return read_table(path, ["step"])
 
 
-def _rows(path: Path) -> list[dict[str, Any]]:
-    try:
-        rows = json.loads(path.read_text())
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not valid JSON: {error}.") from error
-    if (
-        not isinstance(rows, list)
-        or not rows
-        or not all(isinstance(row, dict) and row.keys() >= KEYS for row in rows)
-    ):
-        raise ValueError(
-            f"{path} is not ours: it must be a list of rows with {', '.join(sorted(KEYS))}."
-        )
-    defaults = {"heldout": {}, "accuracy": None, "learning_rate": None}  # early runs had no heldout
-    return [{**defaults, **row} for row in rows]
+def _diagnostics(path: Path) -> pd.DataFrame:
+    return read_table(path, update_plots.COLUMNS)
 
 
-def read_curves(path: Path) -> dict[str, dict[str, Curve]]:
-    """Task -> optimizer -> its held-out training losses, in the order of ``curves.csv``.
+def _words(path: Path) -> list[str]:
+    return list(yaml.safe_load(path.read_text()) or [])
 
-    Raises:
-        ValueError: the file is damaged or of something else.
-    """
-    table, found = read_table(path, curves.COLUMNS), {}
-    for task in table["task"].unique():
-        for name in table.loc[table["task"] == task, "optimizer"].unique():
-            own = table[(table["task"] == task) & (table["optimizer"] == name)]
-            wide = own.pivot(index="step", columns="seed", values="loss")
-            found.setdefault(str(task), {})[str(name)] = Curve(
-                wide.index.to_numpy() + 1, wide.to_numpy(float)
-            )
-    return found
+
+def _curves(folder: RunFolder, frame: pd.DataFrame) -> Curves:
+    """Learning curves of a run, also of one that has written them as CSV."""
+    if folder.curves.is_file():
+        return read_curves(folder.curves)
+    earlier = folder.curves.with_suffix(".csv")
+    if not earlier.is_file():
+        return {}
+
+    table = read_table(earlier, ("task", "seed", "optimizer", "step", "loss"))
+    horizons = dict(zip(frame["task"], frame["horizon"], strict=True))
+    curves: Curves = {}
+    for (task, optimizer), rows in groups(table, ["task", "optimizer"]):
+        losses = rows.pivot(index="step", columns="seed", values="loss").to_numpy(float)
+        horizon = int(horizons.get(task, len(losses)))
+        curves.setdefault((str(task), horizon), {})[str(optimizer)] = losses
+    return curves
 
 
 def read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
@@ -179,6 +184,7 @@ def read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
         table = pd.read_csv(path)
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is no table: {error}") from error
-    if lacking := [name for name in columns if name not in table]:
+    lacking = [name for name in columns if name not in table]
+    if lacking:
         raise ValueError(f"{path} lacks the columns {', '.join(lacking)}.")
     return table

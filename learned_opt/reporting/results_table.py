@@ -1,104 +1,105 @@
 """The table of optimizers x settings, from the files of finished evaluations alone."""
 
-import json
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import numpy as np
 import pandas as pd
 
+from learned_opt.evaluation.frames import distinct, groups
 from learned_opt.evaluation.intervals import bootstrap_mean, paired_difference
+from learned_opt.reporting import numbers
+from learned_opt.reporting.record import read_record
+from learned_opt.reporting.run_report import descriptions_of
 from learned_opt.reporting.tables import markdown_table
+from learned_opt.runtime.run_folder import RunFolder
 
 COLUMNS = ["setting", "horizon", "optimizer", "seed", "final_loss"]
 BEST_OTHER = "best other"
 NOTES = """\
-Final training loss (mean over the last 10 inner steps), mean over held-out seeds with a 95% bootstrap interval.
-**Best** of the column; _level_ with it: the 95% interval of the paired difference holds 0."""
+Final training loss (mean over the last 10 inner steps), mean over held-out seeds with a 95%
+bootstrap interval. **Best** of the column; _level_ with it: the 95% interval of the paired
+difference holds 0."""
 
 
 def read(folder: Path) -> pd.DataFrame:
-    """Final losses of a run folder: of a suite (``results.parquet``), or of a training or a page (``evaluation.json``).
+    """Final losses of a run folder.
 
     Raises:
-        ValueError: the folder holds neither, or files that cannot be read.
+        ValueError: the folder holds no evaluation, or files that cannot be read.
     """
-    try:
-        if (folder / "results.parquet").is_file():
-            return _of_suite(folder)
-        if (folder / "evaluation.json").is_file():
-            return _of_page(folder)
-    except (OSError, KeyError, json.JSONDecodeError) as error:
-        raise ValueError(f"the results in {folder} cannot be read: {error}.") from error
-    raise ValueError(
-        f"{folder} holds no results of an evaluation (results.parquet or evaluation.json)."
-    )
+    if not RunFolder(folder).evaluation.is_file():
+        earlier = folder / "results.parquet"
+        if earlier.is_file():
+            raise ValueError(
+                f"{folder} is of a version before 0.2 (results.parquet); give the command of that "
+                "evaluation again, its cells are kept."
+            )
+        raise ValueError(f"{folder} holds no results of an evaluation (evaluation.json).")
+
+    record = read_record(folder)
+    descriptions = descriptions_of(record)
+    frame = record.frame
+    labels = [_label(task, descriptions.get(task, {})) for task in frame["task"]]
+    return cast(pd.DataFrame, frame.assign(setting=labels)[COLUMNS])
 
 
-def _of_suite(folder: Path) -> pd.DataFrame:
-    frame: Any = pd.read_parquet(folder / "results.parquet")
-    tasks = json.loads((folder / "summary.json").read_text())["tasks"]
-    own = frame[frame["axis"] == ""]
-    return own.assign(setting=[_label(task, tasks) for task in own["task"]])[COLUMNS]
-
-
-def _of_page(folder: Path) -> pd.DataFrame:
-    frame: Any = pd.DataFrame(json.loads((folder / "evaluation.json").read_text()))
-    tasks = json.loads((folder / "theta.json").read_text())["tasks"]
-    frame["final_loss"] = frame["final_loss"].astype(float).fillna(math.inf)
-    return frame.assign(setting=[_label(task, tasks) for task in frame["task"]])[COLUMNS]
-
-
-def _label(task: str, tasks: dict) -> str:
-    data = tasks[task].get("data")
+def _label(task: str, description: Mapping[str, Any]) -> str:
+    data = description.get("data")
     return f"{task}, {data}" if data else task
 
 
 def table(folders: Sequence[Path], shown: Sequence[str] = ()) -> str:
-    """A markdown table, a row for each optimizer and a column for each setting.
+    """A Markdown table, a row for each optimizer and a column for each setting.
 
     Args:
         folders: run folders; what occurs in several must be the same in all.
-        shown: optimizers to show, in this order; the best of all others gets one more row. Empty for every one.
+        shown: optimizers to show, in this order; the best of all others gets one more row.
+            Empty for every one.
 
     Raises:
-        ValueError: no folder is given, one holds no results, two disagree, or nothing is called as one to show.
+        ValueError: no folder is given, one holds no results, two disagree, or nothing is called as
+            one to show.
     """
     if not folders:
         raise ValueError(
             "name at least one run folder: python -m learned_opt evaluate table FOLDER..."
         )
-    every = pd.concat([read(folder).assign(folder=str(folder)) for folder in folders])
-    if every.empty:
-        raise ValueError(
-            f"{', '.join(map(str, folders))} hold no results of a task, only of its card."
-        )
-    _check_agreement(every)
-    every = every.drop_duplicates(COLUMNS[:4])
-    optimizers = list(dict.fromkeys(every["optimizer"]))
-    if unknown := [name for name in shown if name not in optimizers]:
+    losses = pd.concat([read(folder).assign(folder=str(folder)) for folder in folders])
+    if losses.empty:
+        names = ", ".join(map(str, folders))
+        raise ValueError(f"{names} hold no results of a task, only of its card.")
+    _check_agreement(losses)
+    losses = losses.drop_duplicates(COLUMNS[:4])
+
+    optimizers = list(dict.fromkeys(losses["optimizer"]))
+    unknown = [name for name in shown if name not in optimizers]
+    if unknown:
         raise ValueError(f"rows must be among {', '.join(optimizers)}, got {', '.join(unknown)}.")
+
     columns = {}
-    groups: Any = every.groupby(["setting", "horizon"], sort=False)
-    for (setting, horizon), own in groups:
-        losses = {
-            str(name): of.sort_values("seed")["final_loss"].tolist()
-            for name, of in own.groupby("optimizer")
-        }
-        columns[f"{setting}, {horizon} steps, {max(map(len, losses.values()))} seeds"] = _column(
-            losses, shown
-        )
+    for (setting, horizon), rows in groups(losses, ["setting", "horizon"]):
+        losses_of = {}
+        for (name,), of_optimizer in groups(rows, ["optimizer"]):
+            losses_of[str(name)] = of_optimizer.sort_values("seed")["final_loss"].tolist()
+        num_seeds = max(map(len, losses_of.values()))
+        heading = f"{setting}, {horizon} steps, {num_seeds} seeds"
+        columns[heading] = _column(losses_of, shown)
+
     names = [*shown, BEST_OTHER] if shown else optimizers
-    rows = [[name, *(column.get(name, "-") for column in columns.values())] for name in names]
-    return f"{markdown_table(('optimizer', *columns), rows)}\n\n{NOTES}"
+    cells = [[name, *(column.get(name, "-") for column in columns.values())] for name in names]
+    return f"{markdown_table(('optimizer', *columns), cells)}\n\n{NOTES}"
 
 
 def _column(losses: Mapping[str, list[float]], shown: Sequence[str]) -> dict[str, str]:
     """The cells of a setting by optimizer."""
-    means = {name: sum(own) / len(own) for name, own in losses.items()}
+    means = {name: sum(values) / len(values) for name, values in losses.items()}
     best = min(means, key=lambda name: means[name])
-    cells = {name: _cell(own, losses[best], name == best) for name, own in losses.items()}
+    cells = {}
+    for name, values in losses.items():
+        cells[name] = _cell(values, losses[best], name == best)
+
     others = [name for name in losses if name not in shown]
     if shown and others:
         other = min(others, key=lambda name: means[name])
@@ -106,23 +107,22 @@ def _column(losses: Mapping[str, list[float]], shown: Sequence[str]) -> dict[str
     return cells
 
 
-def _check_agreement(every: pd.DataFrame) -> None:
-    groups: Any = every.groupby(COLUMNS[:4], sort=False)
-    for (setting, horizon, optimizer, seed), own in groups:
-        if own["final_loss"].nunique() > 1:
-            where = f"{optimizer} on {setting}, {horizon} steps, seed {seed}"
+def _check_agreement(losses: pd.DataFrame) -> None:
+    for (setting, horizon, optimizer, seed), rows in groups(losses, COLUMNS[:4]):
+        if len(distinct(rows, "final_loss")) > 1:
+            folders = " and ".join(distinct(rows, "folder"))
             raise ValueError(
-                f"{' and '.join(own['folder'].unique())} disagree on {where}; leave one of them out."
+                f"{folders} disagree on {optimizer} on {setting}, {horizon} steps, seed {seed}; "
+                "leave one of them out."
             )
 
 
 def _cell(losses: list[float], best: list[float], is_best: bool) -> str:
-    diverged = sum(not math.isfinite(loss) for loss in losses)
+    diverged = int(np.isinf(losses).sum())
     if diverged:
         return f"diverged {diverged}/{len(losses)}"
-    own = bootstrap_mean(losses)
-    text = f"{own.mean:.4f} [{own.low:.4f}, {own.high:.4f}]"
+    text = numbers.interval(bootstrap_mean(losses))
     if is_best:
         return f"**{text}**"
-    level = len(losses) == len(best) and paired_difference(losses, best).low <= 0
-    return f"_{text}_" if level else text
+    is_level = len(losses) == len(best) and paired_difference(losses, best).low <= 0
+    return f"_{text}_" if is_level else text

@@ -1,147 +1,110 @@
-"""What runs show on the terminal, and the comparison that ends a training."""
+"""What runs show on the terminal."""
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Table as RichTable
 
-from learned_opt.compose.inner_problems import Problem
-from learned_opt.core import tree
-from learned_opt.deploy.parity import verdict
-from learned_opt.deploy.weights import save_theta
-from learned_opt.estimators.base import GradientEstimator
-from learned_opt.evaluation.compare import compare
+from learned_opt.evaluation import scores
 from learned_opt.evaluation.cost import breakdown
-from learned_opt.reporting import cost_comparison, cost_table, tables
-from learned_opt.reporting.curves import write_curves
-from learned_opt.reporting.run_files import write_report
-from learned_opt.reporting.run_page import write_run_page
-from learned_opt.reporting.terminal import FittingTable
+from learned_opt.evaluation.curves import write_curves
+from learned_opt.evaluation.frames import select
+from learned_opt.evaluation.generalisation import card
+from learned_opt.evaluation.results import Results, write_evaluation
+from learned_opt.reporting import cost_comparison, cost_table, result_tables
+from learned_opt.reporting.run_report import write_run_report
+from learned_opt.reporting.tables import Table, table_of
+from learned_opt.runtime.run_folder import RunFolder
 
 
-def first_screen(
-    problems: dict[str, Problem],
-    estimator_name: str,
-    estimators: dict[str, GradientEstimator],
-    memory: str,
-    folder: Path,
-) -> Table:
-    """What is about to run."""
-    rows = [
-        row
-        for name in problems
-        for row in _of_task(name, problems[name], estimator_name, estimators[name])
-    ]
-    problem = next(iter(problems.values()))
-    rows += [
-        ("meta-optimizer", f"{problem.optimizer_name}, theta has {problem.num_theta:,} parameters"),
-        ("memory", memory),
-        ("device", str(problem.unroll.device)),
-        ("run folder", str(folder)),
-    ]
-    grid = Table.grid(padding=(0, 2))
+def plain_line(console: Console) -> Callable[[str], None]:
+    """Prints a line as it is: neither wrapped nor coloured."""
+    return partial(console.print, soft_wrap=True, highlight=False)
+
+
+def facts_grid(facts: Iterable[tuple[str, str]]) -> RichTable:
+    """Names and values in two columns, such as what is about to run."""
+    grid = RichTable.grid(padding=(0, 2))
     grid.add_column(style="bold")
     grid.add_column(overflow="fold")
-    for row in rows:
-        grid.add_row(*row)
+    for name, value in facts:
+        grid.add_row(name, value)
     return grid
-
-
-def _of_task(
-    name: str, problem: Problem, estimator_name: str, estimator: GradientEstimator
-) -> list[tuple[str, str]]:
-    task, hidden = (
-        problem.unroll.family.describe(),
-        ("task", "fingerprint", "num_train", "num_test"),
-    )
-    shown = ", ".join(f"{key} {value}" for key, value in task.items() if key not in hidden)
-    sizes = (
-        f"{estimator.num_tasks} tasks, unroll {estimator.unroll_length}, horizon {problem.benchmark.horizon}, "
-        f"{estimator.num_inner_steps:,} inner steps per estimate"
-    )
-    return [
-        ("task", f"{name} ({shown})"),
-        ("inner network", f"{problem.num_params:,} parameters"),
-        ("estimator", f"{estimator_name}, {sizes}"),
-    ]
 
 
 def interrupted(overrides: Sequence[str], folder: Path) -> str:
     """How to go on after Ctrl-C, with the overrides of the command line."""
-    given = [word for word in overrides if not word.startswith("hydra.run.dir=")]
-    of_the_task = [
-        word for word in given if not word.startswith("theta=")
-    ]  # evaluate takes its own theta
+    words = [word for word in overrides if not word.startswith("hydra.run.dir=")]
+    # evaluate takes its own theta
+    words_of_task = [word for word in words if not word.startswith("theta=")]
+    evaluate = f"{shlex.join(words_of_task)} checkpoint={folder}/theta.safetensors"
     return (
         "stopped. The state so far is whole; to go on or to use it:\n"
-        f"  python -m learned_opt {shlex.join(given)} hydra.run.dir={folder}\n"
-        f"  python -m learned_opt evaluate {shlex.join(of_the_task)} checkpoint={folder}/theta.safetensors"
+        f"  python -m learned_opt {shlex.join(words)} hydra.run.dir={folder}\n"
+        f"  python -m learned_opt evaluate {evaluate}"
     )
 
 
-def evaluate_and_report(
-    problems: dict[str, Problem],
-    compile: bool,
-    metadata: dict[str, Any],
-    folder: Path,
-    console: Console,
-) -> float:
-    """Compare with tuned baselines on every task, write the files of the run folder, print a table for each.
+def show_results(results: Results, folder: RunFolder, console: Console) -> float:
+    """Write what an evaluation came to, and its report; print a table for each setting.
 
     Args:
-        problems: the tasks with the optimizer, trained.
-        compile: compile the baselines too.
-        metadata: written to ``theta.json`` together with the summary of the comparison.
-        folder: run folder.
+        results: of the evaluation.
+        folder: of the run.
         console: where to print.
 
     Returns:
-        float: mean held-out loss of the learned optimizer, averaged over the tasks.
+        float: mean held-out loss of the first learned optimizer, over all settings.
     """
-    name, optimizer = next((_label(problem), problem.optimizer) for problem in problems.values())
-    comparisons = {}
-    for task, problem in problems.items():
-        say = partial(console.print, f"{task}:", highlight=False)
-        comparisons[task] = compare(problem.heldout, name, problem.benchmark, compile, say)
-    facts = {
-        **metadata["provenance"],
-        "theta": f"{tree.num_elements(dict(optimizer.named_parameters())):,} parameters",
-    }
-    rows = write_report(folder, metadata["tasks"], comparisons, name, facts)
-    write_curves(folder / "curves.csv", comparisons)
-    summaries = {task: tables.summarise(own) for task, own in rows.items()}
-    evaluation = {task: list(map(tables.as_text, own)) for task, own in summaries.items()}
-    warnings = {task: own.warnings for task, own in comparisons.items()}
-    facts = {**metadata, "evaluation": evaluation, "warnings": warnings}
-    save_theta(folder, dict(optimizer.named_parameters()), facts)
-    write_run_page(folder)
-    for task, own in summaries.items():
-        title = f"{task}: {problems[task].benchmark.num_seeds} held-out seeds, mean ± half of the 95% interval"
-        console.print(
-            FittingTable(
-                tables.HEADINGS, [tables.cells(summary, brief=True) for summary in own], title
-            )
-        )
-        if heldout := tables.heldout_table(rows[task]):
-            console.print(FittingTable(list(heldout[0]), [tuple(row.values()) for row in heldout]))
-        for sentence in [*tables.verdicts(rows[task], name), *comparisons[task].warnings]:
-            console.print(sentence, highlight=False)
-    console.print(
-        f"written to {folder}: report.html, report.md, evaluation.json, theta.safetensors",
-        highlight=False,
-    )
-    console.print(verdict(optimizer), highlight=False)
-    return sum(own[0]["mean_loss"].mean for own in summaries.values()) / len(summaries)
+    write_evaluation(folder.evaluation, results)
+    write_curves(folder.curves, results.curves)
+    names = write_run_report(folder.path)
+
+    print_line = plain_line(console)
+    frame = results.frame
+    summaries = scores.summarise(frame, results.reference)
+    of_tasks = [summary for summary in summaries if not summary["axis"]]
+    for task, horizon in dict.fromkeys((s["task"], s["horizon"]) for s in of_tasks):
+        group = [s for s in of_tasks if (s["task"], s["horizon"]) == (task, horizon)]
+        _show_setting(f"{task}, horizon {horizon}", group, console)
+        rows = select(frame, task=task, horizon=horizon, axis="")
+        for sentence in scores.verdicts(rows, results.learned):
+            print_line(sentence)
+
+    cards = card(summaries, results.left_out, results.learned, results.reference)
+    for task, axes in cards.items():
+        table = result_tables.card_table(axes).plain
+        console.print(table._replace(title=f"generalisation card of {task}"))
+    for sentence in results.warnings:
+        print_line(f"note: {sentence}")
+    print_line(f"written to {folder.path}: {', '.join([folder.evaluation.name, *names])}")
+
+    learned = [s for s in of_tasks if s["optimizer"] == results.learned[0]]
+    return sum(summary["mean_loss"].mean for summary in learned) / len(learned)
 
 
-def _label(problem: Problem) -> str:
-    """The learned optimizer's name in tables, also where a baseline has the same."""
-    name = problem.optimizer_name
-    return f"{name}-learned" if name in problem.benchmark.baselines else name
+def _show_setting(name: str, summaries: Sequence[Any], console: Console) -> None:
+    num_seeds = summaries[0]["num_seeds"]
+    title = f"{name}: {num_seeds} held-out seeds, mean ± half of the 95% interval"
+    table = result_tables.comparison_table(summaries, result_tables.TERMINAL, brief=True)
+    console.print(table._replace(title=title))
+    heldout = result_tables.heldout_table(summaries)
+    if heldout:
+        console.print(heldout)
+
+
+def evaluation_texts(results: Results) -> dict[str, list[dict[str, str]]]:
+    """Task -> its table as text by heading, as ``theta.json`` keeps it."""
+    texts: dict[str, list[dict[str, str]]] = {}
+    for summary in scores.summarise(results.frame, results.reference):
+        table = result_tables.comparison_table([summary], result_tables.TERMINAL)
+        row = dict(zip(table.headings, table.rows[0], strict=True))
+        texts.setdefault(summary["task"], []).append(row)
+    return texts
 
 
 def show_costs(
@@ -150,20 +113,26 @@ def show_costs(
     references: Sequence[str],
     shares: list[dict[str, Any]],
 ) -> None:
-    """Print the costs of one task, and where the time goes where that was asked for."""
-    names = cost_table.headings(references)
+    """Print the costs of one task, and where the time goes where that was asked for.
+
+    Args:
+        console: where to print.
+        rows: of the bench.
+        references: optimizers that the others are compared with.
+        shares: rows of ``breakdown``; empty where that was not measured.
+    """
+    headings = cost_table.headings(references)
     for title, group in cost_table.by_title(rows).items():
         console.print(title, style="bold", highlight=False)
-        shown = (dict(zip(names, cost_table.cells(row, references), strict=True)) for row in group)
-        console.print(tables.plain_table(names, shown))
+        console.print(Table(headings, [cost_table.cells(row, references) for row in group]))
     if shares:
         console.print("where the time of one compiled outer step goes", style="bold")
-        console.print(tables.plain_table(breakdown.HEADINGS, shares))
+        console.print(table_of(breakdown.HEADINGS, shares))
 
 
-def show_comparison(console: Console, now: dict[str, Any], then: dict[str, Any]) -> None:
+def show_comparison(console: Console, new: dict[str, Any], old: dict[str, Any]) -> None:
     """Print two tables of costs beside each other."""
-    rows, sentences = cost_comparison.compare(now, then)
-    console.print(tables.plain_table(cost_comparison.HEADINGS, rows))
+    rows, sentences = cost_comparison.compare(new, old)
+    console.print(table_of(cost_comparison.HEADINGS, rows))
     for sentence in sentences:
         console.print(sentence, highlight=False)

@@ -1,82 +1,136 @@
 """One content, two forms: sections of a report as Markdown and as a page of HTML."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from learned_opt.reporting import html
-from learned_opt.reporting.tables import markdown_table
+from learned_opt.reporting import html, plots
+from learned_opt.reporting.tables import Table
 
 
 class Rows(NamedTuple):
     """A table.
 
     Args:
-        headings: of its columns; the first one names the rows.
-        rows: cells as text.
+        table: its content.
+        caption: below it, on the page.
         words: whether its cells are sentences rather than numbers.
     """
 
-    headings: Sequence[str]
-    rows: Sequence[Sequence[str]]
+    table: Table
+    caption: str = ""
     words: bool = False
 
 
 class Sentences(NamedTuple):
-    """A list of sentences."""
+    """A list of sentences.
+
+    Args:
+        lines: the sentences.
+        stands_out: whether the page marks them.
+    """
 
     lines: Sequence[str]
+    stands_out: bool = False
 
 
 class Drawing(NamedTuple):
-    """A picture, in a file of its own beside the Markdown.
+    """A picture.
 
     Args:
-        name: of the figure.
-        alt: what it shows.
+        figure: what matplotlib has drawn.
+        alt: what it shows, for who cannot see it.
+        caption: below it, on the page.
+        file: name of the PNG beside the Markdown; empty for a picture of the page alone.
+        on_page: whether the page shows it; the page may have it panel by panel.
     """
 
-    name: str
+    figure: Figure
     alt: str
+    caption: str = ""
+    file: str = ""
+    on_page: bool = True
 
 
-Part = Rows | Sentences | Drawing | str  # a str is a note in small print
-Sections = Mapping[str, Sequence[Part]]
+class Drawings(NamedTuple):
+    """Pictures side by side."""
+
+    items: Sequence[Drawing]
+
+
+class Folded(NamedTuple):
+    """Preformatted text that is folded away on the page, and left out of the Markdown."""
+
+    summary: str
+    text: str
+
+
+Part = Rows | Sentences | Drawings | Folded | str  # a str is a note in small print
+Sections = Mapping[str, Sequence[Part]]  # heading -> parts
+
+
+def facts(heading: str, values: Mapping[str, str]) -> Rows:
+    """A table of two columns: what a fact is called, and what it is."""
+    rows = [[name, str(value)] for name, value in values.items()]
+    return Rows(Table([heading, "value"], rows), words=True)
 
 
 def markdown(title: str, sections: Sections) -> str:
-    """The report as Markdown; drawings are links to ``NAME.png``."""
+    """The report as Markdown; drawings are links to their files."""
     blocks = [f"# {title}"]
     for heading, parts in sections.items():
-        blocks += [f"## {heading}", *map(_markdown, parts)]
+        texts = [text for text in map(_markdown, parts) if text]
+        if texts:
+            blocks += [f"## {heading}", *texts]
     return "\n\n".join(blocks) + "\n"
-
-
-def page(title: str, sections: Sections, figures: Mapping[str, Figure], subtitle: str = "") -> str:
-    """The report as one self-contained file of HTML, with the figures inside."""
-    made = [
-        html.Section(heading, [_html(part, figures) for part in parts])
-        for heading, parts in sections.items()
-    ]
-    return html.page(title, made, subtitle)
 
 
 def _markdown(part: Part) -> str:
     if isinstance(part, Rows):
-        return markdown_table(part.headings, part.rows)
+        return part.table.markdown
     if isinstance(part, Sentences):
         return "\n".join(f"- {line}" for line in part.lines)
-    return f"![{part.alt}]({part.name}.png)" if isinstance(part, Drawing) else part
+    if isinstance(part, Drawings):
+        links = [f"![{drawing.alt}]({drawing.file})" for drawing in part.items if drawing.file]
+        return "\n\n".join(links)
+    if isinstance(part, Folded):
+        return ""
+    return part
 
 
-def _html(part: Part, figures: Mapping[str, Figure]) -> Markup:
+def save_drawings(folder: Path, sections: Sections) -> list[str]:
+    """Write the pictures that the Markdown links to; returns their names."""
+    names = []
+    for parts in sections.values():
+        for part in parts:
+            if isinstance(part, Drawings):
+                for drawing in part.items:
+                    if drawing.file:
+                        plots.save(drawing.figure, folder / drawing.file)
+                        names.append(drawing.file)
+    return names
+
+
+def page(title: str, sections: Sections, subtitle: str = "") -> str:
+    """The report as one self-contained file of HTML, with the figures inside."""
+    made = [html.Section(heading, list(map(_html, parts))) for heading, parts in sections.items()]
+    return html.page(title, made, subtitle)
+
+
+def _html(part: Part) -> Markup:
     if isinstance(part, Rows):
-        rows = [[cell.replace("**", "") for cell in row] for row in part.rows]
-        return (html.facts if part.words else html.table)(part.headings, rows)
+        table = part.table.plain
+        make = html.facts if part.words else html.table
+        return make(table.headings, table.rows, part.caption)
     if isinstance(part, Sentences):
-        return html.sentences(part.lines)
-    if isinstance(part, Drawing):
-        return html.pictures([html.picture(figures[part.name], part.alt)])
+        return html.sentences(part.lines, "missing" if part.stands_out else "")
+    if isinstance(part, Drawings):
+        shown = [drawing for drawing in part.items if drawing.on_page]
+        pictures = [html.picture(item.figure, item.alt, item.caption) for item in shown]
+        return html.pictures(pictures)
+    if isinstance(part, Folded):
+        return html.details(part.summary, part.text)
     return html.note(part)

@@ -1,68 +1,79 @@
 """The finished runs of a sweep in one table, its means over seeds, a page and a picture."""
 
-import csv
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from learned_opt.core.figures import figure
+from learned_opt.core.files import write_text
+from learned_opt.evaluation import scores
+from learned_opt.evaluation.frames import select
 from learned_opt.evaluation.intervals import Interval
-from learned_opt.reporting import tables
-from learned_opt.reporting.plots import COLOURS
+from learned_opt.evaluation.results import read_evaluation
+from learned_opt.reporting import numbers, plots
+from learned_opt.reporting.tables import Table
+from learned_opt.runtime.run_folder import RunFolder
 
 Row = dict[str, Any]
 FIGURES = ("mean_loss", "final_loss", "accuracy")
 SEED = "seed"  # the override over whose values is averaged
 NOTES = """\
-A run's figures are means over its held-out seeds, brackets their 95% bootstrap intervals. In the table of groups
-brackets hold the lowest and the highest run; `seed` is that of meta-training. Baselines are in `sweep.csv`."""
+A run's figures are means over its held-out seeds, brackets their 95% bootstrap intervals. In the
+table of groups brackets hold the lowest and the highest run; `seed` is that of meta-training.
+Baselines are in `sweep.csv`."""
 
 
 def collect(runs: Mapping[Path, Mapping[str, str]]) -> list[Row]:
-    """One row for each run, task and optimizer, its figures as intervals; none for a run without ``evaluation.json``.
+    """One row for each run, task and optimizer, its figures as intervals.
+
+    None for a run without ``evaluation.json``.
 
     Args:
         runs: run folder -> the overrides that set it apart from the others.
     """
     rows = []
     for folder, overrides in runs.items():
-        path = folder / "evaluation.json"
-        evaluation = json.loads(path.read_text()) if path.is_file() else []
-        for task in dict.fromkeys(row["task"] for row in evaluation):
-            for summary in tables.summarise([row for row in evaluation if row["task"] == task]):
-                rows.append(
-                    {"job": folder.name, "overrides": dict(overrides), "task": task, **summary}
-                )
+        path = RunFolder(folder).evaluation
+        if not path.is_file():
+            continue
+        results = read_evaluation(path)
+        of_tasks = select(results.frame, axis="")
+        for summary in scores.summarise(of_tasks, results.reference):
+            run = {"job": folder.name, "overrides": dict(overrides)}
+            run["learned"] = summary["optimizer"] in results.learned
+            rows.append({**run, **summary})
     return rows
 
 
 def learned(rows: Iterable[Row]) -> list[Row]:
-    """Those of learned optimizers, which have no learning rate."""
-    return [row for row in rows if row["learning_rate"] is None]
+    """Rows of the learned optimizers."""
+    return [row for row in rows if row["learned"]]
 
 
 def mean_over_seeds(rows: Iterable[Row]) -> list[Row]:
-    """Learned optimizers' means over runs that differ in their seed only; intervals are the lowest and highest run."""
-    groups: dict[tuple, list[Row]] = {}
+    """Learned optimizers' means over runs that differ in their seed only.
+
+    Intervals are the lowest and highest run.
+    """
+    groups: dict[tuple[Any, ...], list[Row]] = {}
     for row in learned(rows):
         if SEED in row["overrides"]:
-            groups.setdefault((*_setting(row).items(), row["task"], row["optimizer"]), []).append(
-                row
-            )
+            key = (*_setting(row).items(), row["task"], row["horizon"], row["optimizer"])
+            groups.setdefault(key, []).append(row)
+
     means = []
-    for own in groups.values():
-        first = own[0]
-        figures = {figure: _mean_and_range([row[figure] for row in own]) for figure in FIGURES}
-        names = {
-            "overrides": _setting(first),
-            "task": first["task"],
-            "optimizer": first["optimizer"],
-        }
-        means.append({**names, "runs": len(own), **figures})
+    for group in groups.values():
+        first = group[0]
+        mean = {"overrides": _setting(first), "task": first["task"]}
+        mean |= {"optimizer": first["optimizer"], "runs": len(group)}
+        for name in FIGURES:
+            mean[name] = _mean_and_range([row[name] for row in group])
+        means.append(mean)
     return means
 
 
@@ -71,32 +82,32 @@ def _setting(row: Row) -> dict[str, str]:
 
 
 def _mean_and_range(intervals: Sequence[Interval | None]) -> Interval | None:
-    means = [
-        interval.mean for interval in intervals if interval is not None
-    ]  # not every task has an accuracy
+    # not every task has an accuracy
+    means = [interval.mean for interval in intervals if interval is not None]
     return Interval(sum(means) / len(means), min(means), max(means)) if means else None
 
 
-def shown(rows: Iterable[Row], brief: bool = False) -> list[dict[str, str]]:
-    """Rows as people read them; ``brief`` gives half widths in place of intervals."""
-    kept = ("job", "task", "optimizer", "runs")
-    return [
-        {
-            **{key: _short(value) for key, value in row["overrides"].items()},
-            **{key: str(row[key]) for key in kept if key in row},
-            **{figure.replace("_", " "): _say(row[figure], brief) for figure in FIGURES},
-        }
-        for row in rows
-    ]
+def table(rows: Sequence[Row], brief: bool = False) -> Table | None:
+    """Rows as people read them; None of no rows.
+
+    Args:
+        rows: from ``collect`` or ``mean_over_seeds``.
+        brief: half widths in place of intervals.
+    """
+    if not rows:
+        return None
+    kept = [name for name in ("job", "task", "optimizer", "runs") if name in rows[0]]
+    headings = [*rows[0]["overrides"], *kept, *(figure(name).label for name in FIGURES)]
+    lines = []
+    for row in rows:
+        overrides = [_short(value) for value in row["overrides"].values()]
+        names = [str(row[name]) for name in kept]
+        lines.append([*overrides, *names, *(_figure(row, name, brief) for name in FIGURES)])
+    return Table(headings, lines)
 
 
-def _say(interval: Interval | None, brief: bool) -> str:
-    if interval is None:
-        return "-"
-    mean, low, high = interval
-    if not math.isfinite(mean):
-        return "diverged"
-    return f"{mean:.4f} ±{(high - low) / 2:.4f}" if brief else f"{mean:.4f} [{low:.4f}, {high:.4f}]"
+def _figure(row: Row, name: str, brief: bool) -> str:
+    return numbers.interval(row[name], brief=brief)
 
 
 def _short(value: str) -> str:
@@ -110,100 +121,110 @@ def _short(value: str) -> str:
 def count(states: Sequence[Mapping[str, str]]) -> str:
     """How many jobs are in which state."""
     names = [state["state"] for state in states]
-    return f"{len(states)} jobs: " + ", ".join(
-        f"{names.count(name)} {name}" for name in dict.fromkeys(names)
-    )
+    counts = [f"{names.count(name)} {name}" for name in dict.fromkeys(names)]
+    return f"{len(states)} jobs: {', '.join(counts)}"
 
 
 def sentence(state: Mapping[str, str]) -> str:
     """What has become of one job."""
-    setting = ", ".join(
-        f"{key}={value}" for key, value in state.items() if key not in ("job", "state", "why")
-    )
-    return f"job {state['job']} ({setting}) {state['state']}: {state['why']}"
+    words = []
+    for key, value in state.items():
+        if key not in ("job", "state", "why"):
+            words.append(f"{key}={value}")
+    return f"job {state['job']} ({', '.join(words)}) {state['state']}: {state['why']}"
 
 
 def write(
     folder: Path, rows: list[Row], states: Sequence[Mapping[str, str]], again: str
 ) -> list[str]:
-    """Write ``sweep.csv``, ``sweep.md`` and ``sweep.png`` into the folder; returns the names of what there is.
+    """Write ``sweep.csv``, ``sweep.md`` and ``sweep.png`` into the folder.
 
     Args:
         folder: of the sweep.
         rows: from ``collect``.
         states: job, state, why and overrides of all jobs.
         again: the command that runs again what is not whole.
+
+    Returns:
+        list[str]: names of what there is.
     """
-    page, names = [f"# Sweep {folder.name}", count(states)], ["sweep.md"]
-    for table in (shown(mean_over_seeds(rows)), shown(learned(rows))):
-        if table:
-            page.append(tables.markdown_table(table[0], (row.values() for row in table)))
-    page.append("\n".join(f"- {sentence(state)}" for state in states if state["why"]))
-    page += [f"To run just those again:\n\n    {again}"] if again else []
+    page = [f"# Sweep {folder.name}", count(states)]
+    names = ["sweep.md"]
+    for shown in (table(mean_over_seeds(rows)), table(learned(rows))):
+        if shown:
+            page.append(shown.markdown)
+    failures = [f"- {sentence(state)}" for state in states if state["why"]]
+    page.append("\n".join(failures))
+    if again:
+        page.append(f"To run just those again:\n\n    {again}")
     if rows:
         page += [NOTES, "![losses of all runs](sweep.png)"]
         names += ["sweep.csv", "sweep.png"]
-        _write_csv(folder / "sweep.csv", rows)
-        plot(folder / "sweep.png", rows)
-    (folder / "sweep.md").write_text("\n\n".join(part for part in page if part) + "\n")
+        write_text(folder / "sweep.csv", _csv(rows))
+        plots.save(sweep_figure(rows), folder / "sweep.png")
+    write_text(folder / "sweep.md", "\n\n".join(part for part in page if part) + "\n")
     return names
 
 
-def _write_csv(path: Path, rows: list[Row]) -> None:
+def _csv(rows: list[Row]) -> str:
+    hidden = ("overrides", "heldout", "axis", "point", "learned")
     flat = []
     for row in rows:
-        values = {key: value for key, value in row.items() if key not in ("overrides", *FIGURES)}
-        for figure in FIGURES:
-            ends = row[figure] or (None, None, None)
-            values |= dict(zip((figure, f"{figure}_low", f"{figure}_high"), ends, strict=True))
-        flat.append(row["overrides"] | values)
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, flat[0])
-        writer.writeheader()
-        writer.writerows(flat)
+        values = dict(row["overrides"])
+        for key, value in row.items():
+            if key in hidden:
+                continue
+            if key in FIGURES or isinstance(value, Interval):
+                mean, low, high = value or (None, None, None)
+                values |= {key: mean, f"{key}_low": low, f"{key}_high": high}
+            else:
+                values[key] = value
+        flat.append(values)
+    return pd.DataFrame(flat).to_csv(index=False)
 
 
-def plot(path: Path, rows: list[Row]) -> None:
-    """A dot with its 95% interval for each run, a line for runs that differ in their seed only, a row for each task."""
+def sweep_figure(rows: list[Row]) -> Figure:
+    """A dot with its 95% interval for each run, a line for runs that differ in their seed only.
+
+    Each task has a row of panels.
+    """
     tasks = list(dict.fromkeys(row["task"] for row in rows))
     lines = list(dict.fromkeys(_line(row) for row in learned(rows)))
     size = (11, len(tasks) * (1.6 + 0.35 * len(lines)))
-    figure = Figure(figsize=size)
-    axes = figure.subplots(len(tasks), 2, squeeze=False, sharey=True)
-    for panels, task in zip(axes, tasks, strict=True):
-        for panel, name in zip(panels, FIGURES[:2], strict=True):
-            _panel(panel, [row for row in rows if row["task"] == task], name, lines)
-            panel.set(
-                yticks=range(len(lines)),
-                yticklabels=lines,
-                xlabel=f"{name.replace('_', ' ')} on {task}",
-            )
-    axes[0][0].set_ylim(len(lines) - 0.5, -0.5)  # the first on top
-    figure.tight_layout()
-    figure.savefig(path, dpi=150)
+    drawing = Figure(figsize=size, layout="constrained")
+    grid = drawing.subplots(len(tasks), 2, squeeze=False, sharey=True)
+
+    for panels, task in zip(grid, tasks, strict=True):
+        of_task = [row for row in rows if row["task"] == task]
+        for axes, name in zip(panels, FIGURES[:2], strict=True):
+            _panel(axes, of_task, name, lines)
+            label = f"{figure(name).label} on {task}"
+            axes.set(yticks=range(len(lines)), yticklabels=lines, xlabel=label)
+    grid[0][0].set_ylim(len(lines) - 0.5, -0.5)  # the first on top
+    return drawing
 
 
 def _line(row: Row) -> str:
     return ", ".join(map(_short, _setting(row).values())) or row["optimizer"]
 
 
-def _panel(panel: Axes, rows: Sequence[Row], name: str, lines: Sequence[str]) -> None:
+def _panel(axes: Axes, rows: Sequence[Row], name: str, lines: Sequence[str]) -> None:
     finite = [row for row in rows if math.isfinite(row[name].mean)]
     for y, line in enumerate(lines):
         runs = [row[name] for row in learned(finite) if _line(row) == line]
+        colour = plots.COLOURS[y % len(plots.COLOURS)]
         for i, (mean, low, high) in enumerate(runs):
             height = y + 0.5 * ((i + 1) / (len(runs) + 1) - 0.5)
             ends = [[mean - low], [high - mean]]
-            panel.errorbar(
-                mean, height, xerr=ends, fmt="o", markersize=4, color=COLOURS[y % len(COLOURS)]
-            )
-    baselines: dict[str, list[float]] = {}
+            axes.errorbar(mean, height, xerr=ends, fmt="o", markersize=4, color=colour)
+
+    means_of: dict[str, list[float]] = {}
     for row in finite:
-        if row["learning_rate"] is not None:
-            baselines.setdefault(row["optimizer"], []).append(row[name].mean)
-    means = {optimizer: sum(own) / len(own) for optimizer, own in baselines.items()}
+        if not row["learned"]:
+            means_of.setdefault(row["optimizer"], []).append(row[name].mean)
+    means = {optimizer: sum(values) / len(values) for optimizer, values in means_of.items()}
     if means:
         best = min(means, key=lambda optimizer: means[optimizer])
-        panel.axvline(means[best], color="0.5", linestyle="--", label=f"{best}, tuned")
-        panel.legend(frameon=False, fontsize=9)
-    panel.grid(alpha=0.3, linewidth=0.5)
+        axes.axvline(means[best], color="0.5", linestyle="--", label=f"{best}, tuned")
+        axes.legend(frameon=False, fontsize=9)
+    axes.grid(alpha=0.3, linewidth=0.5)

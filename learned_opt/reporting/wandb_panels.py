@@ -1,10 +1,10 @@
-"""The W&B workspace and report of a project: what they show, as wandb-workspaces' objects and as JSON.
+"""The W&B workspace and report of a project, as wandb-workspaces' objects and as JSON.
 
-That library offers no way to write a workspace to a file; its private ``_to_model`` and ``_from_model`` are used for it
-here and nowhere else, which is why its version is pinned.
+That library offers no way to write a workspace to a file; its private ``_to_model`` and
+``_from_model`` are used for it here and nowhere else, which is why its version is pinned.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,11 +13,12 @@ from wandb_workspaces import workspaces as ws
 from wandb_workspaces.reports.v2 import interface as wr
 from wandb_workspaces.workspaces import internal
 
-from learned_opt.evaluation.behaviour import QUANTITIES
-from learned_opt.reporting.behaviour_plot import LABELS, LOGARITHMIC
+from learned_opt.core.figures import UPDATES, figure
+from learned_opt.evaluation.frames import distinct, groups, select
+from learned_opt.evaluation.results import Results, heldout_figures
 
 STEP = "trainer/global_step"  # outer steps; W&B's own step starts again when a run resumes
-HELDOUT = ("mean_loss", "final_loss", "accuracy")
+LOSSES = ("mean_loss", "final_loss")  # that every task has on held-out seeds
 
 
 @dataclass(frozen=True)
@@ -28,14 +29,14 @@ class Scope:
         entity: user or team that the project belongs to.
         project: W&B project.
         runs: ``("Group", name)`` for those of a sweep, ``("ID", id)`` for one; None for all.
-        tasks: that the runs were made on.
+        figures: task -> figures that the runs have logged of it on held-out seeds.
         baselines: hand-designed optimizers that they were compared with.
     """
 
     entity: str
     project: str
     runs: tuple[str, str] | None
-    tasks: Sequence[str]
+    figures: Mapping[str, Sequence[str]]
     baselines: Sequence[str]
 
     @property
@@ -47,6 +48,31 @@ class Scope:
     def filters(self) -> Any:
         """What picks the runs."""
         return expr.And(expr.Metric(self.runs[0]) == self.runs[1]) if self.runs else ""
+
+
+def scope_of(
+    entity: str, project: str, runs: tuple[str, str] | None, evaluations: Sequence[Results]
+) -> Scope:
+    """What the evaluations of some runs have logged.
+
+    Args:
+        entity: user or team that the project belongs to.
+        project: W&B project.
+        runs: see ``Scope``.
+        evaluations: of the runs; none where nothing is known of them.
+    """
+    figures: dict[str, list[str]] = {}
+    baselines: dict[str, None] = {}
+    for results in evaluations:
+        frame = results.frame
+        for (task,), rows in groups(select(frame, axis=""), ["task"]):
+            measured = heldout_figures(rows)
+            names = [*LOSSES, *(name for name in ("accuracy",) if name in measured)]
+            figures[str(task)] = list(dict.fromkeys([*figures.get(str(task), []), *names]))
+        for name in distinct(frame, "optimizer"):
+            if name not in results.learned:
+                baselines[name] = None
+    return Scope(entity, project, runs, figures, list(baselines))
 
 
 def workspace(scope: Scope) -> ws.Workspace:
@@ -121,14 +147,19 @@ def _meta_training() -> list[Any]:
         "smoothing_show_original": True,
     }
     return [
-        _line("meta-loss, training", metric_regex="^meta_loss/train", **smooth),
-        _line("meta-loss of theta itself, validation seeds", metric_regex="^meta_loss/valid"),
-        _line("final loss, validation seeds", metric_regex="^final_loss/valid"),
-        _line("norm of the meta-gradient", "meta_grad_norm", log_y=True, **smooth),
-        _line("signal to noise of one estimate", "meta_grad_snr", **smooth),
-        _line("tasks left out, not finite", "nonfinite_pairs"),
-        _line("restarts", "restarts"),
+        _of_tasks("meta_loss/train", **smooth),
+        _of_tasks("meta_loss/valid"),
+        _of_tasks("final_loss/valid"),
+        _line(figure("meta_grad_norm").label, "meta_grad_norm", log_y=True, **smooth),
+        _line(figure("meta_grad_snr").label, "meta_grad_snr", **smooth),
+        _line(figure("nonfinite_pairs").label, "nonfinite_pairs"),
+        _line(figure("restarts").label, "restarts"),
     ]
+
+
+def _of_tasks(name: str, **options: Any) -> wr.LinePlot:
+    """A figure that a mix logs once for each task."""
+    return _line(figure(name).label, metric_regex=f"^{name}", **options)
 
 
 def _comparison(scope: Scope) -> list[Any]:
@@ -138,19 +169,12 @@ def _comparison(scope: Scope) -> list[Any]:
         "groupby_rangefunc": "stderr",
     }
     panels: list[Any] = []
-    for task in scope.tasks:
-        for figure in HELDOUT:
-            keys: list[Any] = [
-                f"{figure}/heldout/{task}",
-                *(f"{figure}/heldout/{task}/{name}" for name in scope.baselines),
-            ]
-            panels.append(
-                wr.BarPlot(
-                    title=f"{task}: {figure.replace('_', ' ')}, held-out seeds",
-                    metrics=keys,
-                    **by_optimizer,
-                )
-            )
+    for task, names in scope.figures.items():
+        for name in names:
+            key = f"{name}/heldout/{task}"
+            keys: list[Any] = [key, *(f"{key}/{baseline}" for baseline in scope.baselines)]
+            title = f"{task}: {figure(name).label}, held-out seeds"
+            panels.append(wr.BarPlot(title=title, metrics=keys, **by_optimizer))
     return [
         *panels,
         wr.MediaBrowser(
@@ -163,14 +187,11 @@ def _comparison(scope: Scope) -> list[Any]:
 
 
 def _layers() -> list[Any]:
-    lines = [
-        _line(
-            f"{LABELS[name]}, mean over inner time",
-            metric_regex=f"^{name}/",
-            log_y=name in LOGARITHMIC or None,
-        )
-        for name in QUANTITIES
-    ]
+    lines = []
+    for quantity in UPDATES:
+        title = f"{quantity.label}, mean over inner time"
+        regex = f"^{quantity.name}/"
+        lines.append(_line(title, metric_regex=regex, log_y=quantity.logarithmic or None))
     return [
         *lines,
         wr.MediaBrowser(title="over inner time", media_keys=["pictures/behaviour"], num_columns=1),
@@ -180,9 +201,10 @@ def _layers() -> list[Any]:
 
 def _system() -> list[Any]:
     time: dict[str, Any] = {"x": "RelativeTime(Process)", "title_x": "time"}
+    memory = ("peak_memory/process", "peak_memory/cuda")
     return [
-        _line("inner steps per second", "inner_steps_per_second"),
-        _line("peak memory, MiB", "peak_memory/process", "peak_memory/cuda"),
+        _line(figure("inner_steps_per_second").label, "inner_steps_per_second"),
+        _line("peak memory, MiB", *memory),
         wr.LinePlot(title="CPU, %", y=["system/cpu"], **time),
         wr.LinePlot(title="GPU, %", metric_regex=r"^system/gpu\.\d+\.gpu$", **time),
     ]

@@ -1,6 +1,6 @@
-"""What a finished run leaves in W&B: pictures, tables, held-out figures, and theta as a versioned artifact.
+"""What a finished run leaves in W&B, all of it read from the files of the run folder.
 
-All of it is read from the files of the run folder.
+Pictures, tables, held-out figures, and theta as a versioned artifact.
 """
 
 import json
@@ -10,54 +10,57 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
-from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
-from learned_opt.reporting.behaviour_plot import drawn
-from learned_opt.training.wandb import wandb_loggers
+from learned_opt.evaluation.frames import groups, select
+from learned_opt.evaluation.results import Results, heldout_figures
+from learned_opt.reporting.record import Record, read_record
+from learned_opt.reporting.update_plots import updates_figure
+from learned_opt.runtime.run_folder import RunFolder
 
 MAX_ROWS = 10_000  # of a table that W&B shows
-FIGURES = ["mean_loss", "final_loss", "accuracy"]
-THETA_FILES = ("theta.safetensors", "theta.json", "evaluation.json")
+LOSSES = ("mean_loss", "final_loss")
 
 
 @contextmanager
-def published(
-    loggers: Iterable[Logger], folder: Path, say: Callable[[str], None]
-) -> Iterator[None]:
-    """At the end, an early one too, log what the run folder holds and end the W&B run; other loggers are left alone.
+def published(runs: Iterable[Any], path: Path, print_line: Callable[[str], None]) -> Iterator[None]:
+    """At the end, an early one too, log what the run folder holds and end the W&B runs.
 
     Args:
-        loggers: of the run.
-        folder: run folder; files that are missing, as after Ctrl-C, are left out.
-        say: is called with where the run is to be seen, or how to upload it.
+        runs: W&B's objects; none where the run does not log to W&B.
+        path: run folder; files that are missing, as after Ctrl-C, are left out.
+        print_line: called with where the run is to be seen, or how to upload it.
     """
     failed = True
     try:
         yield
         failed = False
     finally:
-        for logger in wandb_loggers(loggers):
-            _publish(logger.experiment, folder, failed, say)
+        for run in runs:
+            _publish(run, RunFolder(path), failed, print_line)
 
 
 @rank_zero_only
-def _publish(run: Any, folder: Path, failed: bool, say: Callable[[str], None]) -> None:
+def _publish(run: Any, folder: RunFolder, failed: bool, print_line: Callable[[str], None]) -> None:
     with _staging_beside(folder):
         _log_files(run, folder)
         run.finish(exit_code=int(failed))
     if run.offline:
-        say(f"upload to W&B with: wandb sync {Path(run.dir).parent}")
+        print_line(f"upload to W&B with: wandb sync {Path(run.dir).parent}")
     else:
-        say(f"W&B: {run.url}")
+        print_line(f"W&B: {run.url}")
 
 
 @contextmanager
-def _staging_beside(folder: Path) -> Iterator[None]:
-    """Artifacts wait for their upload in the run folder; wandb's default is the home folder of one machine."""
+def _staging_beside(folder: RunFolder) -> Iterator[None]:
+    """Artifacts wait for their upload in the run folder.
+
+    W&B's default is the home folder of one machine.
+    """
     before = os.environ.get("WANDB_DATA_DIR")
-    os.environ["WANDB_DATA_DIR"] = before or str((folder / "wandb").resolve())
+    os.environ["WANDB_DATA_DIR"] = before or str(folder.wandb.resolve())
     try:
         yield
     finally:
@@ -65,70 +68,105 @@ def _staging_beside(folder: Path) -> Iterator[None]:
             del os.environ["WANDB_DATA_DIR"]
 
 
-def _log_files(run: Any, folder: Path) -> None:
+def _log_files(run: Any, folder: RunFolder) -> None:
     import wandb
 
-    evaluation = pd.json_normalize(_read_json(folder / "evaluation.json", []), sep="/")
-    diagnostics = _read_csv(folder / "diagnostics.csv")
-    tables = {
-        "evaluation": evaluation,
-        "curves": thinned(_read_csv(folder / "curves.csv"), "step"),
-        "diagnostics": thinned(diagnostics, "outer_step"),
-    }
-    shown: dict[str, Any] = {
-        n: wandb.Table(dataframe=table) for n, table in tables.items() if len(table)
-    }
-    shown |= {
-        f"pictures/{path.stem}": wandb.Image(str(path)) for path in sorted(folder.glob("*.png"))
-    }
-    if len(diagnostics):
-        with drawn(diagnostics) as figure:
-            shown["pictures/behaviour"] = wandb.Image(figure)
-    if shown:
-        run.log(shown)
-    run.summary.update(heldout_means(evaluation))
-    if run.job_type == "meta_test" or not (folder / "theta.safetensors").is_file():
-        return
-    described = _read_json(folder / "theta.json", {})
-    described = {
-        name: described[name] for name in ("provenance", "evaluation") if name in described
-    }
-    artifact = wandb.Artifact(f"theta-{run.name}", "meta-optimizer", metadata=described)
-    for path in (folder / name for name in THETA_FILES):
-        if path.is_file():
-            artifact.add_file(str(path))
-    if "evaluation" in shown:
-        artifact.add(shown["evaluation"], "evaluation")
+    try:
+        record = read_record(folder.path)
+    except ValueError:  # the run was stopped before it had written anything
+        record = Record(folder.path)
+    logged: dict[str, Any] = {}
+    for name, table in tables(record).items():
+        if len(table):
+            logged[name] = wandb.Table(dataframe=table)
+    for picture in sorted(folder.path.glob("*.png")):
+        logged[f"pictures/{picture.stem}"] = wandb.Image(str(picture))
+    if len(record.diagnostics):
+        logged["pictures/behaviour"] = wandb.Image(updates_figure(record.diagnostics))
+    if logged:
+        run.log(logged)
+    if record.results:
+        run.summary.update(heldout_means(record.results))
+    if run.job_type != "meta_test" and folder.theta.is_file():
+        _log_theta(run, folder, logged.get("evaluation"))
+
+
+def _log_theta(run: Any, folder: RunFolder, evaluation: Any) -> None:
+    import wandb
+
+    metadata = json.loads(folder.theta_metadata.read_text())
+    kept = {name: metadata[name] for name in ("provenance", "evaluation") if name in metadata}
+    artifact = wandb.Artifact(f"theta-{run.name}", "meta-optimizer", metadata=kept)
+    for file in (folder.theta, folder.theta_metadata, folder.evaluation):
+        if file.is_file():
+            artifact.add_file(str(file))
+    if evaluation is not None:
+        artifact.add(evaluation, "evaluation")
     run.log_artifact(artifact)
 
 
-def heldout_means(evaluation: pd.DataFrame) -> dict[str, float]:
-    """Means over the held-out seeds, left out where a seed diverged or the task has no such figure.
+def tables(record: Record) -> dict[str, pd.DataFrame]:
+    """What W&B shows as tables; long ones are thinned out."""
+    diagnostics = thinned(record.diagnostics, "outer_step")
+    if record.results is None:
+        return {"diagnostics": diagnostics}
+    rows = record.results.frame.drop(columns="start", errors="ignore")
+    return {
+        "evaluation": rows,
+        "curves": thinned(_curves_table(record.results), "step"),
+        "diagnostics": diagnostics,
+    }
+
+
+def _curves_table(results: Results) -> pd.DataFrame:
+    """Columns task, seed, optimizer, step, loss, of the longest horizon of each task."""
+    longest: dict[str, int] = {}
+    for task, horizon in results.curves:
+        longest[task] = max(horizon, longest.get(task, 0))
+
+    parts = []
+    for (task, horizon), losses_of in results.curves.items():
+        if horizon == longest[task]:
+            for optimizer, losses in losses_of.items():
+                num_steps, num_seeds = losses.shape
+                columns = {"seed": np.repeat(np.arange(num_seeds), num_steps)}
+                columns["step"] = np.tile(np.arange(num_steps), num_seeds)
+                columns["loss"] = losses.T.reshape(-1)
+                parts.append(pd.DataFrame(columns).assign(task=task, optimizer=optimizer))
+    names = ["task", "seed", "optimizer", "step", "loss"]
+    return pd.concat(parts, ignore_index=True).reindex(columns=names) if parts else pd.DataFrame()
+
+
+def heldout_means(results: Results) -> dict[str, float]:
+    """Means over the held-out seeds.
+
+    Left out where a seed diverged or the task has no such figure; of several horizons the last one
+    counts.
 
     Args:
-        evaluation: rows of ``evaluation.json``.
+        results: of the evaluation.
 
     Returns:
-        dict[str, float]: ``FIGURE/heldout/TASK`` of the learned optimizer, which comes first, and
-        ``FIGURE/heldout/TASK/NAME`` of the others.
+        dict[str, float]: ``FIGURE/heldout/TASK`` of the learned optimizer, of the first where
+        there are several, and ``FIGURE/heldout/TASK/NAME`` of the others.
     """
+    learned = results.learned[0] if results.learned else ""
     means: dict[str, float] = {}
-    if evaluation.empty:
-        return means
-    for task, own in evaluation.groupby("task", sort=False):
-        learned = own["optimizer"].iloc[0]
-        for name, rows in own.groupby("optimizer", sort=False):
-            figures = rows[FIGURES].apply(pd.to_numeric).mean(skipna=False).dropna()
-            suffix = "" if name == learned else f"/{name}"
-            means |= {
-                f"{figure}/heldout/{task}{suffix}": float(value)
-                for figure, value in figures.items()
-            }
+    of_tasks = select(results.frame, axis="")
+    for (task, _, optimizer), rows in groups(of_tasks, ["task", "horizon", "optimizer"]):
+        suffix = "" if optimizer == learned else f"/{optimizer}"
+        accuracy = [name for name in heldout_figures(rows) if name == "accuracy"]
+        for name in (*LOSSES, *accuracy):
+            mean = float(np.mean(rows[name].to_numpy()))
+            if np.isfinite(mean):
+                means[f"{name}/heldout/{task}{suffix}"] = mean
     return means
 
 
 def thinned(table: pd.DataFrame, axis: str) -> pd.DataFrame:
-    """Every n-th value of a column counted from its largest, with the smallest n that leaves as many rows as W&B shows.
+    """Every n-th value of a column counted from its largest.
+
+    n is the smallest that leaves as many rows as W&B shows.
 
     Args:
         table: any number of rows.
@@ -141,11 +179,3 @@ def thinned(table: pd.DataFrame, axis: str) -> pd.DataFrame:
             break
         kept = table.loc[table[axis].isin(values[::n])]
     return kept
-
-
-def _read_csv(path: Path) -> pd.DataFrame:
-    return pd.read_csv(path) if path.is_file() else pd.DataFrame()
-
-
-def _read_json(path: Path, missing: Any) -> Any:
-    return json.loads(path.read_text()) if path.is_file() else missing
