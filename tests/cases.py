@@ -99,19 +99,42 @@ def tokens() -> TokenText:
     return TokenText("noise", drawn[:150], drawn[150:], vocab_size=5)
 
 
+class FourMethods(TaskFamily):
+    """A family of a user's: a small regression with the four methods of the contract alone."""
+
+    def sample(self, generator):
+        return {"target": torch.randn(3, generator=generator)}
+
+    def init(self, generator, task):
+        hidden = torch.randn(4, 3, generator=generator)
+        return {"hidden": hidden, "output": torch.randn(4, generator=generator)}
+
+    def batch(self, generator, task, split="train"):
+        return {"inputs": torch.randn(5, 3, generator=generator)}
+
+    def loss(self, params, batch, task):
+        inputs = batch["inputs"]  # (B, 3)
+        outputs = (inputs @ params["hidden"].T).tanh() @ params["output"]
+        return (outputs - inputs @ task["target"]).square().mean()
+
+
+def classification(network) -> Classification:
+    return Classification("noise", network, images((2, 4, 4)), batch_size=7)
+
+
+def next_token(network) -> NextToken:
+    return NextToken("noise", network, tokens(), length=4, batch_size=3)
+
+
 FAMILIES = {
-    **{
-        name: partial(
-            lambda network: NextToken("noise", network, tokens(), length=4, batch_size=3), network
-        )
-        for name, network in SEQUENCE_NETWORKS.items()
-    },
+    **{name: partial(next_token, network) for name, network in SEQUENCE_NETWORKS.items()},
     "arithmetic": lambda: Arithmetic(
         "noise",
         partial(Seq2Seq, cell=GRUCell, hidden_size=4),
         arithmetic(2, num_train=30, num_test=20),
         batch_size=7,
     ),
+    "four_methods": FourMethods,
     "quadratic": lambda: Quadratic(dim=6, noise=0.1),
     "reparametrised": lambda: Reparametrised(FAMILIES["mlp"](), "tensor", 0.5, 2.0),
     "subleq_repair": lambda: SubleqStep(
@@ -120,13 +143,7 @@ FAMILIES = {
         subleq_steps(4, 2, num_train=200, num_test=50, num_runs=4, run_length=8),
         batch_size=50,
     ),
-    **{
-        name: partial(
-            lambda network: Classification("noise", network, images((2, 4, 4)), batch_size=7),
-            network,
-        )
-        for name, network in NETWORKS.items()
-    },
+    **{name: partial(classification, network) for name, network in NETWORKS.items()},
 }
 
 HAND_DESIGNED = {
