@@ -1,4 +1,6 @@
-"""Pointwise layers as one operator: the weights are read once, and nothing between the layers is written to memory.
+"""Pointwise layers as one operator.
+
+The weights are read once, and nothing between the layers is written to memory.
 
 Legend: M chains, N entries of a tensor, C channels, L layers; a tensor is ``(M, N, C)``.
 """
@@ -26,26 +28,47 @@ def pointwise_stack(
     """``x <- relu(x W_l + b_l)`` for every layer, on every entry of every tensor.
 
     Args:
-        inputs: ``(M, N, C_0)`` each, with any strides; entries that lie side by side are read fastest.
+        inputs: ``(M, N, C_0)`` each, with any strides; entries that lie side by side are read
+            fastest.
         weights: ``(M, C_l, C_{l+1})``.
         biases: ``(M, C_{l+1})``.
         final_relu: apply the ReLU after the last layer as well.
 
     Returns:
-        list[Tensor]: ``(M, N, C_L)``, channels side by side in memory, as the layers behind it read them.
+        list[Tensor]: ``(M, N, C_L)``, channels side by side in memory, as the layers behind it read
+        them.
     """
     widths = [weights[0].shape[1], *(weight.shape[2] for weight in weights)]
-    device, dtype = inputs[0].device.type, inputs[0].dtype
+    device = inputs[0].device.type
+    dtype = inputs[0].dtype
     outputs = _allocate(inputs, weights)
-    if device == "cuda" and (on_gpu := _gpu_kernel()) and on_gpu.takes(dtype, widths):
+
+    on_gpu = _gpu_kernel() if device == "cuda" else None
+    if on_gpu is not None and on_gpu.takes(dtype, widths):
         on_gpu.pointwise_stack(inputs, weights, biases, outputs, final_relu)
         return outputs
-    kernel = _kernel(dtype, widths) if device == "cpu" else None
-    if kernel is None:
-        for output, tensor in zip(outputs, inputs, strict=True):
-            output.copy_(_activations(tensor, weights, biases, final_relu)[-1])
+
+    on_cpu = _cpu_kernel(dtype, widths) if device == "cpu" else None
+    if on_cpu is not None:
+        _run_on_cpu(on_cpu, inputs, weights, biases, outputs, final_relu)
         return outputs
-    weights, biases = [w.contiguous() for w in weights], [b.contiguous() for b in biases]
+
+    for output, tensor in zip(outputs, inputs, strict=True):
+        output.copy_(_activations(tensor, weights, biases, final_relu)[-1])
+    return outputs
+
+
+def _run_on_cpu(
+    kernel,
+    inputs: list[Tensor],
+    weights: list[Tensor],
+    biases: list[Tensor],
+    outputs: list[Tensor],
+    final_relu: bool,
+) -> None:
+    # these lists keep the copies alive until the kernel is done
+    weights = [weight.contiguous() for weight in weights]
+    biases = [bias.contiguous() for bias in biases]
     sizes = [tensor.shape[1] for tensor in inputs]
     strides = [stride for tensor in inputs for stride in tensor.stride()]
     kernel(
@@ -60,7 +83,6 @@ def pointwise_stack(
         int(final_relu),
         torch.get_num_threads(),
     )
-    return outputs
 
 
 @pointwise_stack.register_fake
@@ -73,41 +95,51 @@ def _(
 @pointwise_stack.register_vmap
 def _(info, in_dims, inputs, weights, biases, final_relu):
     """A batch of M chains is more chains."""
+    folded = []
+    for tensors, dims in zip((inputs, weights, biases), in_dims, strict=False):
+        folded.append(_fold_batch(tensors, dims, info.batch_size))
 
-    def fold(tensors: Sequence[Tensor], dims: Sequence[int | None]) -> list[Tensor]:
-        moved = [
-            tensor.expand(info.batch_size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
-            for tensor, dim in zip(tensors, dims, strict=True)
-        ]
-        return [tensor.flatten(0, 1) for tensor in moved]
-
-    folded = [fold(*pair) for pair in zip((inputs, weights, biases), in_dims, strict=False)]
-    outputs = [
-        output.unflatten(0, (info.batch_size, -1))
-        for output in pointwise_stack(*folded, final_relu)
-    ]
+    outputs = []
+    for output in pointwise_stack(*folded, final_relu):
+        outputs.append(output.unflatten(0, (info.batch_size, -1)))
     return outputs, [0] * len(outputs)
 
 
+def _fold_batch(
+    tensors: Sequence[Tensor], dims: Sequence[int | None], batch_size: int
+) -> list[Tensor]:
+    """``(M, ...)`` with a batch axis somewhere, or none, to ``(batch M, ...)``."""
+    folded = []
+    for tensor, dim in zip(tensors, dims, strict=True):
+        if dim is None:
+            batched = tensor.expand(batch_size, *tensor.shape)
+        else:
+            batched = tensor.movedim(dim, 0)
+        folded.append(batched.flatten(0, 1))
+    return folded
+
+
 def _save(ctx, inputs, output) -> None:
-    tensors, weights, biases, ctx.final_relu = inputs
+    tensors, weights, biases, final_relu = inputs
+    ctx.final_relu = final_relu
     ctx.counts = (len(tensors), len(weights))
     ctx.save_for_backward(*tensors, *weights, *biases)
 
 
 def _backward(ctx, gradients: list[Tensor]):
-    """The activations are computed again, not kept."""
+    """Gradients of all arguments; the activations are computed again, not kept."""
     num_tensors, num_layers = ctx.counts
     saved = list(ctx.saved_tensors)
-    inputs, weights = saved[:num_tensors], saved[num_tensors : num_tensors + num_layers]
+    inputs = saved[:num_tensors]
+    weights = saved[num_tensors : num_tensors + num_layers]
     biases = saved[num_tensors + num_layers :]
+
     to_inputs: list[Tensor] = []
-    to_weights, to_biases = (
-        [torch.zeros_like(w) for w in weights],
-        [torch.zeros_like(b) for b in biases],
-    )
+    to_weights = [torch.zeros_like(weight) for weight in weights]
+    to_biases = [torch.zeros_like(bias) for bias in biases]
     for tensor, gradient in zip(inputs, gradients, strict=True):
-        activations, delta = _activations(tensor, weights, biases, ctx.final_relu), gradient
+        activations = _activations(tensor, weights, biases, ctx.final_relu)
+        delta = gradient  # (M, N, C_{l+1}), of the output of layer l
         for layer in reversed(range(num_layers)):
             if ctx.final_relu or layer < num_layers - 1:
                 delta = delta * (activations[layer + 1] > 0)
@@ -129,8 +161,8 @@ def apply_pointwise(
 ) -> dict[str, Tensor]:
     """Dense layers with ReLU between them on the channels of every entry of every tensor.
 
-    Fused on CPUs and CUDA devices; elsewhere, and under autocast, one product per layer, which ``torch.compile`` sees
-    through.
+    Fused on CPUs and CUDA devices; elsewhere, and under autocast, one product per layer, which
+    ``torch.compile`` sees through.
 
     Args:
         inputs: ``name -> Tensor[*shape, C_0]``.
@@ -142,22 +174,28 @@ def apply_pointwise(
         dict[str, Tensor]: ``name -> Tensor[*shape, C_L]``.
     """
     flat = [tensor.reshape(1, -1, tensor.shape[-1]) for tensor in inputs.values()]
-    one_chain = [weight.unsqueeze(0) for weight in weights], [bias.unsqueeze(0) for bias in biases]
+    chain_weights = [weight.unsqueeze(0) for weight in weights]  # M = 1
+    chain_biases = [bias.unsqueeze(0) for bias in biases]
+
     device = flat[0].device.type
     if device in ("cpu", "cuda") and not torch.is_autocast_enabled(device):
-        outputs = pointwise_stack(flat, *one_chain, final_relu)
+        flat_outputs = pointwise_stack(flat, chain_weights, chain_biases, final_relu)
     else:
-        outputs = [_activations(tensor, *one_chain, final_relu)[-1] for tensor in flat]
-    return {
-        name: output.reshape(*tensor.shape[:-1], -1)
-        for (name, tensor), output in zip(inputs.items(), outputs, strict=True)
-    }
+        flat_outputs = []
+        for tensor in flat:
+            activations = _activations(tensor, chain_weights, chain_biases, final_relu)
+            flat_outputs.append(activations[-1])
+
+    outputs = {}
+    for (name, tensor), output in zip(inputs.items(), flat_outputs, strict=True):
+        outputs[name] = output.reshape(*tensor.shape[:-1], -1)
+    return outputs
 
 
 def _activations(
     tensor: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], final_relu: bool
 ) -> list[Tensor]:
-    """The input and what follows each layer."""
+    """The input and what follows each layer: L + 1 tensors ``(M, N, C_l)``."""
     activations = [tensor]
     for layer, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
         hidden = activations[-1] @ weight + bias.unsqueeze(1)
@@ -166,32 +204,33 @@ def _activations(
 
 
 def _allocate(inputs: Sequence[Tensor], weights: Sequence[Tensor]) -> list[Tensor]:
-    return [
-        tensor.new_empty(len(tensor), tensor.shape[1], weights[-1].shape[2]) for tensor in inputs
-    ]
+    channels = weights[-1].shape[2]
+    return [tensor.new_empty(len(tensor), tensor.shape[1], channels) for tensor in inputs]
 
 
 @cache
 def _gpu_kernel() -> ModuleType | None:
     """Triton comes with the CUDA builds of torch, but for Windows."""
-    return (
-        importlib.import_module("learned_opt.unf.fused_gpu")
-        if importlib.util.find_spec("triton")
-        else None
-    )
+    if importlib.util.find_spec("triton") is None:
+        return None
+    return importlib.import_module("learned_opt.unf.fused_gpu")
 
 
-def _kernel(dtype: torch.dtype, widths: Sequence[int]):
+def _cpu_kernel(dtype: torch.dtype, widths: Sequence[int]):
     library = native.load(SOURCE, defines(dtype, widths)) if dtype in C_TYPES else None
     return library and library.pointwise_stack
 
 
 def defines(dtype: torch.dtype, widths: Sequence[int]) -> tuple[tuple[str, str], ...]:
-    """What the kernel is compiled with, for a dtype of C_TYPES."""
+    """The preprocessor names that the kernel is compiled with, for a dtype of C_TYPES.
+
+    >>> defines(torch.float32, [8, 32, 1])
+    (('REAL', 'float'), ('SIZE', '4'), ('WIDTHS', '8,32,1'))
+    """
     name, size = C_TYPES[dtype]
     return ("REAL", name), ("SIZE", size), ("WIDTHS", ",".join(map(str, widths)))
 
 
 def addresses(tensors: Sequence[Tensor]) -> ctypes.Array[ctypes.c_void_p]:
-    """Where tensors lie, for C."""
+    """The addresses of the first entries of tensors, as an array for C."""
     return (ctypes.c_void_p * len(tensors))(*[tensor.data_ptr() for tensor in tensors])

@@ -6,6 +6,7 @@ from typing import Self, cast
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from learned_opt.symmetry.spec import PermutationSpec
 from learned_opt.unf.base import Layer, with_modules
@@ -15,13 +16,18 @@ from learned_opt.unf.layers import Pointwise, UNFLinear
 
 
 class InvariantPool(nn.Module):
-    """Mean over all entries of each tensor, concatenated: ``(num_tensors * C,)``."""
+    """Mean over all entries of each tensor, concatenated in the order of the dict.
 
+    ``name -> Tensor[*shape, C]`` becomes ``(num_tensors * C,)``.
+
+    >>> InvariantPool()({"w": torch.ones(3, 4, 2), "b": torch.zeros(3, 2)})
+    tensor([1., 1., 0., 0.])
+    """
+
+    @override
     def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        """Pool ``name -> Tensor[*shape, C]`` in the order of the dict."""
-        return torch.cat(
-            [tensor.reshape(-1, tensor.shape[-1]).mean(0) for tensor in inputs.values()]
-        )
+        means = [tensor.reshape(-1, tensor.shape[-1]).mean(0) for tensor in inputs.values()]
+        return torch.cat(means)
 
 
 class UNF(nn.Module):
@@ -33,11 +39,18 @@ class UNF(nn.Module):
         trunk: constructor of all layers but the last.
         head: constructor of the last layer.
         activation: pointwise nonlinearity.
-        fixed_axes: what to make of fixed axes, ``permute``, ``encode`` (after the first layer) or ``fold``.
+        fixed_axes: how fixed axes are read, ``permute``, ``encode`` (after the first layer) or
+            ``fold``.
 
     Raises:
-        ValueError: fewer than two channel widths, an unknown ``fixed_axes``, or one that needs the lengths of fixed
-            axes, which the spec does not know.
+        ValueError: fewer than two channel widths, an unknown ``fixed_axes``, or one that needs the
+            lengths of fixed axes, which the spec does not know.
+
+    >>> spec = PermutationSpec({"weight": ("hidden", "in"), "bias": ("hidden",)})
+    >>> network = UNF(spec, channels=(2, 8, 1))
+    >>> outputs = network({"weight": torch.zeros(5, 3, 2), "bias": torch.zeros(5, 2)})
+    >>> outputs["weight"].shape
+    torch.Size([5, 3, 1])
     """
 
     def __init__(
@@ -56,15 +69,17 @@ class UNF(nn.Module):
             raise ValueError(
                 f"fixed_axes must be one of {', '.join(FIXED_AXES)}, got {fixed_axes!r}."
             )
+
         if fixed_axes == "fold":
             spec = fold_short(spec)
-        kinds = [trunk] * (len(channels) - 2) + [head]
-        sizes = pairwise(channels)
-        self.layers = nn.ModuleList(
-            kind(spec, *size) for kind, size in zip(kinds, sizes, strict=True)
-        )
+        constructors = [trunk] * (len(channels) - 2) + [head]
+        self.layers = nn.ModuleList()
+        for make_layer, widths in zip(constructors, pairwise(channels), strict=True):
+            self.layers.append(make_layer(spec, *widths))
         self.encoding = PositionalEncoding(spec, channels[1]) if fixed_axes == "encode" else None
         self.activation = activation
+
+        # how many leading layers run as one kernel, which knows no encoding and only the ReLU
         plain = self.encoding is None and activation is torch.relu
         self.num_fused = len(list(takewhile(_is_pointwise, self.layers))) if plain else 0
 
@@ -76,23 +91,22 @@ class UNF(nn.Module):
     @property
     def fits_every_spec(self) -> bool:
         """Whether no parameter belongs to the spec: that of the layers, and no encodings."""
-        return self.encoding is None and all(
-            cast(Layer, layer).fits_every_spec for layer in self.layers
-        )
+        layers = [cast(Layer, layer) for layer in self.layers]
+        return self.encoding is None and all(layer.fits_every_spec for layer in layers)
 
     def rebind(self, spec: PermutationSpec) -> Self:
         """The same parameters on another spec, in a new module, where ``fits_every_spec``."""
-        return with_modules(
-            self, layers=nn.ModuleList(cast(Layer, layer).rebind(spec) for layer in self.layers)
-        )
+        layers = [cast(Layer, layer).rebind(spec) for layer in self.layers]
+        return with_modules(self, layers=nn.ModuleList(layers))
 
+    @override
     def forward(
         self, inputs: Mapping[str, Tensor], shared: Tensor | None = None
     ) -> dict[str, Tensor]:
-        """Apply all layers; ``shared`` channels enter the first."""
         hidden, rest = self._begin(inputs, shared)
         if not rest:
             return hidden
+
         for layer in rest[:-1]:
             hidden = self._activate(layer(hidden))
         return rest[-1](hidden)
@@ -100,26 +114,37 @@ class UNF(nn.Module):
     def _begin(
         self, inputs: Mapping[str, Tensor], shared: Tensor | None
     ) -> tuple[dict[str, Tensor], list[nn.Module]]:
-        """What the leading pointwise layers, or else the first layer, make of the input, and the layers that are left.
+        """Run the leading pointwise layers, or else the first layer.
 
-        The result is activated if any are left.
+        Returns:
+            tuple[dict[str, Tensor], list[nn.Module]]: their output, activated if any layers are
+            left, and the layers that are left.
         """
         layers = list(self.layers)
         if self.num_fused:
-            weights, biases = self.affine(shared)
             rest = layers[self.num_fused :]
+            weights, biases = self.affine(shared)
             return apply_pointwise(inputs, weights, biases, final_relu=bool(rest)), rest
-        hidden, rest = layers[0](inputs, shared), layers[1:]
+
+        rest = layers[1:]
+        hidden = layers[0](inputs, shared)
         if self.encoding is not None:
             hidden = self.encoding(hidden)
         return self._activate(hidden) if rest else hidden, rest
 
     def affine(self, shared: Tensor | None) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
-        """Weights ``(C_l, C_{l+1})`` and biases ``(C_{l+1},)`` of the leading pointwise layers."""
-        first = [cast(Pointwise, layer) for layer in self.layers[: self.num_fused]]
-        weights, biases = zip(
-            first[0].affine(shared), *[layer.affine() for layer in first[1:]], strict=True
-        )
+        """Weights and biases of the leading pointwise layers.
+
+        Args:
+            shared: channels ``(C_shared,)`` that are constant over all entries, or None.
+
+        Returns:
+            tuple[Sequence[Tensor], Sequence[Tensor]]: weights ``(C_l, C_{l+1})`` and biases
+            ``(C_{l+1},)``.
+        """
+        first, *others = [cast(Pointwise, layer) for layer in self.layers[: self.num_fused]]
+        pairs = [first.affine(shared), *(layer.affine() for layer in others)]
+        weights, biases = zip(*pairs, strict=True)
         return weights, biases
 
     def _activate(self, hidden: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -305,7 +305,7 @@ def test_bad_values_are_named() -> None:
     with pytest.raises(ValueError, match=r"tie must be one of tensor, type, got 'name'"):
         UNFLinear(CHAIN, 1, 1, tie="name")
     with pytest.raises(
-        ValueError, match=r"tie=type cannot read fixed axes as channels, but \['p'\] are folded"
+        ValueError, match=r"TypeTied cannot read fixed axes as channels, but \['p'\] are folded"
     ):
         UNFLinear(
             PermutationSpec({"w": ("h", "p")}, fixed={"p"}, fixed_sizes={"p": 2}, folded={"p"}),
