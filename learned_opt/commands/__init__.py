@@ -1,1 +1,1 @@
-"""One thin file for each verb of the command line."""
+"""The command line: one thin file for each verb, and the front door that finds it."""

@@ -1,24 +1,25 @@
-"""What an inner step costs: time, memory, compilation, against SGD, Adam and a floor. ``python -m learned_opt bench``.
+"""What an inner step costs: time, memory, compilation, against SGD, Adam and a floor.
 
-``python -m learned_opt bench scaling`` fits how the cost grows; ``--compare FILE`` sets the table beside that of an
-earlier run. ``python -m learned_opt bench networks`` measures layers of inner networks.
+``bench scaling`` fits how the cost grows; ``bench --compare FILE`` sets the table beside that of an
+earlier run. ``bench networks`` and ``bench deploy`` have files of their own.
 """
 
-import os
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import hydra
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from learned_opt.commands import cli
 from learned_opt.compose import config_files
-from learned_opt.core import errors
+from learned_opt.core.errors import UsageError
 
-VERBS = ("table", "scaling")
+TABLES = ("table", "scaling")  # verbs that are values of a key of this config
 FLAG = "--compare"
+OTHERS = {"networks", "deploy"}  # verbs with a config of their own
 
 
 @hydra.main(version_base="1.3", config_path=config_files.config_dir(), config_name="bench")
@@ -27,117 +28,131 @@ def run(cfg: DictConfig) -> None:
     """Measure, show and write."""
     from rich.console import Console
 
-    from learned_opt.compose import bench_steps
-    from learned_opt.core import errors
+    from learned_opt.compose import bench_steps, hydra_job, resolve
+    from learned_opt.core.errors import usage_errors
     from learned_opt.reporting import cost_comparison
 
-    console, folder = Console(), Path(os.path.relpath(HydraConfig.get().runtime.output_dir))
-    if cfg.verb not in VERBS:
-        raise errors.UsageError(f"verb must be {' or '.join(VERBS)}, got {cfg.verb!r}.")
-    configs = _with_tasks(cfg)
-    for own in configs.values():
-        bench_steps.check(own)
-    with errors.usage_errors():
-        then = cost_comparison.read(Path(cfg.compare)) if cfg.compare else None
+    cfg = resolve.final(cfg)
+    configs = bench_steps.configs_of_tasks(cfg)
+    for task_config in configs.values():
+        bench_steps.check(task_config)
+    with usage_errors():
+        earlier = cost_comparison.read(Path(cfg.compare)) if cfg.compare else None
         facts = bench_steps.facts(cfg)
+
+    console = Console()
+    folder = hydra_job.folder()
     if cfg.verb == "scaling":
         _scaling(configs, console, folder, facts)
     else:
-        _table(configs, console, folder, facts, then)
+        _table(configs, console, folder, facts, earlier)
 
 
 def _table(
-    configs: dict[str, DictConfig], console: Any, folder: Path, facts: dict, then: dict | None
+    configs: dict[str, DictConfig],
+    console: Any,
+    folder: Path,
+    facts: dict[str, Any],
+    earlier: dict[str, Any] | None,
 ) -> None:
     from learned_opt.compose.bench_steps import TaskTable
     from learned_opt.reporting import cost_table
     from learned_opt.reporting.screens import show_comparison, show_costs
 
+    references = next(iter(configs.values())).references
     measured: list[TaskTable] = []
-    try:
-        for task, cfg in configs.items():
-            with console.status(f"building {task}") as status:
-                measured.append(TaskTable(cfg, task))
-                measured[-1].measure(lambda text, status=status: status.update(text))
-            show_costs(console, measured[-1].rows, cfg.references, measured[-1].shares)
-    finally:  # what was measured before Ctrl-C is kept
-        rows = [row for one in measured for row in one.rows]
-        if rows:
-            references = next(iter(configs.values())).references
-            cost_table.write(folder, rows, references, facts)
-            console.print(f"written to {folder}: bench.json, bench.md", highlight=False)
-    console.print(cost_table.NOTES.replace("\n", " "), highlight=False)
-    if then:
-        show_comparison(console, {**facts, "rows": rows}, then)
-
-
-def _scaling(configs: dict[str, DictConfig], console: Any, folder: Path, facts: dict) -> None:
-    from learned_opt.compose import bench_steps
-    from learned_opt.reporting import tables
-
     rows: list[dict[str, Any]] = []
     try:
         for task, cfg in configs.items():
-            with console.status(f"building {task}") as status:
-                for row in bench_steps.scaling(
-                    cfg, lambda text, status=status: status.update(text)
-                ):
-                    rows.append({"task": task, **row})
-                    console.print(
-                        " ".join(
-                            f"{heading} {row[heading]};" for heading in bench_steps.SCALING_HEADINGS
-                        )
-                    )
-    finally:
+            with _progress(console, task) as progress:
+                table = TaskTable(cfg, task)
+                measured.append(table)
+                table.measure(progress)
+            show_costs(console, table.rows, references, table.shares)
+    finally:  # what was measured before Ctrl-C is kept
+        for table in measured:
+            rows += table.rows
         if rows:
-            tables.write_json(folder / "scaling.json", {**facts, "rows": rows})
-            headings = ("task", *bench_steps.SCALING_HEADINGS)
-            page = tables.markdown_table(
-                headings, ([str(row[heading]) for heading in headings] for row in rows)
-            )
-            (folder / "scaling.md").write_text(
-                f"# Growth of the cost\n\n{page}\n\n{bench_steps.SCALING_NOTES}\n"
-            )
-            console.print(tables.plain_table(headings, rows))
-            console.print(bench_steps.SCALING_NOTES.replace("\n", " "), highlight=False)
+            cost_table.write(folder, rows, references, facts)
+            console.print(f"written to {folder}: bench.json, bench.md", highlight=False)
+
+    console.print(cost_table.NOTES.replace("\n", " "), highlight=False)
+    if earlier:
+        show_comparison(console, {**facts, "rows": rows}, earlier)
+
+
+def _scaling(
+    configs: dict[str, DictConfig], console: Any, folder: Path, facts: dict[str, Any]
+) -> None:
+    from learned_opt.compose import bench_steps
+    from learned_opt.core.files import write_json, write_text
+    from learned_opt.reporting.tables import table_of
+
+    headings = bench_steps.SCALING_HEADINGS
+    rows: list[dict[str, Any]] = []
+    try:
+        for task, cfg in configs.items():
+            with _progress(console, task) as progress:
+                for row in bench_steps.scaling(cfg, progress):
+                    rows.append({"task": task, **row})
+                    console.print(" ".join(f"{heading} {row[heading]};" for heading in headings))
+    finally:  # what was measured before Ctrl-C is kept
+        if rows:
+            table = table_of(("task", *headings), rows)
+            notes = bench_steps.SCALING_NOTES
+            write_json(folder / "scaling.json", {**facts, "rows": rows})
+            page = f"# Growth of the cost\n\n{table.markdown}\n\n{notes}\n"
+            write_text(folder / "scaling.md", page)
+            console.print(table)
+            console.print(notes.replace("\n", " "), highlight=False)
             console.print(f"written to {folder}: scaling.json, scaling.md", highlight=False)
 
 
-def _with_tasks(cfg: DictConfig) -> dict[str, DictConfig]:
-    """The composed config of each task: the given one, or all that the config lists."""
-    given, overrides = (
-        HydraConfig.get().runtime.choices.get("task"),
-        HydraConfig.get().overrides.task,
-    )
-    if given:
-        return {given: cfg}
-    return {
-        task: hydra.compose("bench", overrides=[*overrides, f"+task={task}"]) for task in cfg.tasks
-    }
+@contextmanager
+def _progress(console: Any, task: str) -> Iterator[Callable[[str], None]]:
+    """A line at the foot of the terminal about what is being measured."""
+    with console.status(f"building {task}") as status:
+        yield status.update
 
 
 def main() -> None:
-    """Entry point of ``python -m learned_opt bench``: a verb may come first, ``--compare FILE`` anywhere."""
-    words = sys.argv[1:]
-    if words[:1] == ["networks"]:
-        from learned_opt.commands import bench_networks
-
-        del sys.argv[1]
-        bench_networks.main()
+    """Entry point of the verb: another verb may come first, ``--compare FILE`` anywhere."""
+    if sys.argv[1:2] and sys.argv[1] in OTHERS:
+        _hand_on(sys.argv.pop(1))
         return
-    if words and words[0] in VERBS:
-        words[0] = f"verb={words[0]}"
-    for place, word in enumerate(words):
-        flag, _, file = word.partition("=")
-        if flag == FLAG:
-            rest = [file] if file else words[place + 1 : place + 2]
-            if not rest:
-                errors.fail(f"{FLAG} needs a FILE, the bench.json of an earlier run.")
-            quoted = rest[0].replace("\\", "\\\\").replace("'", "\\'")
-            words[place : place + (1 if file else 2)] = [f"compare='{quoted}'"]
-    sys.argv[1:] = words
+    sys.argv[1:] = cli.answer(_with_keys, sys.argv[1:])
     cli.entry_point(run, needs_task=False)
 
 
-if __name__ == "__main__":
-    main()
+def _hand_on(verb: str) -> None:
+    from learned_opt.commands import bench_deploy, bench_networks
+
+    (bench_networks if verb == "networks" else bench_deploy).main()
+
+
+def _with_keys(words: list[str]) -> list[str]:
+    """The words with keys of the config in place of the verb and the flag.
+
+    Raises:
+        UsageError: a flag without its file.
+
+    >>> _with_keys(["scaling", "--compare", "old.json"])
+    ['verb=scaling', "compare='old.json'"]
+    """
+    keys = []
+    rest = list(words)
+    if rest and rest[0] in TABLES:
+        keys.append(f"verb={rest.pop(0)}")
+    while rest:
+        flag, has_file, file = rest[0].partition("=")
+        if flag != FLAG:
+            keys.append(rest.pop(0))
+            continue
+        del rest[0]
+        if not has_file:
+            if not rest:
+                raise UsageError(f"{FLAG} needs a FILE, the bench.json of an earlier run.")
+            file = rest.pop(0)
+        quoted = file.replace("\\", "\\\\").replace("'", "\\'")
+        keys.append(f"compare='{quoted}'")
+    return keys

@@ -1,12 +1,8 @@
-"""What the layers of inner networks cost. ``python -m learned_opt bench networks``."""
+"""What the layers of inner networks cost: time, parameters and memory, and how they grow."""
 
-import os
-from pathlib import Path
 from typing import Any
 
 import hydra
-from hydra.core.hydra_config import HydraConfig
-from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from learned_opt.commands import cli
@@ -17,49 +13,38 @@ from learned_opt.compose import config_files
 @cli.one_line_errors
 def run(cfg: DictConfig) -> None:
     """Measure, show and write."""
-    import torch
     from rich.console import Console
 
-    from learned_opt.compose import command_line
-    from learned_opt.core import device, errors
+    from learned_opt.compose import hydra_job, networks_bench, resolve
+    from learned_opt.core.errors import usage_errors
     from learned_opt.evaluation.cost import layer_costs
-    from learned_opt.reporting import tables
-    from learned_opt.runtime import provenance
-    from learned_opt.runtime.machine import describe_machine
-    from learned_opt.runtime.memory import keep_freed_memory
+    from learned_opt.reporting import layer_costs_report
+    from learned_opt.reporting.tables import table_of
 
-    console, folder = Console(), Path(os.path.relpath(HydraConfig.get().runtime.output_dir))
-    if unknown := sorted(set(cfg.only or ()) - set(cfg.cases)):
-        errors.fail(
-            f"only must hold names of cases ({', '.join(cfg.cases)}), got {', '.join(unknown)}."
-        )
-    keep_freed_memory()
-    with errors.usage_errors():
-        device = torch.device(device.resolve_device(cfg.device))
-        cases = {name: instantiate(cfg.cases[name]) for name in cfg.only or cfg.cases}
-    facts = {"command": command_line.command(), "git": provenance.git_revision()}
-    facts |= describe_machine(device)
-    torch.manual_seed(0)
+    cfg = resolve.final(cfg)
+    with usage_errors():
+        cases, device = networks_bench.build_layers(cfg)
+    facts = networks_bench.facts(device)
+    console = Console()
     rows: list[dict[str, Any]] = []
     try:
-        with errors.usage_errors(), console.status("first calls") as status:
+        with usage_errors(), console.status("first calls") as status:
             for row in layer_costs.measure(
                 cases, cfg.batch_size, cfg.repeats, device, status.update
             ):
                 rows.append(row)
     finally:  # what was measured before Ctrl-C is kept
         if rows:
-            layer_costs.write(folder, rows, facts)
-            console.print(tables.plain_table(layer_costs.SCREEN, map(layer_costs.ratios, rows)))
-            console.print(
-                tables.plain_table(
-                    ("case", "grows", *layer_costs.FIGURES), layer_costs.growth(rows)
-                )
-            )
-            console.print(layer_costs.NOTES.replace("\n", " "), highlight=False)
+            folder = hydra_job.folder()
+            layer_costs_report.write(folder, rows, facts)
+            cells = [layer_costs_report.cells(row) for row in rows]
+            growth = layer_costs.growth(rows)
+            console.print(table_of(layer_costs_report.SCREEN, cells))
+            console.print(table_of(layer_costs_report.GROWTH_HEADINGS, growth))
+            console.print(layer_costs_report.NOTES.replace("\n", " "), highlight=False)
             console.print(f"written to {folder}: networks.md, networks.json", highlight=False)
 
 
 def main() -> None:
-    """Entry point of ``python -m learned_opt bench networks``."""
+    """Entry point of ``bench networks``."""
     cli.entry_point(run, needs_task=False)

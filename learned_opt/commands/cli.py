@@ -1,23 +1,29 @@
-"""What the command lines share: where the configs lie, and errors that a person can act on.
+"""What the verbs share: errors that a person can act on, exit codes, and how Hydra is started.
 
 Imports nothing heavy, so that a mistyped command is answered at once.
+
+Bad input is one sentence on stderr and exit code 2, a run that cannot go on one and exit code 1,
+Ctrl-C a line and exit code 130. Set HYDRA_FULL_ERROR=1 to see tracebacks instead.
 """
 
+import argparse
 import difflib
 import importlib
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import wraps
-from typing import Any
+from typing import Any, NoReturn
 
 from learned_opt.compose.config_files import options
 from learned_opt.core.errors import PROGRAM, RunError, UsageError, fail
 
 # these answer questions about the program and need no task
-QUERIES = ("--help", "-h", "--hydra-help", "--version", "--info", "-i", "-sc", "--shell-completion")
-VERBOSE = "hydra.verbose=[learned_opt,tasks,__main__]"  # what -v stands for: debug lines of this program alone
+QUERIES = ("--hydra-help", "--version", "--info", "-i", "-sc", "--shell-completion")
+# what -v stands for: debug lines of this program alone
+VERBOSE = "hydra.verbose=[learned_opt,tasks,__main__]"
+# these bring configs of the user's own, which may hold a task
 OWN_CONFIGS = (
     "--config-dir",
     "-cd",
@@ -27,6 +33,28 @@ OWN_CONFIGS = (
     "-cp",
     "--experimental-rerun",
 )
+INTERRUPTED = 130  # exit code of a shell command after Ctrl-C
+BROKEN_PIPE = 141  # and of one whose reader has gone
+
+
+class Parser(argparse.ArgumentParser):
+    """The parser of a verb without configs; what it refuses is one sentence.
+
+    Args:
+        verb: the word behind ``python -m learned_opt``.
+        description: what the verb does.
+    """
+
+    def __init__(self, verb: str, description: str) -> None:
+        super().__init__(
+            prog=f"python -m learned_opt {verb}",
+            description=description,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+
+    def error(self, message: str) -> NoReturn:
+        """Refuse the words of the command line."""
+        raise UsageError(f"{message}; {self.prog} --help shows what it takes.")
 
 
 def check_task_given(arguments: list[str]) -> None:
@@ -47,71 +75,108 @@ def check_task_given(arguments: list[str]) -> None:
 
 
 def entry_point(main: Callable[[], Any], *, needs_task: bool = True, hydra: bool = True) -> None:
-    """Run a main function; bad input becomes one line on stderr and exit code 2.
-
-    Set HYDRA_FULL_ERROR=1 to see the traceback instead.
+    """Run a main function; its errors become a sentence and an exit code.
 
     Args:
         main: reads ``sys.argv``.
-        needs_task: whether a command line without one is an error.
-        hydra: whether Hydra reads the arguments; ``-v`` is then short for the override that shows debug lines.
+        needs_task: whether a command line without a task is an error.
+        hydra: whether Hydra reads the arguments; ``-v`` is then short for the override that shows
+            debug lines.
     """
     if hydra:
         sys.argv[1:] = [VERBOSE if word == "-v" else word for word in sys.argv[1:]]
-    if os.environ.get("HYDRA_FULL_ERROR") == "1":
+    if wants_tracebacks():
         main()
         return
     try:
-        if needs_task:
-            check_task_given(sys.argv[1:])
-        if hydra:
-            importlib.import_module(
-                "learned_opt.runtime.sweep_launcher"
-            ).register()  # a plugin: nothing here depends on it
-        os.environ["HYDRA_FULL_ERROR"] = (
-            "1"  # makes Hydra raise, where it would print and exit by itself
-        )
-        one_line_errors(main)()
-    except UsageError as error:
-        fail(str(error))
+        answer(_start, main, needs_task, hydra)
     finally:
         os.environ.pop("HYDRA_FULL_ERROR", None)
 
 
-def one_line_errors(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Turn errors of bad input into ``fail``, and Ctrl-C into a line and exit code 130.
+def _start(main: Callable[[], Any], needs_task: bool, hydra: bool) -> None:
+    if needs_task:
+        check_task_given(sys.argv[1:])
+    if hydra:
+        # a plugin of Hydra: nothing here depends on it
+        importlib.import_module("learned_opt.runtime.sweep_launcher").register()
+        # makes Hydra raise, where it would print and exit by itself
+        os.environ["HYDRA_FULL_ERROR"] = "1"
+    main()
 
-    Needed around the task function too: what leaves it as an exception, Hydra announces in lines of its own. Not in a
+
+def wants_tracebacks() -> bool:
+    """Whether errors are to be shown as Python shows them."""
+    return os.environ.get("HYDRA_FULL_ERROR") == "1"
+
+
+def answer(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call a function; errors that a person can act on end the process with a sentence.
+
+    Returns:
+        what the function returns.
+    """
+    try:
+        value = function(*arguments)
+        if sys.stdout is not None:
+            sys.stdout.flush()  # at exit it would be too late to notice that the reader has gone
+    except KeyboardInterrupt:
+        print(f"\n{PROGRAM}: interrupted.", file=sys.stderr)
+        sys.exit(INTERRUPTED)
+    except UsageError as error:
+        fail(str(error))
+    except RunError as error:
+        fail(str(error), code=1)
+    except BrokenPipeError:
+        if not _discard_broken_stdout():
+            raise
+        sys.exit(BROKEN_PIPE)
+    except Exception as error:
+        if not _is_of_config(error):
+            raise
+        fail(describe(error))
+    return value
+
+
+def one_line_errors(function: Callable[..., Any]) -> Callable[..., Any]:
+    """``answer`` around the task function that Hydra calls.
+
+    Needed there too: what leaves it as an exception, Hydra announces in lines of its own. Not in a
     job of a sweep: there the launcher takes the exception, and the other jobs go on.
     """
 
     @wraps(function)
-    def wrapped(*args: Any) -> Any:
-        from hydra.errors import HydraException
-        from omegaconf.errors import OmegaConfBaseException
+    def wrapped(*arguments: Any) -> Any:
+        from learned_opt.compose import hydra_job
 
-        if _is_job_of_a_sweep():
-            return function(*args)
-        try:
-            return function(*args)
-        except KeyboardInterrupt:
-            print(f"\n{PROGRAM}: interrupted.", file=sys.stderr)
-            sys.exit(130)
-        except UsageError as error:
-            fail(str(error))
-        except RunError as error:
-            fail(str(error), code=1)
-        except (HydraException, OmegaConfBaseException) as error:
-            fail(describe(error))
+        if hydra_job.is_in_sweep():
+            return function(*arguments)
+        return answer(function, *arguments)
 
     return wrapped
 
 
-def _is_job_of_a_sweep() -> bool:
-    from hydra.core.hydra_config import HydraConfig
-    from hydra.types import RunMode
+def open_closed_streams() -> None:
+    """Give a process that was started with ``>&-`` somewhere to print to."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - as long as the process lives
 
-    return HydraConfig.initialized() and HydraConfig.get().mode is RunMode.MULTIRUN
+
+def _discard_broken_stdout() -> bool:
+    """Whether nobody reads what is printed; then nothing more is, also not at exit."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
+    return False
+
+
+def _is_of_config(error: BaseException) -> bool:
+    """Whether Hydra or OmegaConf has raised an error; neither is imported for that."""
+    kinds = [kind.__module__.split(".")[0] for kind in type(error).__mro__]
+    return bool({"hydra", "omegaconf"} & set(kinds))
 
 
 def describe(error: BaseException) -> str:
@@ -119,9 +184,13 @@ def describe(error: BaseException) -> str:
     text = str(error)
     if match := re.search(r"Could not find '([\w/]+)/([\w.-]+)'", text):
         group, name = match.groups()
-        return f"unknown {group} {name!r}; choose one of: {', '.join(options(group))}.{_suggest(name, options(group))}"
+        choices = options(group)
+        hint = suggest(name, choices)
+        return f"unknown {group} {name!r}; choose one of: {', '.join(choices)}.{hint}"
     if match := re.search(r"Could not override '([^']+)'", text):
-        return f"unknown key {match[1]!r}.{_suggest_key(error)} To add a new key write +{match[1]}=VALUE."
+        hint = _suggest_key(error)
+        return f"unknown key {match[1]!r}.{hint} To add a new key write +{match[1]}=VALUE."
+
     cause = error.__cause__
     if cause is None:
         return text.splitlines()[0]
@@ -129,13 +198,20 @@ def describe(error: BaseException) -> str:
     return f"{where[1]}: {cause}" if where else str(cause)
 
 
-def _suggest(name: str, candidates: list[str]) -> str:
-    close = difflib.get_close_matches(name, candidates, 1)
+def suggest(name: str, candidates: Iterable[str]) -> str:
+    """The known name that a misspelt one is close to, as a question; empty where there is none.
+
+    >>> suggest("traim", ["train", "report"])
+    " Did you mean 'train'?"
+    """
+    close = difflib.get_close_matches(name, list(candidates), 1)
     return f" Did you mean {close[0]!r}?" if close else ""
 
 
 def _suggest_key(error: BaseException) -> str:
     """Compare a misspelt key with its would-be siblings, which the inner OmegaConf error knows."""
     cause = error.__cause__
-    parent, key = getattr(cause, "parent_node", None), getattr(cause, "key", None)
-    return _suggest(str(key), [str(k) for k in parent]) if parent is not None else ""
+    parent = getattr(cause, "parent_node", None)
+    if parent is None:
+        return ""
+    return suggest(str(getattr(cause, "key", None)), [str(key) for key in parent])

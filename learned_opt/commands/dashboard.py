@@ -1,99 +1,99 @@
-"""The W&B dashboard of a sweep, a run or a project. ``python -m learned_opt dashboard runs/sweeps/TIME``.
-
-Writes the workspace as JSON, for which no account is needed; with ``--push`` also makes it, and a report, in W&B.
-"""
+"""The W&B dashboard of a sweep, a run or a project."""
 
 import argparse
-import json
 import shlex
 import sys
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import yaml
+from learned_opt.commands import cli
+from learned_opt.core.errors import UsageError
+from learned_opt.runtime.run_folder import RunFolder, SweepFolder
 
-from learned_opt.compose import config_files
-from learned_opt.core import errors
+DESCRIPTION = """\
+Writes the W&B workspace of a sweep, a run or a project as JSON, for which no account is needed;
+with --push also makes it, and a report, in W&B.
 
-FILE = "dashboard.json"
-
-
-def main() -> None:
-    """Entry point of ``python -m learned_opt dashboard``."""
-    options = _parser().parse_args()
-    try:
-        run(options)
-    except errors.UsageError as error:
-        errors.fail(str(error))
+example: python -m learned_opt dashboard runs/sweeps/TIME --push"""
 
 
-def run(options: argparse.Namespace) -> None:
+def run() -> None:
     """Build the dashboard, write it, and make it in W&B where that is asked for.
 
     Raises:
         UsageError: no run to show, no wandb-workspaces, or no account.
     """
+    options = _parser().parse_args()
     if (options.folder is None) == (options.project is None):
-        raise errors.UsageError("give the folder of a sweep or of a run, or --project NAME.")
+        raise UsageError("give the folder of a sweep or of a run, or --project NAME.")
     if find_spec("wandb_workspaces") is None:
-        raise errors.UsageError(
+        raise UsageError(
             "dashboards need wandb-workspaces; get it with: pip install -e '.[dashboard]'."
         )
+    from learned_opt.core.files import write_json
+    from learned_opt.reporting import wandb_panels
+
+    scope = _scope(options)
+    view = wandb_panels.workspace(scope)
+    file = RunFolder(options.folder or Path()).dashboard
+    write_json(file, wandb_panels.dump(view))
+    print(f"written: {file}")
+
+    if options.push:
+        print(f"workspace: {view.save().url}")
+        print(f"report: {wandb_panels.report(scope).save().url}")
+    else:
+        again = f"python -m learned_opt dashboard {shlex.join(sys.argv[1:])} --push"
+        print(f"to make it in W&B, with a report: {again}")
+
+
+def _scope(options: argparse.Namespace) -> Any:
+    """What the dashboard shows."""
     from learned_opt.reporting import wandb_panels
 
     project, runs, evaluations = options.project, None, []
     if options.folder:
         project, runs, evaluations = _of_folder(options.folder)
-    entity = options.entity or (_own_entity() if options.push else "")
-    scope = wandb_panels.scope_of(entity, project, runs, evaluations)
-    view, path = wandb_panels.workspace(scope), (options.folder or Path()) / FILE
-    path.write_text(json.dumps(wandb_panels.dump(view), indent=1) + "\n")
-    print(f"written: {path}")
-    if options.push:
-        print(f"workspace: {view.save().url}")
-        print(f"report: {wandb_panels.report(scope).save().url}")
-    else:
-        print(
-            f"to make it in W&B, with a report: python -m learned_opt dashboard {shlex.join(sys.argv[1:])} --push"
-        )
+    entity = options.entity or (_default_entity() if options.push else "")
+    return wandb_panels.scope_of(entity, project, runs, evaluations)
 
 
 def _of_folder(folder: Path) -> tuple[str, tuple[str, str], list[Any]]:
     """Project, what picks the runs in W&B, and the evaluations of the runs of a folder."""
-    from learned_opt.evaluation.results import read_evaluation
-    from learned_opt.runtime.run_folder import RunFolder
+    import yaml
 
-    single = (folder / ".hydra").is_dir()
-    paths = [folder] if single else sorted(path.parent for path in folder.glob("*/.hydra"))
-    logged = [RunFolder(path) for path in paths if RunFolder(path).wandb_id.is_file()]
+    from learned_opt.evaluation.results import read_evaluation
+
+    is_single = RunFolder(folder).hydra.is_dir()
+    runs = [RunFolder(folder)] if is_single else SweepFolder(folder).runs
+    logged = [run for run in runs if run.wandb_id.is_file()]
     if not logged:
-        raise errors.UsageError(f"no run in {folder} was made with logger=wandb.")
+        raise UsageError(f"no run in {folder} was made with logger=wandb.")
 
     logger = yaml.safe_load(logged[0].config.read_text())["logger"]["wandb"]
-    runs = ("Group", logger["group"] or folder.resolve().name)
-    if single:
-        runs = ("ID", logged[0].wandb_id.read_text().strip())
+    picked = ("Group", logger["group"] or folder.resolve().name)
+    if is_single:
+        picked = ("ID", logged[0].wandb_id.read_text().strip())
     files = [run.evaluation for run in logged if run.evaluation.is_file()]
-    return logger["project"], runs, [read_evaluation(file) for file in files]
+    return logger["project"], picked, [read_evaluation(file) for file in files]
 
 
-def _own_entity() -> str:
+def _default_entity() -> str:
     """The account that this machine is logged in with."""
-    from wandb import Api
-    from wandb.errors import CommError, UsageError
+    from wandb import Api, errors
 
     try:
         entity = Api().default_entity
-    except (UsageError, CommError) as error:
-        raise errors.UsageError(f"--push needs an account: {error}") from error
+    except (errors.UsageError, errors.CommError) as error:
+        raise UsageError(f"--push needs an account: {error}") from error
     if not entity:
-        raise errors.UsageError("this account has no default entity; give --entity NAME.")
+        raise UsageError("this account has no default entity; give --entity NAME.")
     return entity
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("python -m learned_opt dashboard", description=__doc__)
+def _parser() -> cli.Parser:
+    parser = cli.Parser("dashboard", DESCRIPTION)
     parser.add_argument(
         "folder", nargs="?", type=Path, help="of a sweep or a run, made with logger=wandb"
     )
@@ -107,5 +107,6 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-if __name__ == "__main__":
-    main()
+def main() -> None:
+    """Entry point of the verb."""
+    cli.entry_point(run, needs_task=False, hydra=False)

@@ -1,37 +1,60 @@
-"""``python -m learned_opt [VERB] ...``: finds the verb and hands the rest of the words to its file."""
+"""``python -m learned_opt [VERB] ...``: finds the verb and hands the rest of the words to its file.
+
+Imports neither torch nor Hydra: help and mistyped verbs are answered at once.
+"""
 
 import importlib
 import sys
 
-# verb -> what --help says of it; the file of the same name in this folder does it
-VERBS = {
-    "train": "meta-train on +task=NAME, then compare on held-out seeds; may be left out",
-    "evaluate": "compare trained thetas with tuned baselines on held-out seeds",
-    "bench": "measure what an inner step, a layer or a deployed step costs",
-    "lab": "measure bias, variance and cost of the gradient estimators",
-    "zoo": "train a zoo of networks, predict their success from their weights",
-    "contest": "train several networks of one task alike",
-    "replay": "run again an unroll that was not finite",
-    "report": "write the page of finished runs anew, or one that compares several",
-    "collect": "one table of a sweep, also while it runs; what to run again",
-    "dashboard": "the W&B workspace of a sweep, a run or a project",
-}
+from learned_opt.commands import cli, help_pages
+from learned_opt.core.errors import UsageError
+
+HELP_FLAGS = {"--help", "-h"}
 
 
 def main() -> None:
     """Entry point of ``python -m learned_opt`` and of the ``learned-opt`` command."""
+    cli.open_closed_streams()
+    if cli.wants_tracebacks():
+        _dispatch()
+    else:
+        cli.answer(_dispatch)
+
+
+def _dispatch() -> None:
     words = sys.argv[1:]
-    if words[:1] in (["--help"], ["-h"]):
-        print(usage())
-        return
     verb = "train"
-    if words and words[0] in VERBS:
+    has_verb = bool(words) and words[0] in help_pages.VERBS
+    if has_verb:
         verb = words[0]
         del sys.argv[1]
+    asks_for_help = bool(HELP_FLAGS & set(words))
+    if asks_for_help and not has_verb:
+        print(help_pages.overview())
+        return
+    if asks_for_help and help_pages.has_config(verb):
+        print(help_pages.page(verb, sys.argv[1:]))
+        return
+
+    if not has_verb:
+        _refuse_unknown_verb(words)
     importlib.import_module(f"learned_opt.commands.{verb}").main()
 
 
-def usage() -> str:
-    """The verbs with a line each."""
-    lines = [f"  {verb:<10}{sentence}" for verb, sentence in VERBS.items()]
-    return "\n".join(["usage: python -m learned_opt [VERB] ...", "", *lines])
+def _refuse_unknown_verb(words: list[str]) -> None:
+    """A first word that changes no config was meant as a verb.
+
+    Raises:
+        UsageError: says what to write.
+    """
+    for word in words:
+        if word.startswith("replay="):
+            file = word.removeprefix("replay=")
+            raise UsageError(f"replay is a verb; write: python -m learned_opt replay {file}")
+
+    first = words[0] if words else "+"
+    if "=" not in first and not first.startswith(("+", "~", "-")):
+        hint = cli.suggest(first, help_pages.VERBS)
+        raise UsageError(
+            f"unknown verb {first!r}; it must be one of: {', '.join(help_pages.VERBS)}.{hint}"
+        )

@@ -1,14 +1,14 @@
-"""Bias, variance and cost of the gradient estimators. ``python -m learned_opt lab +task=mlp``."""
+"""Bias, variance and cost of the gradient estimators, ``lab +task=mlp``."""
 
-import os
 from pathlib import Path
+from typing import Any
 
 import hydra
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from learned_opt.commands import cli
 from learned_opt.compose import config_files
+from learned_opt.core.errors import UsageError
 
 
 @hydra.main(version_base="1.3", config_path=config_files.config_dir(), config_name="lab")
@@ -17,44 +17,48 @@ def run(cfg: DictConfig) -> None:
     """Measure every case at the theta of a checkpoint, or at the initial one."""
     from rich.console import Console
 
-    from learned_opt.compose import inner_problems, meta_training
-    from learned_opt.core import errors
-    from learned_opt.deploy.weights import load_theta
+    from learned_opt.compose import hydra_job, resolve
     from learned_opt.evaluation import estimator_lab
-    from learned_opt.reporting import lab_report, tables
+    from learned_opt.reporting import lab_report
+    from learned_opt.reporting.tables import table_of
 
-    console, folder = Console(), Path(os.path.relpath(HydraConfig.get().runtime.output_dir))
+    cfg = resolve.final(cfg)
     if cfg.replicates < 2:
-        errors.fail(f"replicates must be at least 2, got {cfg.replicates}.")
-    problem = inner_problems.build_problem(
-        cfg, cfg.meta_optimizer, HydraConfig.get().runtime.choices["meta_optimizer"]
-    )
-    with errors.usage_errors():
-        if cfg.checkpoint:
-            load_theta(Path(cfg.checkpoint), problem.optimizer)
-        nodes = {"reference": cfg.reference, **cfg.cases}
-        estimators = {
-            name: meta_training.build_estimator(cfg, node, problem.unroll)
-            for name, node in nodes.items()
-        }
-    theta = {name: p.detach() for name, p in problem.optimizer.named_parameters()}
+        raise UsageError(f"replicates must be at least 2, got {cfg.replicates}.")
+    estimators, theta = _build(cfg)
+
+    console = Console()
     estimates = {}
     for name, estimator in estimators.items():
         console.print(f"{cfg.replicates} estimates of {name}", highlight=False)
         estimates[name] = estimator_lab.collect(
             estimator, theta, cfg.horizon, cfg.replicates, cfg.seed
         )
-    shown, notes = lab_report.write_report(
-        folder, estimates, type(estimators["reference"]).__name__
-    )
-    console.print(tables.plain_table(estimator_lab.HEADINGS, shown))
+
+    folder = hydra_job.folder()
+    reference = type(estimators["reference"]).__name__
+    rows, notes = lab_report.write_report(folder, estimates, reference)
+    console.print(table_of(estimator_lab.HEADINGS, rows))
     console.print(f"{notes}\nwritten to {folder}: lab.md, lab.json, lab.png", highlight=False)
 
 
+def _build(cfg: DictConfig) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The reference and the cases by name, and the theta at which they are measured."""
+    from learned_opt.compose import inner_problems, meta_training
+    from learned_opt.core.errors import usage_errors
+    from learned_opt.deploy.weights import load_theta
+
+    problem = inner_problems.build_problem(cfg, cfg.meta_optimizer, cfg.optimizer_name)
+    estimators = {}
+    with usage_errors():
+        if cfg.checkpoint:
+            load_theta(Path(cfg.checkpoint), problem.optimizer)
+        for name, node in {"reference": cfg.reference, **cfg.cases}.items():
+            estimators[name] = meta_training.build_estimator(cfg, node, problem.unroll)
+    theta = {name: p.detach() for name, p in problem.optimizer.named_parameters()}
+    return estimators, theta
+
+
 def main() -> None:
-    """Entry point of ``python -m learned_opt lab``."""
+    """Entry point of the verb."""
     cli.entry_point(run)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,46 +1,49 @@
-"""Run again an unroll that was not finite. ``python -m learned_opt replay=runs/.../replay/step12_task3.yaml``."""
+"""Run again an unroll that was not finite."""
 
 import sys
 from pathlib import Path
 
 from learned_opt.commands import cli
 
+DESCRIPTION = """\
+Prints the losses of an unroll that was not finite, up to the first such value, and where that is.
+The exit code is 0 where there is one, 1 where every value stays finite.
 
-def requested(arguments: list[str]) -> bool:
-    """Whether a command line asks for a replay."""
-    return any(word.startswith("replay=") for word in arguments)
+example: python -m learned_opt replay runs/mlp/TIME/replay/step12_task3.yaml compile=false"""
 
 
 def run() -> None:
-    """Print the losses up to the first value that is not finite, and exit with 0 if there is one, else with 1.
+    """Replay the recipe that the command line names, and exit with what came of it."""
+    parser = cli.Parser("replay", DESCRIPTION)
+    parser.add_argument("file", metavar="FILE", type=Path, help="a recipe, replay/*.yaml of a run")
+    parser.add_argument(
+        "changes", metavar="KEY=VALUE", nargs="*", help="changes of the config in the recipe"
+    )
+    arguments = parser.parse_args()
+    for word in arguments.changes:
+        if "=" not in word:
+            parser.error(f"changes must look like KEY=VALUE, got {word!r}")
 
-    Further arguments change the recipe's config, e.g. ``compile=false device=cpu``.
-    """
-    from omegaconf import OmegaConf
-
-    from learned_opt.compose import inner_problems
-    from learned_opt.core import errors
+    from learned_opt.compose.replayed import build_replayed
+    from learned_opt.core.errors import usage_errors
     from learned_opt.training.recipe import load_recipe
     from learned_opt.training.replay import replay
 
-    words = dict(word.split("=", 1) for word in sys.argv[1:] if "=" in word)
-    with errors.usage_errors():
-        recipe, tensors = load_recipe(Path(words.pop("replay")))
-    cfg = OmegaConf.create(recipe.config)
-    OmegaConf.set_struct(cfg, True)
-    cfg.merge_with_dotlist([f"{key}={value}" for key, value in words.items()])
-    problem = inner_problems.build_problem(cfg, cfg.meta_optimizer, "replayed")
-    print(
-        f"outer step {recipe.outer_step}, task {recipe.task}, copy {recipe.copy}: {recipe.unroll_length} inner steps"
-    )
-    with errors.usage_errors():
-        found = replay(
-            problem.unroll, recipe, tensors, lambda step, loss: print(f"{step:5d}  loss {loss:.6g}")
-        )
-    print(f"first not finite: {found}" if found else "not reproduced: every value stayed finite")
-    sys.exit(0 if found else 1)
+    with usage_errors():
+        recipe, tensors = load_recipe(arguments.file)
+    problem = build_replayed(recipe.config, arguments.changes)
+    unroll = f"{recipe.unroll_length} inner steps"
+    print(f"outer step {recipe.outer_step}, task {recipe.task}, copy {recipe.copy}: {unroll}")
+    with usage_errors():
+        cause = replay(problem.unroll, recipe, tensors, _print_loss)
+    print(f"first not finite: {cause}" if cause else "not reproduced: every value stayed finite")
+    sys.exit(0 if cause else 1)
+
+
+def _print_loss(step: int, loss: float) -> None:
+    print(f"{step:5d}  loss {loss:.6g}")
 
 
 def main() -> None:
-    """Entry point of ``python -m learned_opt replay=FILE``."""
+    """Entry point of the verb."""
     cli.entry_point(run, needs_task=False, hydra=False)

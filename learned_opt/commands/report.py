@@ -1,59 +1,59 @@
-"""Pages of finished runs. ``python -m learned_opt report RUN [RUN...]``.
+"""Pages of finished runs, from their files alone."""
 
-One run: writes its ``report.html`` anew. Several, or the folder of a multirun: a page that compares them.
-"""
-
-import argparse
-import sys
 from pathlib import Path
 
 from learned_opt.commands import cli
-from learned_opt.core import errors
+from learned_opt.core.errors import UsageError
+from learned_opt.runtime.run_folder import SweepFolder
+
+DESCRIPTION = """\
+One run: writes its report.html anew. Several, or the folder of a sweep: a page that compares them.
+
+example: python -m learned_opt report runs/mlp/TIME runs/cnn/TIME --out=both.html"""
 
 
 def run() -> None:
-    """Write one page from the files of the runs alone."""
-    parser = argparse.ArgumentParser(
-        "python -m learned_opt report",
-        description="Pages of finished runs, from their files alone.",
-    )
+    """Write one page from the files of the runs."""
+    parser = cli.Parser("report", DESCRIPTION)
     parser.add_argument(
-        "runs", nargs="+", type=Path, metavar="RUN", help="run folders, or that of a multirun"
+        "runs", nargs="+", type=Path, metavar="RUN", help="run folders, or that of a sweep"
     )
     parser.add_argument(
         "--out",
         type=Path,
         help="file to write; default: in the run, or beside the runs it compares",
     )
-    arguments = parser.parse_args(sys.argv[1:])
-    from learned_opt.reporting.comparison_page import write_comparison_page
-    from learned_opt.reporting.run_report import write_run_report
-
+    arguments = parser.parse_args()
     if arguments.out and not arguments.out.parent.is_dir():
-        raise errors.UsageError(
-            f"--out must be a file in a folder that exists, got {arguments.out}."
-        )
-    folders = [job for folder in arguments.runs for job in _jobs(folder)]
+        raise UsageError(f"--out must be a file in a folder that exists, got {arguments.out}.")
+
+    folders = []
+    for folder in arguments.runs:
+        folders += _runs_of(folder)
     try:
-        if len(folders) == 1:
-            written = ", ".join(write_run_report(folders[0], arguments.out))
-        else:
-            written = str(write_comparison_page(folders, arguments.out))
+        names = _write(folders, arguments.out)
     except (ValueError, OSError) as error:
-        raise errors.UsageError(str(error)) from error
-    print(f"written: {written}")
+        raise UsageError(str(error)) from error
+    print(f"written: {names}")
 
 
-def _jobs(folder: Path) -> list[Path]:
-    """The runs of a multirun, in the order of their numbers; any other folder is itself."""
-    jobs = [path.parent for path in folder.glob("*/.hydra") if path.parent.name.isdigit()]
-    return sorted(jobs, key=lambda path: int(path.name)) or [folder]
+def _write(folders: list[Path], out: Path | None) -> str:
+    """Write the page of one run, or of several; names what was written."""
+    if len(folders) == 1:
+        from learned_opt.reporting.run_report import write_run_report
+
+        return ", ".join(write_run_report(folders[0], out))
+    from learned_opt.reporting.comparison_page import write_comparison_page
+
+    return str(write_comparison_page(folders, out))
+
+
+def _runs_of(folder: Path) -> list[Path]:
+    """The runs of a sweep, in the order of their numbers; any other folder is itself."""
+    jobs = [run.path for run in SweepFolder(folder).runs if run.path.name.isdigit()]
+    return jobs or [folder]
 
 
 def main() -> None:
-    """Entry point of ``python -m learned_opt report``."""
+    """Entry point of the verb."""
     cli.entry_point(run, needs_task=False, hydra=False)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,23 +1,21 @@
-"""Meta-train, then evaluate on held-out seeds and report. ``python -m learned_opt +task=mlp``."""
+"""Meta-train, then evaluate on held-out seeds and report, ``+task=mlp``."""
 
 import csv
 import math
-import os
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import hydra
-from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from learned_opt.commands import cli, replay
+from learned_opt.commands import cli
 from learned_opt.compose import config_files
 from learned_opt.core import errors
 from learned_opt.runtime import job_record
+from learned_opt.runtime.run_folder import RunFolder
 
 
 @hydra.main(version_base="1.3", config_path=config_files.config_dir(), config_name="config")
@@ -26,92 +24,133 @@ def run(cfg: DictConfig) -> float | None:
     """One run, which goes on from the checkpoints that its folder may hold.
 
     Returns:
-        float | None: the last validation loss, which a sweeper may minimise, as held-out seeds are not for tuning;
-        None on ranks other than the first.
+        float | None: the last validation loss, which a sweeper may minimise, as held-out seeds are
+        not for tuning; None on ranks other than the leader.
     """
-    if (value := job_record.finished_value(Path(HydraConfig.get().runtime.output_dir))) is not None:
+    from learned_opt.compose import hydra_job, resolve
+
+    folder = hydra_job.folder()
+    value = job_record.finished_value(folder)
+    if value is not None:
         return value
     from rich.console import Console
 
-    from learned_opt.compose import (
-        inner_problems,
-        meta_training,
-        sizing,
-        theta_description,
-        trained_optimizer,
-    )
+    from learned_opt.runtime import ranks
+
+    cfg = resolve.final(cfg)
+    world = ranks.world(cfg.trainer.devices, cfg.trainer.num_nodes, cfg.device)
+    ranks.use_own_gpu(world)
+    return _meta_train(cfg, world, folder, Console(quiet=not world.is_leader))
+
+
+def _meta_train(cfg: DictConfig, world: Any, folder: Path, console: Any) -> float | None:
+    """Meta-train in all ranks; then the leader evaluates and reports.
+
+    Args:
+        cfg: the final config.
+        world: the ranks, and which of them this is.
+        folder: of the run.
+        console: where to print.
+    """
+    from learned_opt.compose import hydra_job, inner_problems, meta_training, resolve, sizing
     from learned_opt.compose.run_facts import facts_of_run
-    from learned_opt.deploy.weights import save_theta
     from learned_opt.reporting import screens
     from learned_opt.reporting.wandb_upload import published
     from learned_opt.runtime import ranks
-    from learned_opt.runtime.run_folder import RunFolder
     from learned_opt.training.wandb import wandb_runs
 
-    place = ranks.world(cfg)
-    ranks.use_own_gpu(place)
-    folder, console = (
-        Path(os.path.relpath(HydraConfig.get().runtime.output_dir)),
-        Console(quiet=not place.leads),
-    )
-    choices = HydraConfig.get().runtime.choices
-    if cfg.theta is None:
-        problems, before = (
-            inner_problems.build_problems(cfg, cfg.meta_optimizer, choices["meta_optimizer"]),
-            None,
-        )
-    else:
-        _refuse_another_optimizer(HydraConfig.get().overrides.task)
-        problems, origin = trained_optimizer.build_trained(cfg, cfg.theta)
-        before = trained_optimizer.ancestry(cfg.theta, origin)
+    cfg, problems, origin = _problems(cfg)
     start = meta_training.find_start(folder, cfg.ckpt)
-    memory = sizing.size(cfg, problems, place, start.num_tasks)
-    if place.leads:
-        OmegaConf.save(
-            cfg, folder / ".hydra" / "config.yaml"
-        )  # with the number that auto stands for
-    say = partial(console.print, soft_wrap=True, highlight=False)
+    memory = sizing.size(cfg, problems, world, start.num_tasks)
+    cfg, problems = sizing.settled(cfg, problems, memory)
+    if world.is_leader:
+        resolve.save(cfg, folder)
+
+    print_line = screens.plain_line(console)
     with ExitStack() as stack:
-        with ranks.others(place, follow, cfg, HydraConfig.instance().cfg):
-            fit = meta_training.build_training(cfg, problems, folder, start)
-            stack.enter_context(published(wandb_runs(fit.trainer.loggers), folder, say))
-            facts = facts_of_run(
-                problems, choices["estimator"], fit.estimators, str(memory), folder
-            )
+        with ranks.others(world, follow, cfg, hydra_job.settings()):
+            training = meta_training.build_training(cfg, problems, folder, start)
+            runs = wandb_runs(training.trainer.loggers)
+            stack.enter_context(published(runs, folder, print_line))
+            estimator = str(hydra_job.choice("estimator"))
+            facts = facts_of_run(problems, estimator, training.estimators, str(memory), folder)
             console.print(screens.facts_grid(facts))
-            if start.ckpt or before:
-                say(f"going on from {start.ckpt or cfg.theta}")
-            try:
-                stopped_by = fit.run()
-            except errors.RunError:
-                if place.leads:
-                    raise
-                sys.exit(1)  # the first rank says why
-        if not place.leads:
+            if start.ckpt or origin:
+                print_line(f"going on from {start.ckpt or cfg.theta}")
+            stopped_by = _run(training, world)
+
+        if not world.is_leader:
             return None
-        metadata = theta_description.metadata(cfg, problems)
-        metadata["provenance"] |= fit.spent()
-        if before:
-            metadata["started_from"] = before
-        save_theta(folder, fit.module.theta, metadata)
+        metadata = _save(cfg, problems, training, origin, folder)
         if stopped_by:
-            overrides = sizing.resolved(HydraConfig.get().overrides.task, memory.automatic)
-            console.print(screens.interrupted(overrides, folder), soft_wrap=True, highlight=False)
+            overrides = sizing.resolved(hydra_job.overrides(), memory.automatic)
+            print_line(screens.interrupted(overrides, folder))
             sys.exit(128 + stopped_by)
         compare(problems, metadata, RunFolder(folder), console)
-        return _validation_loss(folder, inner_problems.labels(problems))
+    return _validation_loss(RunFolder(folder).metrics, inner_problems.labels(problems))
 
 
-def compare(problems: Any, metadata: dict[str, Any], folder: Any, console: Any) -> None:
+def _problems(cfg: DictConfig) -> tuple[DictConfig, dict[str, Any], dict[str, Any] | None]:
+    """The tasks of a run.
+
+    Returns:
+        tuple: the config, with the meta-optimizer of ``theta`` where there is one; the problems;
+        and what ``theta.json`` keeps of that theta.
+    """
+    from learned_opt.compose import hydra_job, inner_problems, trained_optimizer
+
+    if cfg.theta is None:
+        name = str(hydra_job.choice("meta_optimizer"))
+        return cfg, inner_problems.build_problems(cfg, cfg.meta_optimizer, name), None
+
+    _refuse_another_optimizer(hydra_job.overrides())
+    trained = trained_optimizer.build_trained(cfg, cfg.theta)
+    origin = trained_optimizer.ancestry(cfg.theta, trained.metadata)
+    return trained.cfg, trained.problems, origin
+
+
+def _run(training: Any, world: Any) -> int | None:
+    """Meta-train; returns the signal that stopped it, if one did."""
+    try:
+        return training.run()
+    except errors.RunError:
+        if world.is_leader:
+            raise
+        sys.exit(1)  # the leader says why
+
+
+def _save(
+    cfg: DictConfig,
+    problems: dict[str, Any],
+    training: Any,
+    origin: dict[str, Any] | None,
+    folder: Path,
+) -> dict[str, Any]:
+    """Write theta and its description, which is returned."""
+    from learned_opt.compose import theta_description
+    from learned_opt.deploy.weights import save_theta
+
+    metadata = theta_description.metadata(cfg, problems)
+    metadata["provenance"] |= training.spent()
+    if origin:
+        metadata["started_from"] = origin
+    save_theta(folder, training.module.theta, metadata)
+    return metadata
+
+
+def compare(
+    problems: dict[str, Any], metadata: dict[str, Any], folder: RunFolder, console: Any
+) -> None:
     """Compare the trained optimizer with tuned baselines on held-out seeds, and report.
 
     Args:
         problems: the tasks of the meta-training, from ``build_problems``.
         metadata: of ``theta.json``; written again, with what the comparison came to.
-        folder: the run's ``RunFolder``.
+        folder: of the run.
         console: where to print.
     """
     from learned_opt.compose import contenders
+    from learned_opt.deploy.optimizer import LearnedOptimizer
     from learned_opt.deploy.parity import verdict
     from learned_opt.deploy.weights import save_theta
     from learned_opt.evaluation.suite import run_suite
@@ -127,46 +166,48 @@ def compare(problems: Any, metadata: dict[str, Any], folder: Any, console: Any) 
     described = {"evaluation": screens.evaluation_texts(results), "warnings": results.warnings}
     save_theta(folder.path, theta, {**metadata, **described})
     screens.show_results(results, folder, console)
-    print_line(verdict(optimizer))
+    print_line(verdict(optimizer, LearnedOptimizer))
 
 
 def _refuse_another_optimizer(overrides: Sequence[str]) -> None:
-    if given := [
-        word
-        for word in overrides
-        if word.split("=")[0].split(".")[0] in ("meta_optimizer", "learned")
-    ]:
-        raise errors.UsageError(
-            f"theta brings its own meta-optimizer, so that {given[0]} has no effect; leave it out."
-        )
+    for word in overrides:
+        group = word.split("=")[0].split(".")[0]
+        if group in ("meta_optimizer", "learned"):
+            raise errors.UsageError(
+                f"theta brings its own meta-optimizer, so that {word} has no effect; leave it out."
+            )
 
 
-def _validation_loss(folder: Path, labels: list[str]) -> float:
-    """Mean over the tasks of the last row of ``metrics.csv`` that has it; infinite where it is not finite."""
-    with (folder / "metrics.csv").open(newline="") as file:
+def _validation_loss(metrics: Path, labels: list[str]) -> float:
+    """Mean over the tasks of the last validation loss; infinite where one is not finite.
+
+    Args:
+        metrics: ``metrics.csv`` of the run.
+        labels: of the tasks.
+    """
+    with metrics.open(newline="") as file:
         rows = list(csv.DictReader(file))
-    columns = [f"meta_loss/valid/{label}" if label else "meta_loss/valid" for label in labels]
-    last = [float([row[column] for row in rows if row[column]][-1]) for column in columns]
-    return sum(last) / len(last) if all(map(math.isfinite, last)) else math.inf
+    losses = []
+    for label in labels:
+        column = f"meta_loss/valid/{label}" if label else "meta_loss/valid"
+        values = [row[column] for row in rows if row[column]]
+        losses.append(float(values[-1]))
+    return sum(losses) / len(losses) if all(map(math.isfinite, losses)) else math.inf
 
 
-def follow(cfg: DictConfig, hydra_config: DictConfig) -> None:
-    """The run in another rank, which the first one has started with its own config."""
-    from hydra.core.utils import configure_log, setup_globals
+def follow(cfg: DictConfig, settings: DictConfig) -> None:
+    """The run in another rank, which the leader has started with its own config.
 
-    setup_globals()
-    HydraConfig.instance().set_config(hydra_config)
-    configure_log(hydra_config.hydra.job_logging)
+    Args:
+        cfg: the config of the leader.
+        settings: what Hydra knows of the leader's job.
+    """
+    from learned_opt.compose import hydra_job
+
+    hydra_job.join(settings)
     run(cfg)
 
 
 def main() -> None:
-    """Entry point of ``python -m learned_opt`` and of the ``learned-opt`` command."""
-    if replay.requested(sys.argv[1:]):
-        replay.main()
-    else:
-        cli.entry_point(run)
-
-
-if __name__ == "__main__":
-    main()
+    """Entry point of the verb, which may be left out."""
+    cli.entry_point(run)

@@ -6,12 +6,13 @@ from datetime import date
 from typing import Any
 
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from torch._inductor import config as inductor
 from torch._inductor.utils import fresh_cache
 
-from learned_opt.compose import inner_problems, meta_training
+from learned_opt.compose import hydra_job, inner_problems, meta_training, resolve
 from learned_opt.compose.command_line import command
+from learned_opt.compose.overlay import lay_over, nested
 from learned_opt.core import device, errors
 from learned_opt.core.errors import UsageError
 from learned_opt.evaluation.cost import breakdown
@@ -24,10 +25,29 @@ from learned_opt.runtime.machine import describe_machine
 from learned_opt.runtime.provenance import git_revision
 
 SCALING_NOTES = """\
-Exponents of power laws, 1 is linear: least squares on logarithms, standard errors from the scatter around the line.
-Time of an inner step of all chains; peak bytes of one outer step, all chains; first call, compilation included."""
+Exponents of power laws, 1 is linear: least squares on logarithms, standard errors from the scatter
+around the line. Time of an inner step of all chains; peak bytes of one outer step, all chains;
+first call, compilation included."""
 SCALING_HEADINGS = ("grows", "optimizer", "sizes", "time", "peak bytes", "first call")
-Say = Callable[[str], None]
+VERBS = ("table", "scaling")
+MODES = ("eager", "compiled")
+Progress = Callable[[str], None]  # takes a line about what is being measured
+
+
+def configs_of_tasks(cfg: DictConfig) -> dict[str, DictConfig]:
+    """The config of each task: the one on the command line, or all that the bench lists.
+
+    Args:
+        cfg: the composed config of the bench.
+    """
+    task = hydra_job.choice("task")
+    if task:
+        return {task: cfg}
+    configs = {}
+    for name in cfg.tasks:
+        composed = hydra_job.recompose("bench", [*hydra_job.overrides(), f"+task={name}"])
+        configs[name] = resolve.final(composed)
+    return configs
 
 
 def check(cfg: DictConfig) -> None:
@@ -36,20 +56,39 @@ def check(cfg: DictConfig) -> None:
     Raises:
         UsageError: names the value.
     """
-    for name, count in (
-        ("repeats", cfg.repeats),
-        ("scaling.repeats", cfg.scaling.repeats),
-        ("floor_steps", cfg.floor_steps),
-    ):
+    if cfg.verb not in VERBS:
+        raise UsageError(f"verb must be {' or '.join(VERBS)}, got {cfg.verb!r}.")
+    counts = {
+        "repeats": cfg.repeats,
+        "scaling.repeats": cfg.scaling.repeats,
+        "floor_steps": cfg.floor_steps,
+    }
+    for name, count in counts.items():
         if count < 1:
             raise UsageError(f"{name} must be at least 1, got {count}.")
-    for name, only in (("only", cfg.only), ("scaling.only", cfg.scaling.only)):
-        if unknown := sorted(set(only or ()) - set(cfg.cases)):
-            raise UsageError(
-                f"{name} must hold names of cases ({', '.join(cfg.cases)}), got {', '.join(unknown)}."
-            )
-    if unknown := sorted(set(cfg.modes) - {"eager", "compiled"}):
+
+    check_names("only", cfg.only, cfg.cases)
+    check_names("scaling.only", cfg.scaling.only, cfg.cases)
+    if unknown := sorted(set(cfg.modes) - set(MODES)):
         raise UsageError(f"modes must be eager or compiled, got {', '.join(unknown)}.")
+
+
+def check_names(key: str, names: Any, known: Any, kind: str = "cases") -> None:
+    """Refuse a list with names of which there are none.
+
+    Args:
+        key: of the list in the config.
+        names: the list; None and an empty one stand for all.
+        known: the names that there are.
+        kind: what they are names of.
+
+    Raises:
+        UsageError: names the unknown ones, and those that there are.
+    """
+    if unknown := sorted(set(names or ()) - set(known)):
+        raise UsageError(
+            f"{key} must hold names of {kind} ({', '.join(known)}), got {', '.join(unknown)}."
+        )
 
 
 def facts(cfg: DictConfig) -> dict[str, Any]:
@@ -69,7 +108,7 @@ def facts(cfg: DictConfig) -> dict[str, Any]:
 
 @contextmanager
 def compiler(cfg: DictConfig) -> Iterator[None]:
-    """Settings of the compiler while something is measured; what was compiled is forgotten at the end."""
+    """Settings of the compiler while something is measured; forgets at the end what it compiled."""
     cache = nullcontext() if cfg.compile_cache else fresh_cache()
     with cache, inductor.patch({"cpp.enable_kernel_profile": bool(cfg.profile)}):
         yield
@@ -92,98 +131,100 @@ class TaskTable:
         self.peaks: dict[Key, int] = {}
         self.shares: list[dict[str, Any]] = []
         for name in cfg.only or cfg.cases:
-            own = {
-                Key(task, name, mode): _outer_step(cfg, name, mode == "compiled")
-                for mode in cfg.modes
-            }
-            self.calls |= own
-            call = next(iter(own.values()))
-            self.floors[Key(task, name, "floor")] = Floor(
-                call.unroll, call.theta, call.num_chains, cfg.floor_steps
-            )
+            for mode in cfg.modes:
+                call = _outer_step(cfg, name, mode == "compiled")
+                self.calls[Key(task, name, mode)] = call
+            call = self.calls[Key(task, name, cfg.modes[0])]
+            floor = Floor(call.unroll, call.theta, call.num_chains, cfg.floor_steps)
+            self.floors[Key(task, name, "floor")] = floor
 
-    def measure(self, say: Say) -> None:
+    def measure(self, progress: Progress) -> None:
         """Time everything, then measure the peaks, then the profile where it is asked for."""
         with compiler(self.cfg):
-            interleave(self.floors | self.calls, self.cfg.repeats, self.times, say)
+            interleave(self.floors | self.calls, self.cfg.repeats, self.times, progress)
             for key, call in self.calls.items():
-                say(f"peak memory: {key}")
+                progress(f"peak memory: {key}")
                 self.peaks[key] = call.peak_bytes()
+
             for key, call in self.calls.items():
                 if self.cfg.profile and key.mode == "compiled":
-                    say(f"profile: {key}")
-                    self.shares.append(
-                        breakdown.row(key.optimizer, breakdown.breakdown(lambda call=call: call(0)))
-                    )
+                    progress(f"profile: {key}")
+                    seconds = breakdown.breakdown(lambda call=call: call(0))
+                    self.shares.append(breakdown.row(key.optimizer, seconds))
 
     @property
     def rows(self) -> list[dict[str, Any]]:
         """A row for each case that has been timed."""
-        return [
-            cost_table.make_row(
-                key,
-                call,
-                self.times,
-                self.peaks.get(key),
-                self.cfg.floor_steps,
-                self.cfg.references,
-            )
-            for key, call in self.calls.items()
-            if key in self.times and self.times[key].later
-        ]
+        rows = []
+        for key, call in self.calls.items():
+            if key in self.times and self.times[key].later:
+                peak = self.peaks.get(key)
+                steps, references = self.cfg.floor_steps, self.cfg.references
+                rows.append(cost_table.make_row(key, call, self.times, peak, steps, references))
+        return rows
 
 
-def scaling(cfg: DictConfig, say: Say) -> Iterator[dict[str, Any]]:
+def scaling(cfg: DictConfig, progress: Progress) -> Iterator[dict[str, Any]]:
     """Exponents of time, memory and compilation, for each axis and case.
 
+    Args:
+        cfg: composed config, with the task.
+        progress: takes a line about what is being measured.
+
     Yields:
-        dict: the axis, the optimizer, sizes and measurements, and the three exponents with their errors.
+        dict: the axis, the optimizer, sizes and measurements, and the three exponents with their
+        errors.
 
     Raises:
         UsageError: a size or value that does not fit.
     """
     for axis, node in cfg.scaling.axes.items():
+        if len(node["sizes"]) != len(node["values"]):
+            raise UsageError(f"scaling.axes.{axis} must have one size for each value.")
         for name in cfg.scaling.only or cfg.cases:
-            calls = {}
-            if len(node["sizes"]) != len(node["values"]):
-                raise UsageError(f"scaling.axes.{axis} must have one size for each value.")
-            for size, value in zip(node["sizes"], node["values"], strict=True):
-                own = cfg.copy()
-                own.estimator.unroll_length = cfg.scaling.unroll_length
-                OmegaConf.update(own, node.key, value)
-                calls[size] = _outer_step(own, name, compile=cfg.compile)
-            times: dict[Any, Times] = {}
-            with compiler(cfg):
-                interleave(
-                    calls,
-                    cfg.scaling.repeats,
-                    times,
-                    lambda text, axis=axis, name=name: say(f"{axis}, {name}, {text}"),
-                )
-                peaks = [call.peak_bytes() for call in calls.values()]
-            measured = {
-                "time": [times[size].typical for size in calls],
-                "peak bytes": peaks,
-                "first call": [times[size].first for size in calls],
-            }
+            measured = _measure_growth(cfg, str(axis), name, progress)
+            exponents = {}
             with errors.usage_errors():
-                exponents = {
-                    figure: fit_exponent(list(calls), costs) for figure, costs in measured.items()
-                }
+                for figure, costs in measured.items():
+                    exponents[figure] = fit_exponent(list(node["sizes"]), costs)
             yield {
                 "grows": axis,
                 "optimizer": name,
-                "sizes": " ".join(map(str, calls)),
+                "sizes": " ".join(map(str, node["sizes"])),
                 "measured": measured,
                 **exponents,
             }
 
 
+def _measure_growth(
+    cfg: DictConfig, axis: str, case: str, progress: Progress
+) -> dict[str, list[float]]:
+    """The three figures of one case at every size of an axis."""
+    node = cfg.scaling.axes[axis]
+    calls = {}
+    for size, value in zip(node["sizes"], node["values"], strict=True):
+        short = lay_over(cfg, nested("estimator.unroll_length", cfg.scaling.unroll_length))
+        grown = lay_over(short, nested(node.key, value), new_keys=True)
+        calls[size] = _outer_step(grown, case, compile=cfg.compile)
+
+    times: dict[Any, Times] = {}
+    with compiler(cfg):
+        repeats = cfg.scaling.repeats
+        interleave(calls, repeats, times, lambda text: progress(f"{axis}, {case}, {text}"))
+        peaks: list[float] = [call.peak_bytes() for call in calls.values()]
+    return {
+        "time": [times[size].typical for size in calls],
+        "peak bytes": peaks,
+        "first call": [times[size].first for size in calls],
+    }
+
+
 def _outer_step(cfg: DictConfig, case: str, compile: bool) -> OuterStep:
     """An outer step of one case, ready to be timed."""
-    own = cfg.copy()
-    own.compile = compile
-    problem = inner_problems.build_problem(own, cfg.cases[case], case)
+    case_config = lay_over(cfg, {"compile": compile})
+    problem = inner_problems.build_problem(case_config, case_config.cases[case], case)
     with errors.usage_errors():
-        estimator = meta_training.build_estimator(own, own.estimator, problem.unroll)
+        estimator = meta_training.build_estimator(
+            case_config, case_config.estimator, problem.unroll
+        )
     return OuterStep(estimator, problem.unroll)

@@ -11,12 +11,12 @@ from learned_opt.runtime import job_record
 def command() -> str:
     """``python -m learned_opt VERB WORD...``, without the path of the machine.
 
-    A job of a sweep runs in a process of the launcher, so that what Hydra has composed is asked first.
+    A job of a sweep runs in a process of the launcher, so that what Hydra has composed is asked
+    first.
     """
     if HydraConfig.initialized():
         hydra = HydraConfig.get()
         # what Hydra adds by itself is no word of the command line
         typed = [word for word in hydra.overrides.hydra if not word.startswith("hydra.mode=")]
-        words = [*hydra.overrides.task, *typed]
-        return " ".join([job_record.module(hydra), *words])
-    return " ".join(["python -m learned_opt", shlex.join(sys.argv[1:])]).strip()
+        return " ".join([job_record.command_of(hydra), *hydra.overrides.task, *typed])
+    return f"python -m learned_opt {shlex.join(sys.argv[1:])}".strip()

@@ -13,6 +13,23 @@ def config_dir() -> str:
     raise FileNotFoundError(f"no configs folder beside or inside {PACKAGE}.")
 
 
+def read(name: str) -> str:
+    """The text of a config file, such as ``evaluate`` or ``task/mlp``."""
+    return (Path(config_dir()) / f"{name}.yaml").read_text()
+
+
 def options(group: str) -> list[str]:
     """Names that a config group offers."""
     return sorted(path.stem for path in (Path(config_dir()) / group).glob("*.yaml"))
+
+
+def groups() -> list[str]:
+    """Names of the config groups, nested ones as ``hydra/launcher``."""
+    root = Path(config_dir())
+    folders = {path.parent for path in root.rglob("*.yaml")} - {root}
+    return sorted(folder.relative_to(root).as_posix() for folder in folders)
+
+
+def primaries() -> list[str]:
+    """Names of the configs that a command starts from."""
+    return options(".")

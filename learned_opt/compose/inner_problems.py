@@ -1,14 +1,14 @@
-"""From a composed config to objects; the only place that instantiates."""
+"""From a composed config to inner problems: tasks, each with the meta-optimizer on its weights."""
 
-import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from learned_opt.compose.mixture import task_configs
+from learned_opt.compose.resolve import tasks_of
 from learned_opt.core import tree
 from learned_opt.core.device import resolve_device
 from learned_opt.core.errors import UsageError, usage_errors
@@ -19,8 +19,6 @@ from learned_opt.optimizers.base import MetaOptimizer
 from learned_opt.runtime.memory import keep_freed_memory
 from learned_opt.symmetry.spec import PermutationSpec
 from tasks.base import TaskFamily
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -42,9 +40,11 @@ class Problem:
 
 
 def build_problems(
-    cfg: DictConfig, meta_optimizer: DictConfig, optimizer_name: str
+    cfg: DictConfig, meta_optimizer: Mapping[str, Any], optimizer_name: str
 ) -> dict[str, Problem]:
-    """Build the families of all tasks, one meta-optimizer for each spec over the same theta, and the inner loops.
+    """Build the families of all tasks, one meta-optimizer for each spec, and the inner loops.
+
+    The meta-optimizers share one theta.
 
     Args:
         cfg: the composed config, of one task or of a mix.
@@ -55,53 +55,46 @@ def build_problems(
         dict[str, Problem]: by the name of the task.
 
     Raises:
-        UsageError: a value is out of its range, data are missing, a spec does not fit its network, or theta cannot
-            move between the weight spaces of a mix.
+        UsageError: a value is out of its range, data are missing, a spec does not fit its network,
+            or theta cannot move between the weight spaces of a mix.
     """
     keep_freed_memory()
     problems: dict[str, Problem] = {}
-    for entry, own in tasks_of(cfg).items():
+    for entry, task_config in tasks_of(cfg).items():
         with usage_errors():
-            device = resolve_device(own.device)
-            family: TaskFamily = instantiate(own.task)
+            device = resolve_device(task_config.device)
+            family: TaskFamily = instantiate(task_config.task)
             name = entry or family.name
             params, spec = symmetry_of(family)
+
             if problems:
                 optimizer = _rebound(problems, spec, name)
             else:
-                torch.manual_seed(own.seed)
+                torch.manual_seed(task_config.seed)
                 optimizer = instantiate(meta_optimizer)(spec).to(device)
-            heldout = unroll = Unroll(family, optimizer, own.compile, device, own.precision)
-            if "augment" in own:
-                unroll = Unroll(
-                    instantiate(own.augment)(family), optimizer, own.compile, device, own.precision
-                )
-            benchmark: Benchmark = instantiate(own.benchmark)
-        size = tree.num_elements(params)
-        problems[name] = Problem(own, optimizer, unroll, heldout, benchmark, size, optimizer_name)
+
+            heldout = _unroll(task_config, family, optimizer, device)
+            unroll = heldout
+            if "augment" in task_config:
+                augmented = instantiate(task_config.augment)(family)
+                unroll = _unroll(task_config, augmented, optimizer, device)
+            benchmark: Benchmark = instantiate(task_config.benchmark)
+
+        problems[name] = Problem(
+            cfg=task_config,
+            optimizer=optimizer,
+            unroll=unroll,
+            heldout=heldout,
+            benchmark=benchmark,
+            num_params=tree.num_elements(params),
+            optimizer_name=optimizer_name,
+        )
     return problems
 
 
-def tasks_of(cfg: DictConfig) -> dict[str | None, DictConfig]:
-    """The config of every task of a composed run, by its entry in the mix; None for a single task."""
-    if "mix" not in cfg:  # a replay has no Hydra
-        return task_configs(cfg, [], [])
-    composed = HydraConfig.get()
-    return task_configs(cfg, composed.overrides.task, list(composed.runtime.choices))
-
-
-def _rebound(problems: dict[str, Problem], spec: PermutationSpec, name: str) -> MetaOptimizer:
-    first = next(iter(problems))
-    try:
-        return problems[first].optimizer.rebind(spec)
-    except ValueError as error:
-        kind = problems[first].optimizer_name
-        raise ValueError(
-            f"meta_optimizer {kind} cannot go from task {first} to task {name}: {error}"
-        ) from error
-
-
-def build_problem(cfg: DictConfig, meta_optimizer: DictConfig, optimizer_name: str) -> Problem:
+def build_problem(
+    cfg: DictConfig, meta_optimizer: Mapping[str, Any], optimizer_name: str
+) -> Problem:
     """``build_problems`` for what takes a single task.
 
     Raises:
@@ -113,6 +106,22 @@ def build_problem(cfg: DictConfig, meta_optimizer: DictConfig, optimizer_name: s
     return problem
 
 
-def labels(problems: dict[str, Problem]) -> list[str]:
+def labels(problems: Mapping[str, Problem]) -> list[str]:
     """What tells the tasks of a run apart: their names; one alone needs none."""
     return list(problems) if len(problems) > 1 else [""]
+
+
+def _unroll(cfg: DictConfig, family: TaskFamily, optimizer: MetaOptimizer, device: str) -> Unroll:
+    return Unroll(family, optimizer, cfg.compile, device, cfg.precision)
+
+
+def _rebound(problems: dict[str, Problem], spec: PermutationSpec, name: str) -> MetaOptimizer:
+    """The meta-optimizer of the first problem on another weight space."""
+    first = next(iter(problems))
+    try:
+        return problems[first].optimizer.rebind(spec)
+    except ValueError as error:
+        kind = problems[first].optimizer_name
+        raise ValueError(
+            f"meta_optimizer {kind} cannot go from task {first} to task {name}: {error}"
+        ) from error

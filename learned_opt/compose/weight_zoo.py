@@ -23,23 +23,26 @@ def build_zoo(cfg: DictConfig) -> tuple[Recipe, Callable[[int], Unroll], dict[st
     """What a zoo is made of.
 
     Returns:
-        tuple: the recipe, the inner loop for each batch size, and the settings that ``zoo.json`` holds.
+        tuple: the recipe, the inner loop for each batch size, and the settings that ``zoo.json``
+        holds.
 
     Raises:
         ValueError: a value is out of its range.
     """
     keep_freed_memory()
-    device, recipe = resolve_device(cfg.device), instantiate(cfg.recipe)
+    device = resolve_device(cfg.device)
+    recipe = instantiate(cfg.recipe)
     family: TaskFamily = instantiate(cfg.task)
     _, spec = symmetry_of(family)
     optimizer = instantiate(cfg.optimizer)
 
     @cache
     def unroll_of(batch_size: int) -> Unroll:
-        own = instantiate(cfg.task, batch_size=batch_size)
-        return Unroll(own, optimizer(spec).to(device), cfg.compile, device)
+        resized = instantiate(cfg.task, batch_size=batch_size)
+        return Unroll(resized, optimizer(spec).to(device), cfg.compile, device)
 
-    task = {key: value for key, value in family.describe().items() if key != "batch_size"}
+    task = dict(family.describe())
+    task.pop("batch_size", None)
     return recipe, unroll_of, {"task": task, "recipe": asdict(recipe), "spec": spec.as_dict()}
 
 

@@ -1,9 +1,11 @@
 """``job.json``: what has become of a run, in its own folder.
 
-A process that is killed leaves "running" behind; ``is_alive`` asks the queue or the process table whether that is so.
+A process that is killed leaves "running" behind; ``is_alive`` asks the queue or the process table
+whether that is so.
 """
 
 import json
+import math
 import os
 import socket
 from collections.abc import Mapping, Sequence
@@ -12,32 +14,42 @@ from pathlib import Path
 from typing import Any
 
 from learned_opt.core.errors import UsageError
+from learned_opt.core.files import write_json
 from learned_opt.runtime import slurm
+from learned_opt.runtime.run_folder import RunFolder
 
-FILE = "job.json"
 Record = dict[str, Any]
 
 
 def started(state: str, overrides: Sequence[str], job: str | None = None) -> Record:
     """The record of a run that begins here or, with ``job``, somewhere in Slurm."""
-    where = {"job": job or slurm.job_id(), "host": socket.gethostname(), "pid": os.getpid()}
-    return {"state": state, "overrides": list(overrides), **where, "started": _now()}
+    return {
+        "state": state,
+        "overrides": list(overrides),
+        "job": job or slurm.job_id(),
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "started": time_stamp(),
+    }
 
 
 def read(folder: Path) -> Record:
     """The record of a run; empty where there is none."""
     try:
-        return json.loads((folder / FILE).read_text())
+        record = json.loads(RunFolder(folder).job.read_text())
     except FileNotFoundError:
         return {}
+    if isinstance(record.get("value"), str):
+        record["value"] = float(record["value"])
+    return record
 
 
 def write(folder: Path, record: Record) -> None:
     """Replace the record of a run in one move."""
-    folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / f"{FILE}.partial"
-    partial.write_text(json.dumps(record, indent=1) + "\n")
-    os.replace(partial, folder / FILE)
+    value = record.get("value")
+    if isinstance(value, float) and not math.isfinite(value):
+        record = record | {"value": str(value)}  # JSON has no word for it
+    write_json(RunFolder(folder).job, record)
 
 
 def is_finished(record: Record) -> bool:
@@ -78,22 +90,40 @@ def is_alive(record: Record, queue: Mapping[str, str]) -> bool:
 
 
 def varying(overrides: Sequence[Sequence[str]]) -> list[dict[str, str]]:
-    """Of each job what sets it apart from the others, key -> value."""
-    split = []
-    for words in overrides:
-        pairs = (word.lstrip("+~").partition("=") for word in words)
-        split.append({key: value for key, _, value in pairs})
-    keys = dict.fromkeys(key for own in split for key in own)
-    return [
-        {key: own.get(key, "") for key in keys if len({o.get(key) for o in split}) > 1}
-        for own in split
-    ]
+    """Of each job what sets it apart from the others, key -> value.
+
+    >>> varying([["+task=mlp", "seed=0"], ["+task=mlp", "seed=1"]])
+    [{'seed': '0'}, {'seed': '1'}]
+    """
+    settings = [_values(words) for words in overrides]
+    keys: dict[str, None] = {}
+    for values in settings:
+        keys.update(dict.fromkeys(values))
+
+    varied = []
+    for key in keys:
+        if len({values.get(key) for values in settings}) > 1:
+            varied.append(key)
+    return [{key: values.get(key, "") for key in varied} for values in settings]
+
+
+def _values(words: Sequence[str]) -> dict[str, str]:
+    values = {}
+    for word in words:
+        key, _, value = word.lstrip("+~").partition("=")
+        values[key] = value
+    return values
 
 
 def describe(error: BaseException) -> str:
     """An exception in one line; those that speak to people do without the name of their class."""
     text = " ".join(str(error).split())
     return text if isinstance(error, UsageError) else f"{type(error).__name__}: {text}"
+
+
+def time_stamp() -> str:
+    """The present time with its zone, to the second."""
+    return datetime.now().astimezone().isoformat(timespec="seconds")
 
 
 def _process_exists(pid: int) -> bool:
@@ -104,7 +134,3 @@ def _process_exists(pid: int) -> bool:
     except PermissionError:
         return True
     return True
-
-
-def _now() -> str:
-    return datetime.now().astimezone().isoformat(timespec="seconds")

@@ -12,87 +12,85 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from learned_opt.core.errors import fail
-from learned_opt.runtime import slurm
-from learned_opt.runtime.job_file import (
-    Record,
-    _now,
-    describe,
-    earlier,
-    is_finished,
-    is_of_another,
-    read,
-    started,
-    write,
-)
-
-PLAN = "multirun.yaml"  # Hydra's record of the command that launched a sweep
-
-
-def has_plugin(name: str) -> bool:
-    """Whether a plugin of Hydra is installed; ``hydra_plugins`` is there only where one is."""
-    return find_spec("hydra_plugins") is not None and find_spec(f"hydra_plugins.{name}") is not None
+from learned_opt.runtime import job_file, slurm
+from learned_opt.runtime.run_folder import SweepFolder
 
 
 class JobRecord(Callback):
-    """Keeps ``job.json`` of a run up to date, and says so at once when a job of a sweep fails."""
+    """Keeps ``job.json`` of a run up to date, and says so when a job of a sweep fails."""
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
-        """A sweep begins; two in one folder are refused, before the plan of the second takes the place of the first."""
+        """A sweep begins; two in one folder are refused, before the second replaces the plan."""
         if "optuna" in config.hydra.sweeper._target_ and not has_plugin("hydra_optuna_sweeper"):
             fail("hydra/sweeper needs Optuna, which is not installed; pip install -e '.[optuna]'.")
-        folder, words = Path(config.hydra.sweep.dir), sorted(config.hydra.overrides.task)
-        if (folder / PLAN).is_file():
+
+        folder = Path(config.hydra.sweep.dir)
+        if SweepFolder(folder).plan.is_file():
             theirs = sorted(plan(folder).overrides.task)
-            if theirs != words:
+            if theirs != sorted(config.hydra.overrides.task):
                 fail(
-                    f"{folder} holds another sweep ({' '.join(theirs)}); choose another hydra.sweep.dir."
+                    f"{folder} holds another sweep ({' '.join(theirs)}); "
+                    "choose another hydra.sweep.dir."
                 )
 
     def on_job_start(self, config: DictConfig, **_: Any) -> None:
         """The run begins, or begins again."""
-        folder, overrides = Path(config.hydra.runtime.output_dir), list(config.hydra.overrides.task)
-        record, sweep = read(folder), config.hydra.mode is RunMode.MULTIRUN
-        if slurm.is_first_rank() and not (
-            sweep and (is_finished(record) or is_of_another(record, overrides))
-        ):
-            write(folder, started("running", overrides))
+        folder = Path(config.hydra.runtime.output_dir)
+        overrides = list(config.hydra.overrides.task)
+        record = job_file.read(folder)
+        is_done = job_file.is_finished(record) or job_file.is_of_another(record, overrides)
+        # a finished job of a sweep is not run again, and one of another sweep is refused
+        is_left_alone = config.hydra.mode is RunMode.MULTIRUN and is_done
+        if slurm.is_first_rank() and not is_left_alone:
+            job_file.write(folder, job_file.started("running", overrides))
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **_: Any) -> None:
         """The run has ended, by itself."""
-        folder, overrides = Path(config.hydra.runtime.output_dir), list(config.hydra.overrides.task)
         if not slurm.is_first_rank():
             return
-        outcome: Record = {"state": "finished", "ended": _now()}
+        outcome: job_file.Record = {"state": "finished", "ended": job_file.time_stamp()}
         if job_return.status is JobStatus.COMPLETED:
             outcome["value"] = job_return.return_value
         else:
-            outcome |= {
-                "state": "failed",
-                "error": describe(job_return._return_value),
-            }  # the property would raise it
+            outcome["state"] = "failed"
+            # the property would raise it
+            outcome["error"] = job_file.describe(job_return._return_value)
             if config.hydra.mode is RunMode.MULTIRUN:
                 print(f"job {config.hydra.job.num} failed: {outcome['error']}", file=sys.stderr)
-        record = read(folder)
-        if not is_of_another(record, overrides):
-            write(folder, record | outcome)
+
+        folder = Path(config.hydra.runtime.output_dir)
+        record = job_file.read(folder)
+        if not job_file.is_of_another(record, list(config.hydra.overrides.task)):
+            job_file.write(folder, record | outcome)
+
+
+def has_plugin(name: str) -> bool:
+    """Whether a plugin of Hydra is installed; ``hydra_plugins`` exists only where one is."""
+    return find_spec("hydra_plugins") is not None and find_spec(f"hydra_plugins.{name}") is not None
 
 
 def plan(folder: Path) -> DictConfig:
     """Hydra's own node of the command that launched a sweep."""
-    config = OmegaConf.load(folder / PLAN)
+    config = OmegaConf.load(SweepFolder(folder).plan)
     assert isinstance(config, DictConfig)
     return config.hydra
 
 
-def module(hydra: Any) -> str:
-    """The command of a run up to its overrides: ``python -m learned_opt VERB``."""
+def command_of(hydra: Any) -> str:
+    """The command of a run up to its overrides: ``python -m learned_opt VERB``.
+
+    Args:
+        hydra: Hydra's own node of the run.
+    """
     name = hydra.job.config_name
     verb = "" if name == "config" else name.replace("_", " ")
     return f"python -m learned_opt {verb}".rstrip()
 
 
 def finished_value(folder: Path) -> float | None:
-    """The result of this job of a sweep where an earlier start of it has finished, so that nothing is run twice.
+    """The result of this job of a sweep where an earlier start of it has finished.
+
+    So nothing is run twice.
 
     Raises:
         UsageError: the folder holds another run.
@@ -100,5 +98,5 @@ def finished_value(folder: Path) -> float | None:
     config = HydraConfig.get()
     if config.mode is not RunMode.MULTIRUN:
         return None
-    record = earlier(folder, list(config.overrides.task))
-    return record["value"] if is_finished(record) else None
+    record = job_file.earlier(folder, list(config.overrides.task))
+    return record["value"] if job_file.is_finished(record) else None

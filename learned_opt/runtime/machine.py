@@ -21,23 +21,24 @@ def describe_machine(device: torch.device) -> dict[str, Any]:
         "torch": torch.__version__,
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
-        "load": round(
-            os.getloadavg()[0], 2
-        ),  # processes that wanted to run, mean of the last minute
+        # processes that wanted to run, mean of the last minute
+        "load": round(os.getloadavg()[0], 2),
     }
 
 
-def differences(now: dict[str, Any], then: dict[str, Any]) -> list[str]:
+def differences(new: dict[str, Any], old: dict[str, Any]) -> list[str]:
     """The deciding facts in which two machines differ."""
-    return [
-        f"{key} {then.get(key)} -> {now.get(key)}"
-        for key in DECIDING
-        if now.get(key) != then.get(key)
-    ]
+    lines = []
+    for key in DECIDING:
+        if new.get(key) != old.get(key):
+            lines.append(f"{key} {old.get(key)} -> {new.get(key)}")
+    return lines
 
 
 def _processor() -> str:
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
-    names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.processor() or platform.machine())
+    for line in lines:
+        if line.startswith("model name"):
+            return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()

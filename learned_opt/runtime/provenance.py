@@ -8,8 +8,14 @@ import lightning
 import torch
 
 
-def provenance(seed: int, device: torch.device, command: str) -> dict[str, str]:
-    """Command, seed, versions and machine of this process."""
+def provenance(seed: int, device: torch.device | str, command: str) -> dict[str, str]:
+    """Command, seed, versions and machine of this process.
+
+    Args:
+        seed: root of the random draws.
+        device: that the run is on.
+        command: as a reader would type it.
+    """
     return {
         "command": command,
         "seed": str(seed),
@@ -24,16 +30,10 @@ def provenance(seed: int, device: torch.device, command: str) -> dict[str, str]:
 
 def git_revision() -> str:
     """Commit of the checkout, marked when files differ from it; ``unknown`` outside of one."""
-    command = [
-        "git",
-        "-C",
-        str(Path(__file__).parent),
-        "describe",
-        "--always",
-        "--dirty",
-        "--abbrev=12",
-    ]
+    folder = str(Path(__file__).parent)
+    command = ["git", "-C", folder, "describe", "--always", "--dirty", "--abbrev=12"]
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        result = subprocess.run(command, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
+    return result.stdout.strip()

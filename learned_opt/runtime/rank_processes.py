@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -24,7 +25,7 @@ GRACE = 20.0  # seconds in which this rank may notice by itself that another one
 def followers(
     num_ranks: int, threads: int, follow: Callable[..., None], *arguments: Any
 ) -> Iterator[None]:
-    """Run ``follow(*arguments)`` in ranks 1, 2, ... while the body runs here, as rank 0.
+    """Run ``follow(*arguments)`` in ranks 1, 2, ... while the body runs here, in the leader.
 
     Args:
         num_ranks: all ranks, this one included.
@@ -68,7 +69,7 @@ def _begin(follow: Callable[..., None], *arguments: Any) -> None:
     parent = multiprocessing.parent_process()
     assert parent is not None, "this runs in a process that _start has made"
     threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # rank 0 hears Ctrl-C and tells
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the leader hears Ctrl-C and tells
     follow(*arguments)
 
 
@@ -83,7 +84,7 @@ def _watch(processes: Sequence[BaseProcess], finished: threading.Event) -> None:
         if finished.wait(1.0):
             return
     if not finished.wait(GRACE):
-        print(f"{PROGRAM}: {gone}", flush=True)
+        print(f"{PROGRAM}: {gone}", file=sys.stderr, flush=True)
         os._exit(1)
 
 
@@ -91,30 +92,26 @@ def _failed(processes: Sequence[BaseProcess], seconds: float = 0.0) -> str:
     """The ranks that have ended with an error, or end so in some seconds."""
     deadline = time.monotonic() + seconds
     while True:
-        codes = {
-            rank: process.exitcode for rank, process in enumerate(processes, 1) if process.exitcode
-        }
-        if codes or time.monotonic() >= deadline:
-            return "; ".join(
-                f"rank {rank} has ended with exit code {code}" for rank, code in codes.items()
-            )
+        sentences = []
+        for rank, process in enumerate(processes, 1):
+            if process.exitcode:
+                sentences.append(f"rank {rank} has ended with exit code {process.exitcode}")
+        if sentences or time.monotonic() >= deadline:
+            return "; ".join(sentences)
         time.sleep(0.05)
 
 
 @contextmanager
 def _variables(num_ranks: int, threads: int) -> Iterator[None]:
     """What torch.distributed and Lightning read; the others inherit it."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    address = {
+    values = {
         "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
+        "MASTER_PORT": str(_free_port()),
         "NODE_RANK": "0",
         "LOCAL_RANK": "0",
+        "WORLD_SIZE": str(num_ranks),
+        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads)),
     }
-    threads_each = os.environ.get("OMP_NUM_THREADS", str(threads))
-    values = {**address, "WORLD_SIZE": str(num_ranks), "OMP_NUM_THREADS": threads_each}
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
     try:
@@ -125,3 +122,9 @@ def _variables(num_ranks: int, threads: int) -> Iterator[None]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]

@@ -1,7 +1,8 @@
 """The processes of a run, called ranks, and which one this is.
 
-Lightning's own launcher starts the command line again, which under multirun is a second sweep; here the other ranks
-get the composed config instead. Under srun, torchrun and the like, all ranks are there already.
+Lightning's own launcher starts the command line again, which under multirun is a second sweep; here
+the other ranks get the composed config instead. Under srun, torchrun and the like, all ranks are
+there already.
 """
 
 import os
@@ -11,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from omegaconf import DictConfig
 
 from learned_opt.core.errors import UsageError
 from learned_opt.runtime.rank_processes import followers
@@ -36,7 +36,7 @@ class World:
     complete: bool = True
 
     @property
-    def leads(self) -> bool:
+    def is_leader(self) -> bool:
         """Whether this rank talks to people and writes the files."""
         return self.rank == 0
 
@@ -44,32 +44,43 @@ class World:
 ALONE = World()
 
 
-def world(cfg: DictConfig) -> World:
-    """The ranks that a composed config asks for.
+def world(devices: int | str, num_nodes: int = 1, device: str = "auto") -> World:
+    """The ranks that a run asks for, and which of them this process is.
+
+    Args:
+        devices: ranks on each machine, or ``auto``: one for each GPU.
+        num_nodes: machines.
+        device: ``auto``, ``cpu`` or ``cuda``; on the CPU ``auto`` devices are one.
 
     Raises:
-        UsageError: the number is not positive, or there are several machines and nobody has started the ranks.
+        UsageError: a number is not positive, or there are several machines and nobody has started
+            the ranks.
+
+    >>> world(1, device="cpu").is_leader
+    True
     """
-    trainer, gpus = cfg.trainer, torch.cuda.device_count() if cfg.device != "cpu" else 0
-    devices = max(1, gpus) if trainer.devices == "auto" else trainer.devices
-    if not isinstance(devices, int) or devices < 1:
+    num_local = devices
+    if devices == "auto":
+        num_local = max(1, torch.cuda.device_count() if device != "cpu" else 0)
+    if not isinstance(num_local, int) or num_local < 1:
         raise UsageError(f"trainer.devices must be auto or at least 1, got {devices}.")
-    num_ranks, environment = devices * trainer.num_nodes, os.environ
+    num_ranks = num_local * num_nodes
     if num_ranks == 1:
         return ALONE
+
     if by_srun():
-        place = int(environment["SLURM_PROCID"]), int(environment["SLURM_LOCALID"])
-    elif "LOCAL_RANK" in environment:
-        local_rank = int(environment["LOCAL_RANK"])
-        place = int(environment.get("RANK", local_rank)), local_rank
-    elif trainer.num_nodes > 1:
+        rank = int(os.environ["SLURM_PROCID"])
+        return World(num_ranks, num_local, rank, int(os.environ["SLURM_LOCALID"]))
+    if "LOCAL_RANK" in os.environ:
+        local_rank = int(os.environ["LOCAL_RANK"])
+        rank = int(os.environ.get("RANK", local_rank))
+        return World(num_ranks, num_local, rank, local_rank)
+    if num_nodes > 1:
         raise UsageError(
-            f"trainer.num_nodes is {trainer.num_nodes}, but this process was started alone; start the ranks with "
-            "hydra/launcher=slurm, srun or torchrun."
+            f"trainer.num_nodes is {num_nodes}, but this process was started alone; start the "
+            "ranks with hydra/launcher=slurm, srun or torchrun."
         )
-    else:
-        return World(num_ranks, devices, complete=False)
-    return World(num_ranks, devices, *place)
+    return World(num_ranks, num_local, complete=False)
 
 
 def by_srun() -> bool:
@@ -77,23 +88,26 @@ def by_srun() -> bool:
     return int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1
 
 
-def use_own_gpu(place: World) -> None:
+def use_own_gpu(world: World) -> None:
     """Make ``cuda`` mean the GPU of this rank."""
-    if place.num_local > 1 and torch.cuda.is_available():
-        torch.cuda.set_device(place.local_rank)
+    if world.num_local > 1 and torch.cuda.is_available():
+        torch.cuda.set_device(world.local_rank)
 
 
 @contextmanager
-def others(place: World, follow: Callable[..., None], *arguments: Any) -> Iterator[None]:
-    """Have ``follow(*arguments)`` run in the other ranks while the body runs; nothing where they are there already."""
-    if place.complete:
+def others(world: World, follow: Callable[..., None], *arguments: Any) -> Iterator[None]:
+    """Have ``follow(*arguments)`` run in the other ranks while the body runs.
+
+    Does nothing where they are there already.
+    """
+    if world.complete:
         yield
         return
     before = torch.get_num_threads()
-    threads = max(1, len(os.sched_getaffinity(0)) // place.num_local)
+    threads = max(1, len(os.sched_getaffinity(0)) // world.num_local)
     torch.set_num_threads(min(before, threads))
     try:
-        with followers(place.num_ranks, threads, follow, *arguments):
+        with followers(world.num_ranks, threads, follow, *arguments):
             yield
     finally:
         torch.set_num_threads(before)

@@ -1,4 +1,4 @@
-"""The folder of a run: the name of every file that may lie in it, once for all who write or read one."""
+"""The folders of a run and of a sweep: the name of every file that may lie there, once for all."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,3 +105,47 @@ class RunFolder:
     def dashboard(self) -> Path:
         """The W&B workspace of the run, or of the sweep whose folder this is, JSON."""
         return self.path / "dashboard.json"
+
+    @property
+    def hydra(self) -> Path:
+        """Folder of what Hydra writes; a folder without it is that of no run."""
+        return self.path / ".hydra"
+
+
+@dataclass(frozen=True)
+class SweepFolder:
+    """Where the files of a sweep are; its jobs have folders in it.
+
+    Args:
+        path: the folder itself.
+
+    >>> SweepFolder(Path("runs/sweeps/1")).plan.as_posix()
+    'runs/sweeps/1/multirun.yaml'
+    """
+
+    path: Path
+
+    @property
+    def plan(self) -> Path:
+        """Hydra's record of the command that launched the sweep."""
+        return self.path / "multirun.yaml"
+
+    @property
+    def job_records(self) -> list[Path]:
+        """The ``job.json`` of every job that has begun, in the order of the names."""
+        return sorted(self.path.glob("*/job.json"))
+
+    @property
+    def runs(self) -> list[RunFolder]:
+        """The folders of its jobs, by their numbers; those that have begun."""
+        folders = [path.parent for path in self.path.glob("*/.hydra")]
+        return [RunFolder(path) for path in sorted(folders, key=_by_number)]
+
+    def logs(self, job: str) -> list[Path]:
+        """What a launcher's job has printed on stderr."""
+        return sorted(self.path.glob(f".submitit/{job}/*_log.err"))
+
+
+def _by_number(path: Path) -> tuple[int, int, str]:
+    """Numbers first, as numbers."""
+    return (0, int(path.name), "") if path.name.isdigit() else (1, 0, path.name)

@@ -1,4 +1,4 @@
-"""What a process knows of the cluster that it runs on: whether it is the first of its job, which job, the queue."""
+"""What a process knows of the cluster that it runs on: its rank, its job, the queue."""
 
 import os
 import shutil
@@ -16,19 +16,6 @@ ENDED = {
     "TIMEOUT",
 }
 
-
-def is_first_rank() -> bool:
-    """Whether this process is the first of its job, or alone, whoever started it."""
-    names = ("SLURM_PROCID", "SUBMITIT_LOCAL_GLOBALID", "RANK", "LOCAL_RANK")
-    return all(os.environ.get(name, "0") == "0" for name in names)
-
-
-def job_id() -> str | None:
-    """Id of the Slurm job of this process, ``5_0`` for an element of an array; None outside of Slurm."""
-    array, element = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
-    return f"{array}_{element}" if array else os.environ.get("SLURM_JOB_ID")
-
-
 QUEUE_COMMAND = [
     "squeue",
     "--noheader",
@@ -39,14 +26,44 @@ QUEUE_COMMAND = [
 ]
 
 
+def is_first_rank() -> bool:
+    """Whether this process is the first of its job, or alone, whoever started it."""
+    names = ("SLURM_PROCID", "SUBMITIT_LOCAL_GLOBALID", "RANK", "LOCAL_RANK")
+    return all(os.environ.get(name, "0") == "0" for name in names)
+
+
+def job_id() -> str | None:
+    """Id of the Slurm job of this process, None outside of Slurm.
+
+    That of an element of an array is such as ``5_0``.
+    """
+    array = os.environ.get("SLURM_ARRAY_JOB_ID")
+    if array:
+        return f"{array}_{os.environ.get('SLURM_ARRAY_TASK_ID')}"
+    return os.environ.get("SLURM_JOB_ID")
+
+
 def is_alive(state: str | None) -> bool:
-    """Whether a job in this state runs or will run; None is that of a job that Slurm has forgotten."""
+    """Whether a job in this state runs or will run.
+
+    Args:
+        state: None is that of a job that Slurm has forgotten.
+    """
     return state is not None and state not in ENDED
 
 
 def parse_queue(text: str) -> dict[str, str]:
-    """Job id -> state, out of what QUEUE_COMMAND prints."""
-    return dict(line.strip().split("|") for line in text.splitlines() if "|" in line)
+    """Job id -> state, out of what QUEUE_COMMAND prints.
+
+    >>> parse_queue("5_0|RUNNING")
+    {'5_0': 'RUNNING'}
+    """
+    states = {}
+    for line in text.splitlines():
+        if "|" in line:
+            job, state = line.strip().split("|")
+            states[job] = state
+    return states
 
 
 def queue() -> dict[str, str]:

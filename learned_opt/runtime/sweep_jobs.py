@@ -1,13 +1,15 @@
-"""The jobs of a sweep: which there should be, what has become of each, and how to run again what is not whole."""
+"""The jobs of a sweep: which there should be, and what has become of each."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from learned_opt.core.errors import UsageError
-from learned_opt.runtime import job_file, job_record, slurm
+from learned_opt.runtime import job_file, slurm
+from learned_opt.runtime.run_folder import SweepFolder
 
 LEFT_ALONE = ("finished", "running", "queued", "unknown")  # states in which nothing is run again
+UNDER_WAY = ("running", "submitted")  # states of job.json in which somebody must ask further
 
 
 class Job(NamedTuple):
@@ -34,39 +36,42 @@ def find_jobs(folder: Path, planned: Sequence[list[str]]) -> list[Job]:
         raise UsageError(
             f"folder must be that of a sweep, runs/sweeps/TIME, but there is none at {folder}."
         )
-    records = {
-        path.parent: job_file.read(path.parent)
-        for path in sorted(folder.glob(f"*/{job_file.FILE}"))
-    }
+    sweep = SweepFolder(folder)
+    records = {path.parent: job_file.read(path.parent) for path in sweep.job_records}
     if not records and not planned:
         raise UsageError(
-            f"folder must be that of a sweep, but {folder} holds no {job_record.PLAN} and no */{job_file.FILE}."
+            f"folder must be that of a sweep, but {folder} holds no {sweep.plan.name} "
+            "and no */job.json."
         )
+
     queue, complaint = _queue(records)
-    found = [_job(path, record, queue, complaint) for path, record in records.items()]
-    known = [sorted(job.overrides) for job in found]
-    absent = [words for words in planned if sorted(words) not in known]
-    return sorted(found, key=_order) + [
-        Job("-", folder, words, "missing", "it has never begun") for words in absent
-    ]
+    jobs = [_job(path, record, queue, complaint) for path, record in records.items()]
+    jobs.sort(key=_order)
+    begun = [sorted(job.overrides) for job in jobs]
+    for words in planned:
+        if sorted(words) not in begun:
+            jobs.append(Job("-", folder, words, "missing", "it has never begun"))
+    return jobs
 
 
 def _job(path: Path, record: job_file.Record, queue: Mapping[str, str], complaint: str) -> Job:
-    state, why = record["state"], record.get("error", "")
-    if complaint and record["job"] and state in ("running", "submitted"):
+    state = record["state"]
+    why = record.get("error", "")
+    if complaint and record["job"] and state in UNDER_WAY:
         return Job(path.name, path, record["overrides"], "unknown", complaint)
+
     if state == "submitted" or queue.get(record["job"]) == "PENDING":
         state = "queued"
     if state in ("running", "queued") and not job_file.is_alive(record, queue):
-        state, why = "killed", _last_words(path.parent, record["job"], queue)
+        state = "killed"
+        why = _last_words(path.parent, record["job"], queue)
     return Job(path.name, path, record["overrides"], state, why)
 
 
 def _queue(records: Mapping[Path, job_file.Record]) -> tuple[dict[str, str], str]:
-    """Slurm's view, asked for where some job has not said that it ended; and why there is none."""
-    if not any(
-        record["job"] and record["state"] in ("running", "submitted") for record in records.values()
-    ):
+    """Slurm's view, where some job has not told that it ended, and why there is none."""
+    is_needed = any(record["job"] and record["state"] in UNDER_WAY for record in records.values())
+    if not is_needed:
         return {}, ""
     try:
         return slurm.queue(), ""
@@ -76,16 +81,16 @@ def _queue(records: Mapping[Path, job_file.Record]) -> tuple[dict[str, str], str
 
 def _last_words(folder: Path, job: str | None, queue: Mapping[str, str]) -> str:
     """Why a job is no more, as far as anyone knows."""
-    state = queue.get(job or "", "no longer known to Slurm" if job else "its process is gone")
-    errors = sorted(folder.glob(f".submitit/{job}/*_log.err")) if job else []
-    lines = [
-        line
-        for path in errors
-        for line in path.read_text(errors="replace").splitlines()
-        if line.strip()
-    ]
-    return f"{state}; its last line: {lines[-1].strip()}" if lines else state
+    if job is None:
+        return "its process is gone"
+    state = queue.get(job, "no longer known to Slurm")
+    last_line = ""
+    for path in SweepFolder(folder).logs(job):
+        for line in path.read_text(errors="replace").splitlines():
+            last_line = line.strip() or last_line
+    return f"{state}; its last line: {last_line}" if last_line else state
 
 
-def _order(job: Job) -> tuple[Any, ...]:
-    return (0, int(job.name)) if job.name.isdigit() else (1, job.name)
+def _order(job: Job) -> tuple[int, int, str]:
+    """Numbers first, as numbers."""
+    return (0, int(job.name), "") if job.name.isdigit() else (1, 0, job.name)

@@ -1,8 +1,8 @@
 """``hydra/launcher=slurm``: the jobs of a sweep as one Slurm job array, through submitit.
 
-hydra-submitit-launcher runs a job; this adds what a sweep of long jobs needs: a job that fails or is killed neither
-ends the sweep nor looks COMPLETED to Slurm, a cancelled one is noticed without an accounting database, and finished
-ones are not run again.
+hydra-submitit-launcher runs a job; this adds what a sweep of long jobs needs: a job that fails or
+is killed neither ends the sweep nor looks COMPLETED to Slurm, a cancelled one is noticed without an
+accounting database, and finished ones are not run again.
 """
 
 import dataclasses
@@ -25,7 +25,8 @@ from learned_opt.core.errors import RunError, UsageError
 from learned_opt.runtime import job_file, job_record, slurm
 
 log = logging.getLogger(__name__)
-NAME = "hydra_plugins.learned_opt.SweepLauncher"  # Hydra takes launchers by names below hydra_plugins only
+# Hydra takes launchers by names below hydra_plugins only
+NAME = "hydra_plugins.learned_opt.SweepLauncher"
 POLL_SECONDS = 60  # longest time between two looks into the queue
 
 
@@ -53,12 +54,14 @@ class SweepLauncher(Launcher):
         array_parallelism: int,
         **resources: Any,
     ) -> None:
-        self.cluster, self.folder, self.max_num_timeout = cluster, submitit_folder, max_num_timeout
+        self.cluster = cluster
+        self.folder = submitit_folder
+        self.max_num_timeout = max_num_timeout
         self.array_parallelism = array_parallelism
-        self.resources = {
-            k: OmegaConf.to_container(v) if OmegaConf.is_config(v) else v
-            for k, v in resources.items()
-        }
+        self.resources: dict[str, Any] = {}
+        for key, value in resources.items():
+            is_node = OmegaConf.is_config(value)
+            self.resources[key] = OmegaConf.to_container(value) if is_node else value
 
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
@@ -74,11 +77,13 @@ class SweepLauncher(Launcher):
             )
         if self.cluster == "slurm" and shutil.which("sbatch") is None:
             raise UsageError(
-                "there is no sbatch on this machine; log in to the cluster, or use hydra/launcher=workstation."
+                "there is no sbatch on this machine; log in to the cluster, "
+                "or use hydra/launcher=workstation."
             )
         from hydra_plugins.hydra_submitit_launcher.submitit_launcher import BaseSubmititLauncher
 
-        self.config, self.hydra_context = config, hydra_context
+        self.config = config
+        self.hydra_context = hydra_context
         self.job = _Job(BaseSubmititLauncher())
         self.job.launcher.setup(
             hydra_context=hydra_context, task_function=task_function, config=config
@@ -90,52 +95,63 @@ class SweepLauncher(Launcher):
         """Submit the jobs that have not finished before, wait for all, and say which failed.
 
         Raises:
-            UsageError: Slurm refuses the jobs, some of them are still in the queue, or the folder is that of others.
+            UsageError: Slurm refuses the jobs, some of them are still in the queue, or the folder
+                is that of others.
         """
-        numbers = range(initial_job_idx, initial_job_idx + len(job_overrides))
-        runs = [
-            self._run(overrides, number)
-            for number, overrides in zip(numbers, job_overrides, strict=True)
-        ]
-        apart = job_file.varying([run.task_overrides for run in runs])
+        runs = []
+        for number, overrides in enumerate(job_overrides, initial_job_idx):
+            runs.append(self._run(overrides, number))
         records = {run.number: job_file.earlier(run.folder, run.task_overrides) for run in runs}
         self._refuse_if_alive(records)
+
         waiting = [run for run in runs if not job_file.is_finished(records[run.number])]
-        submitted = dict(zip((run.number for run in waiting), self._submit(waiting), strict=True))
-        for run in waiting:
-            record = job_file.started("submitted", run.task_overrides, submitted[run.number].job_id)
-            if self.cluster == "slurm" and job_file.read(run.folder).get("job") != record["job"]:
-                job_file.write(run.folder, record)
-        sweep = self.config.hydra.sweep.dir
-        log.info(
-            "%d jobs are under way, %d were finished before; %s",
-            len(waiting),
-            len(runs) - len(waiting),
-            sweep,
-        )
-        if self.cluster == "slurm" and waiting:
-            log.info(
-                "they go on without this terminal; python -m learned_opt collect %s shows how far they are",
-                sweep,
-            )
-        results = [
-            self._result(run, own, submitted.get(run.number))
-            for run, own in zip(runs, apart, strict=True)
-        ]
-        failed = [result for result in results if result.status is JobStatus.FAILED]
-        if failed:
+        submitted = {}
+        for run, job in zip(waiting, self._submit(waiting), strict=True):
+            submitted[run.number] = job
+            self._record_submission(run, job)
+        self._tell_how_many(len(waiting), len(runs))
+
+        apart = job_file.varying([run.task_overrides for run in runs])
+        results = []
+        for run, differing in zip(runs, apart, strict=True):
+            results.append(self._result(run, differing, submitted.get(run.number)))
+        num_failed = sum(result.status is JobStatus.FAILED for result in results)
+        if num_failed:
+            sweep = self.config.hydra.sweep.dir
             log.error(
                 "%d of %d jobs failed; python -m learned_opt collect %s",
-                len(failed),
+                num_failed,
                 len(runs),
                 sweep,
             )
         return results
 
+    def _record_submission(self, run: "_Run", job: Any) -> None:
+        """Write that a job waits in Slurm, unless it has begun by then."""
+        record = job_file.started("submitted", run.task_overrides, job.job_id)
+        if self.cluster == "slurm" and job_file.read(run.folder).get("job") != record["job"]:
+            job_file.write(run.folder, record)
+
+    def _tell_how_many(self, num_waiting: int, num_jobs: int) -> None:
+        sweep = self.config.hydra.sweep.dir
+        log.info(
+            "%d jobs are under way, %d were finished before; %s",
+            num_waiting,
+            num_jobs - num_waiting,
+            sweep,
+        )
+        if self.cluster == "slurm" and num_waiting:
+            log.info(
+                "they go on without this terminal; python -m learned_opt collect %s shows how far "
+                "they are",
+                sweep,
+            )
+
     def _run(self, overrides: Sequence[str], number: int) -> "_Run":
         config = self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
         with open_dict(config.hydra.job):
-            config.hydra.job.num, config.hydra.job.id = number, "submitted"
+            config.hydra.job.num = number
+            config.hydra.job.id = "submitted"
         folder = Path(config.hydra.sweep.dir) / str(config.hydra.sweep.subdir)
         return _Run(number, list(overrides), list(config.hydra.overrides.task), folder)
 
@@ -148,13 +164,14 @@ class SweepLauncher(Launcher):
             raise UsageError(
                 f"whether jobs of this sweep still run is not known: {error}."
             ) from error
-        alive = [
-            str(number) for number, record in records.items() if job_file.is_alive(record, queue)
-        ]
+
+        alive = []
+        for number, record in records.items():
+            if job_file.is_alive(record, queue):
+                alive.append(str(number))
         if alive:
-            raise UsageError(
-                f"job {', '.join(alive)} of {self.config.hydra.sweep.dir} is still queued or running."
-            )
+            sweep = self.config.hydra.sweep.dir
+            raise UsageError(f"job {', '.join(alive)} of {sweep} is still queued or running.")
 
     def _submit(self, runs: Sequence["_Run"]) -> list[Any]:
         """The submitit jobs of runs, in their order."""
@@ -164,10 +181,10 @@ class SweepLauncher(Launcher):
             return []
         executor = self._executor()
         state = Singleton.get_state()
-        calls = [
-            (run.overrides, "hydra.sweep.dir", run.number, f"job_id_for_{run.number}", state)
-            for run in runs
-        ]
+        calls = []
+        for run in runs:
+            job_id = f"job_id_for_{run.number}"
+            calls.append((run.overrides, "hydra.sweep.dir", run.number, job_id, state))
         if self.cluster == "local":
             return _submit_a_few_at_once(executor, self.job, calls, self.array_parallelism)
         try:
@@ -179,21 +196,23 @@ class SweepLauncher(Launcher):
         import submitit
         from hydra_plugins.hydra_submitit_launcher.config import BaseQueueConf
 
-        if not isinstance(devices := self.resources["tasks_per_node"], int):
+        devices = self.resources["tasks_per_node"]
+        if not isinstance(devices, int):
             raise UsageError(
-                f"trainer.devices must be a number under hydra/launcher={self.cluster}, got {devices!r}."
+                f"trainer.devices must be a number under hydra/launcher={self.cluster}, "
+                f"got {devices!r}."
             )
         shared = {field.name for field in dataclasses.fields(BaseQueueConf)}
+        parameters = {}
+        for key, value in self.resources.items():
+            if value is not None:
+                parameters[key if key in shared else f"slurm_{key}"] = value
+
         try:
             executor = submitit.AutoExecutor(
                 self.folder, cluster=self.cluster, slurm_max_num_timeout=self.max_num_timeout
             )
-            named = {
-                k if k in shared else f"slurm_{k}": v
-                for k, v in self.resources.items()
-                if v is not None
-            }
-            executor.update_parameters(**named, slurm_array_parallelism=self.array_parallelism)
+            executor.update_parameters(**parameters, slurm_array_parallelism=self.array_parallelism)
         except (ValueError, NameError, TypeError) as error:
             raise UsageError(f"hydra.launcher: {' '.join(str(error).split())}") from error
         if self.cluster == "slurm":
@@ -204,29 +223,19 @@ class SweepLauncher(Launcher):
         """Wait for a job; what it returned, or a failure that says why."""
         if job is None:
             record = job_file.read(run.folder)
-            return JobReturn(
-                overrides=run.task_overrides,
-                status=JobStatus.COMPLETED,
-                _return_value=record["value"],
-            )
+            return _returned(run, JobStatus.COMPLETED, record["value"])
         from submitit.core.utils import FailedJobError, UncompletedJobError
 
         try:
             return job.results()[0]
         except (FailedJobError, UncompletedJobError):
-            record = job_file.read(run.folder)
-            why = (
-                record.get("error")
-                or f"it was killed ({job.state.lower()}); see {job.paths.stderr}"
-            )
+            why = job_file.read(run.folder).get("error")
+            if not why:
+                why = f"it was killed ({job.state.lower()}); see {job.paths.stderr}"
             setting = ", ".join(f"{key}={value}" for key, value in apart.items())
             message = f"job {run.number} ({setting}) failed: {why}"
             log.error(message)
-            return JobReturn(
-                overrides=run.task_overrides,
-                status=JobStatus.FAILED,
-                _return_value=RunError(message),
-            )
+            return _returned(run, JobStatus.FAILED, RunError(message))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -245,9 +254,8 @@ class _Job:
 
     def __call__(self, *arguments: Any) -> JobReturn:
         result = self.launcher(*arguments)
-        _ = (
-            result.return_value
-        )  # raises what the job raised: submitit writes it down, and Slurm sees exit code 1
+        # raises what the job raised: submitit writes it down, and Slurm sees exit code 1
+        _ = result.return_value
         return result
 
     def checkpoint(self, *arguments: Any) -> Any:
@@ -255,6 +263,10 @@ class _Job:
         import submitit
 
         return submitit.helpers.DelayedSubmission(self, *arguments)
+
+
+def _returned(run: _Run, status: JobStatus, value: Any) -> JobReturn:
+    return JobReturn(overrides=run.task_overrides, status=status, _return_value=value)
 
 
 def _submit_a_few_at_once(
@@ -272,7 +284,8 @@ def _submit_a_few_at_once(
 def _queue_watcher() -> Any:
     """A watcher of submitit that asks squeue, which every Slurm has.
 
-    submitit asks sacct; without an accounting database that fails, and a cancelled job is waited for without end.
+    submitit asks sacct; without an accounting database that fails, and a cancelled job is waited
+    for without end.
     """
     from submitit.slurm.slurm import SlurmInfoWatcher
 
@@ -288,5 +301,8 @@ def _queue_watcher() -> Any:
 
 
 def _as_submitit_says(state: str | None) -> str:
-    """A state for submitit, which takes one that it does not know, such as CONFIGURING, for an end."""
+    """A state for submitit, which takes one that it does not know, such as CONFIGURING, for an end.
+
+    Those in which a job is not over are RUNNING for it.
+    """
     return "RUNNING" if slurm.is_alive(state) else state or "GONE FROM THE QUEUE"

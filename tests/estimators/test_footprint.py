@@ -157,9 +157,9 @@ TINY = ("+task=mlp", "compile=false", "horizon=4", "estimator.unroll_length=2")
 def sized(monkeypatch, available: int, *overrides: str, **settings):
     monkeypatch.setattr(sizing, "available_bytes", lambda device: available)
     cfg = composed(*TINY, *overrides)
-    return cfg, sizing.size(
-        cfg, inner_problems.build_problems(cfg, cfg.meta_optimizer, "unf"), **settings
-    )
+    problems = inner_problems.build_problems(cfg, cfg.meta_optimizer, "unf")
+    memory = sizing.size(cfg, problems, **settings)
+    return sizing.settled(cfg, problems, memory)[0], memory
 
 
 def test_auto_fills_the_stated_share_and_is_recorded(monkeypatch) -> None:
@@ -179,6 +179,7 @@ def test_the_tasks_of_a_mix_share_the_memory(monkeypatch) -> None:
     cfg = composed(*mix, "estimator.num_tasks=auto")
     problems = inner_problems.build_problems(cfg, cfg.meta_optimizer, "deep_set")
     found = sizing.size(cfg, problems)
+    cfg, problems = sizing.settled(cfg, problems, found)
     assert found.peak <= 2**26 < 2 * found.peak
     assert [p.cfg.estimator.num_tasks for p in problems.values()] == [found.automatic] * 2
     assert cfg.estimator.num_tasks == found.automatic == found.num_chains / 4
@@ -245,7 +246,7 @@ def test_this_machine_has_some_memory(monkeypatch) -> None:
 
 def test_ranks_share_the_tasks_and_the_memory_of_the_machine(monkeypatch) -> None:
     _, alone = sized(monkeypatch, 2**27, "estimator.num_tasks=auto")
-    _, shared = sized(monkeypatch, 2**28, "estimator.num_tasks=auto", place=World(2, 2))
+    _, shared = sized(monkeypatch, 2**28, "estimator.num_tasks=auto", world=World(2, 2))
     assert shared.automatic == 2 * alone.automatic
     assert (shared.peak, shared.available) == (alone.peak, alone.available)
     assert "on each of 2 ranks" in str(shared)

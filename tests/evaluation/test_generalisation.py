@@ -7,7 +7,8 @@ import pytest
 from omegaconf import OmegaConf
 
 from learned_opt.compose import config_files
-from learned_opt.compose.setting_configs import laid_over, setting_configs
+from learned_opt.compose.overlay import lay_over
+from learned_opt.compose.setting_configs import setting_configs
 from learned_opt.core import errors
 from learned_opt.evaluation.generalisation import card
 from learned_opt.evaluation.intervals import Interval
@@ -85,10 +86,10 @@ def base() -> dict:
 
 def test_a_point_is_laid_over_the_task() -> None:
     cfg = OmegaConf.create(base())
-    wide = laid_over(cfg, OmegaConf.create({"network": {"hidden_sizes": "x2"}, "horizon": "x0.5"}))
+    wide = lay_over(cfg, OmegaConf.create({"network": {"hidden_sizes": "x2"}, "horizon": "x0.5"}))
     assert wide.task.net.hidden_sizes == [64, 20]
     assert wide.horizon == 100
-    other = laid_over(
+    other = lay_over(
         cfg,
         OmegaConf.create({"network": {"_target_": "CNN", "channels": [4]}, "task": {"batch": 8}}),
     )
@@ -113,26 +114,26 @@ def test_a_point_is_laid_over_the_task() -> None:
 def test_points_that_change_nothing_are_refused(difference, message) -> None:
     cfg = OmegaConf.create(base())
     if message is None:
-        assert laid_over(cfg, OmegaConf.create(difference)).network == difference["network"]
+        assert lay_over(cfg, OmegaConf.create(difference)).network == difference["network"]
         return
     with pytest.raises(errors.UsageError, match=re.escape(message)):
-        laid_over(cfg, OmegaConf.create(difference))
+        lay_over(cfg, OmegaConf.create(difference))
 
 
 def test_tasks_come_at_every_horizon_and_then_their_cards() -> None:
     axes = {"longer": {"x2": {"horizon": "x2"}}, "batch": {"small": {"task": {"batch": 4}}}}
     cfg = OmegaConf.create(base() | {"horizons": [50, 100], "card": axes})
-    found = [
-        (own.task, own.axis, own.point, own.cfg.horizon)
-        for own in setting_configs({"a": cfg, "b": cfg})
+    settings = [
+        (setting.task, setting.axis, setting.point, setting.cfg.horizon)
+        for setting in setting_configs({"a": cfg, "b": cfg})
     ]
-    assert found[:4] == [
+    assert settings[:4] == [
         ("a", "", "", 50),
         ("a", "", "", 100),
         ("b", "", "", 50),
         ("b", "", "", 100),
     ]
-    assert found[4:6] == [("a", "longer", "x2", 400), ("a", "batch", "small", 200)]
+    assert settings[4:6] == [("a", "longer", "x2", 400), ("a", "batch", "small", 200)]
 
 
 @pytest.mark.parametrize(
