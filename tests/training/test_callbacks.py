@@ -86,7 +86,7 @@ def test_a_callback_of_a_user_is_a_module_and_a_word(tmp_path, monkeypatch) -> N
     )
     train.main()
     count, num_theta = (run / "count").read_text().split()
-    assert int(count) == 10 + 2
+    assert int(count) == 10 + 4
     assert int(num_theta) > 0
 
 

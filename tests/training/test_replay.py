@@ -1,8 +1,10 @@
 """Unrolls that were not finite: their recipes, their replay, and the end of a hopeless run."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+import lightning
 import pytest
 import torch
 import yaml
@@ -65,8 +67,9 @@ def test_a_replay_is_the_unroll_of_that_chain(tmp_path, split) -> None:
     cause = replay(inner, recipe, tensors, lambda step, loss: losses.append(loss))
     chains = start.state["chains"]
     keys = [(start.root, task) for task in (0, 1, 2, 3)] * 2
-    streams = [inner.batches(keys, chains, HORIZON, name) for name in ("train", split)]
-    expected, _ = inner.run(start.theta, chains, streams[0], measured=streams[1])
+    batches = inner.batches(keys, chains, HORIZON, "train")
+    measured = inner.batches(keys, chains, HORIZON, split)
+    expected, _ = inner.run(start.theta, chains, batches, measured=measured)
     first = int(expected[:, 6].isfinite().int().argmin())
     assert 1 < first < HORIZON
     assert cause == f"loss in inner step {first}"
@@ -156,7 +159,8 @@ def test_a_handful_is_written_and_the_rest_is_counted(tmp_path, caplog) -> None:
 
 
 def test_the_trainer_writes_recipes_and_stops(tmp_path) -> None:
-    module, stop = make_module("sgdm", steps=20), StopWhenNothingIsFinite(patience=4)
+    module = make_module("sgdm", steps=20)
+    stop = StopWhenNothingIsFinite(patience=4)
 
     class Explode(StopWhenNothingIsFinite):
         def on_train_batch_start(self, trainer, pl_module, *_) -> None:
@@ -171,6 +175,30 @@ def test_the_trainer_writes_recipes_and_stops(tmp_path) -> None:
     assert trainer.global_step == 6 + 4
     assert len(list((tmp_path / "replay").glob("*.yaml"))) == 2
     assert find_checkpoint(tmp_path).is_file()
+
+
+def test_a_recipe_holds_theta_as_it_was_before_the_outer_step(tmp_path) -> None:
+    """It is written after the outer optimizer has changed theta in place."""
+    module = make_module("sgdm")
+    problem = module.problems[""]
+    module.estimator = BPTT(problem.unroll, Constant(4), 3, 2)
+    module.problems = {"": replace(problem, estimator=module.estimator)}
+    thetas = []
+
+    class Break(lightning.Callback):
+        def on_train_batch_start(self, trainer, pl_module, *_) -> None:
+            thetas.append(pl_module.theta["log_lr"].item())
+            if trainer.global_step == 2:  # one task of three, so that theta still moves
+                params = pl_module.estimator_state["chains"]["params"]
+                params["layers.0.bias"][1] = torch.inf
+
+    fit(module, tmp_path, Break(), ReplayRecipes(max_recipes=2))
+    (path,) = (tmp_path / "replay").glob("*.yaml")
+    assert path.name == "step2_task1.yaml"
+    recipe, tensors = load_recipe(path)
+    assert recipe.backpropagates
+    assert tensors["theta/log_lr"].item() == thetas[2]
+    assert len(set(thetas)) == len(thetas)
 
 
 def drop_format(path: Path) -> None:

@@ -46,7 +46,8 @@ def saved(run: Path) -> dict[str, torch.Tensor]:
 
 
 def check_equal_to_the_straight_run(folder: Path, num_steps: int) -> None:
-    straight, killed = folder / "straight/run", folder / "killed/run"
+    straight = folder / "straight/run"
+    killed = folder / "killed/run"
     assert [int(row["step"]) for row in metrics(killed)] == list(range(num_steps))
     assert metrics(killed) == metrics(straight)
     left, right = saved(straight), saved(killed)

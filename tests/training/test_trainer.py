@@ -96,7 +96,8 @@ def test_resuming_equals_going_on_bit_for_bit(tmp_path, made) -> None:
     make = partial(make_module, optimizer, tasks=tasks)
     straight = make()
     fit(straight, tmp_path / "straight")
-    first, clocks = make(), (Throughput(), Throughput())
+    first = make()
+    clocks = (Throughput(), Throughput())
     fit(first, tmp_path / "halves", clocks[0], steps=STEPS // 2)
     second = make()
     ckpt = find_checkpoint(tmp_path / "halves")
@@ -146,8 +147,8 @@ def test_interrupt_ends_after_the_step_and_leaves_a_whole_checkpoint(tmp_path, c
                 os.kill(os.getpid(), signal.SIGINT)
 
     before = signal.getsignal(signal.SIGINT)
-    signals, module = Signals(), make_module()
-    trainer = fit(module, tmp_path, signals, Interrupt())
+    signals = Signals()
+    trainer = fit(make_module(), tmp_path, signals, Interrupt())
     assert signals.stopped_by == signal.SIGINT
     assert trainer.global_step == 3
     assert signal.getsignal(signal.SIGINT) is before
@@ -161,7 +162,8 @@ def test_interrupt_ends_after_the_step_and_leaves_a_whole_checkpoint(tmp_path, c
 def test_checkpoints_that_do_not_fit_are_refused(tmp_path) -> None:
     fit(make_module("sgdm"), tmp_path, steps=1)
     module = make_module("unf")
-    unf, pes = module.meta_optimizer, module.estimator
+    unf = module.meta_optimizer
+    pes = module.estimator
     ckpt = find_checkpoint(tmp_path)
     with pytest.raises(
         ValueError, match=r"another architecture: missing: .*log_alpha.*unexpected: log_lr"
@@ -193,7 +195,8 @@ def test_theta_survives_the_disk(tmp_path) -> None:
 
 
 def test_a_theta_that_fits_every_spec_goes_to_another_network(tmp_path) -> None:
-    trained, cnn = make_module("deep_set").meta_optimizer, spec_of(FAMILIES["cnn"]())
+    trained = make_module("deep_set").meta_optimizer
+    cnn = spec_of(FAMILIES["cnn"]())
     path = save_theta(
         tmp_path, dict(trained.named_parameters()), {"specs": {"mlp": trained.spec.as_dict()}}
     )

@@ -40,16 +40,17 @@ def read_back(folder: Path) -> dict[str, Any]:
     command = [str(Path(sys.executable).parent / "wandb"), "leet", "inspect", "--json", str(file)]
     lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
     records = [json.loads(line) for line in lines]
-    found: dict[str, Any] = {"config": {}, "summary": {}, "history": [], "artifact": []}
+    of_kind: dict[str, Any] = {"config": {}, "summary": {}, "history": [], "artifact": []}
     for record in records:
-        kind, content = record["type"], record[record["type"]]
+        kind = record["type"]
+        content = record[kind]
         if kind in ("config", "summary"):
-            found[kind] |= content.get("update", {})
+            of_kind[kind] |= content.get("update", {})
         elif kind in ("history", "artifact"):
-            found[kind].append(content.get("item", content))
+            of_kind[kind].append(content.get("item", content))
         elif kind in ("run", "exit"):
-            found[kind] = content
-    return found
+            of_kind[kind] = content
+    return of_kind
 
 
 @pytest.fixture(scope="module")
@@ -138,8 +139,11 @@ def test_the_curves_are_a_table_of_task_seed_optimizer_step_and_loss(sweep) -> N
     table = json.loads(path.read_text())
     assert table["columns"] == ["task", "seed", "optimizer", "step", "loss"]
     rows = json.loads((sweep / "0" / "evaluation.json").read_text())
-    own = [loss for _, seed, name, _, loss in table["data"] if (seed, name) == (1, "sgdm-learned")]
-    assert sum(own) / 4 == pytest.approx(rows[1]["mean_loss"], rel=1e-5)
+    losses = []
+    for _, seed, name, _, loss in table["data"]:
+        if (seed, name) == (1, "sgdm-learned"):
+            losses.append(loss)
+    assert sum(losses) / 4 == pytest.approx(rows[1]["mean_loss"], rel=1e-5)
 
 
 def test_theta_is_an_artifact_with_its_evaluation(sweep, first) -> None:
@@ -195,7 +199,7 @@ def test_csv_alone_needs_no_wandb(user, tmp_path) -> None:
 
 
 def test_wandb_mode_is_honoured_and_checked(user, tmp_path, monkeypatch) -> None:
-    given = {
+    settings = {
         "project": "p",
         "name": "n",
         "job_type": "baseline",
@@ -205,7 +209,7 @@ def test_wandb_mode_is_honoured_and_checked(user, tmp_path, monkeypatch) -> None
     }
     for mode, offline in (("disabled", False), ("offline", True)):
         monkeypatch.setenv("WANDB_MODE", mode)
-        run = wandb_logger(str(tmp_path / mode), ckpt=None, **given).experiment
+        run = wandb_logger(str(tmp_path / mode), ckpt=None, **settings).experiment
         assert (run.settings.mode, run.offline) == (mode, offline)
         run.finish()
     assert read_back(tmp_path / "offline")["run"]["run_group"] == "mine"
@@ -214,12 +218,12 @@ def test_wandb_mode_is_honoured_and_checked(user, tmp_path, monkeypatch) -> None
         ValueError,
         match=r"WANDB_MODE must be one of online, offline, shared, disabled, got 'sometim",
     ):
-        wandb_logger(str(tmp_path), ckpt=None, **given)
+        wandb_logger(str(tmp_path), ckpt=None, **settings)
     monkeypatch.setenv("WANDB_MODE", "online")
     with pytest.raises(
         ConnectionError, match=r"W&B does not start: No API key .*; WANDB_MODE=offline needs no acc"
     ):
-        start_runs([wandb_logger(str(tmp_path), ckpt=None, **given)])
+        start_runs([wandb_logger(str(tmp_path), ckpt=None, **settings)])
 
 
 def test_figures_of_a_diverged_seed_or_of_no_accuracy_are_left_out() -> None:
