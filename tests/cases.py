@@ -1,4 +1,4 @@
-"""Contract tables: one row here puts a new network, family, optimizer or estimator through the common tests."""
+"""Contract tables: one row puts a network, family, optimizer or estimator through all tests."""
 
 from functools import partial
 

@@ -110,10 +110,8 @@ def test_held_out_rows_among_the_training_rows_are_counted(num_shared) -> None:
     assert guards.shared_rows(family) == (num_shared, 10 + num_shared)
     assert guards.shared_rows(Reparametrised(family)) == (num_shared, 10 + num_shared)
     family.train = (family.train[0], 1 - family.train[1])
-    assert guards.shared_rows(family) == (
-        0,
-        10 + num_shared,
-    )  # the same image of another class is another row
+    # the same image of another class is another row
+    assert guards.shared_rows(family) == (0, 10 + num_shared)
 
 
 def test_text_that_recurs_is_found_wherever_it_starts() -> None:

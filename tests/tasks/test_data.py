@@ -45,7 +45,7 @@ def folder(tmp_path):
 
 
 @pytest.fixture(autouse=True)
-def own_cache(monkeypatch, tmp_path) -> None:
+def empty_cache(monkeypatch, tmp_path) -> None:
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
 
 
@@ -76,11 +76,10 @@ def test_digits() -> None:
 @pytest.mark.parametrize("shape", [(6, 6, 3), (6, 6)], ids=["colour", "grey"])
 def test_local_folder_gives_the_pixels(folder, shape) -> None:
     root, pixels = folder(shape=shape)
-    for place in (root, root / "made_up"):
-        data = load(place)
-        expected = (
-            torch.from_numpy(pixels if pixels.ndim == 4 else pixels[..., None]).movedim(-1, 1) / 255
-        )
+    channels_last = pixels if pixels.ndim == 4 else pixels[..., None]
+    expected = torch.from_numpy(channels_last).movedim(-1, 1) / 255
+    for path in (root, root / "made_up"):
+        data = load(path)
         torch.testing.assert_close(data.train_images, expected)
         assert data.train_labels.tolist() == [0, 1, 2, 3] * 2
         assert data.num_classes == 4
@@ -101,7 +100,7 @@ def test_jpeg_pixels_are_said_to_be_jpeg(folder) -> None:
 
 def test_errors_name_the_setting(folder, tmp_path) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(FileNotFoundError, match=r"data.root: no parquet files in .*empty"):
+    with pytest.raises(FileNotFoundError, match=r"^root: no parquet files in .*empty"):
         load(tmp_path / "empty")
     with pytest.raises(ValueError, match="image_size must be at least 1, got 0"):
         load(None, size=0)
@@ -110,15 +109,16 @@ def test_errors_name_the_setting(folder, tmp_path) -> None:
         load(root, image_column="picture")
     broken = tmp_path / "made_up" / "data" / "train-00000-of-00001.parquet"
     broken.write_bytes(broken.read_bytes()[:100])
-    with pytest.raises(ValueError, match=r"data.root: the files in .* cannot be read"):
+    with pytest.raises(ValueError, match=r"^root: the files in .* cannot be read"):
         load(root)
 
 
 @pytest.mark.parametrize("endpoint", ["http://127.0.0.1:9", "silent"])
-def test_an_unreachable_hub_fails_fast_and_says_what_to_do(monkeypatch, endpoint) -> None:
+def test_an_unreachable_hub_fails_fast_and_says_what_to_do(monkeypatch, caplog, endpoint) -> None:
     import socket
 
     monkeypatch.setattr(source, "PATIENCE", 1.0)
+    message = r"cannot be reached .*; set root to a folder .* or use the embedded data set digits"
     with socket.create_server(("127.0.0.1", 0)) as server:  # accepts and never answers
         address = (
             f"http://127.0.0.1:{server.getsockname()[1]}" if endpoint == "silent" else endpoint
@@ -127,11 +127,10 @@ def test_an_unreachable_hub_fails_fast_and_says_what_to_do(monkeypatch, endpoint
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
         monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", False)
         start = time.perf_counter()
-        with pytest.raises(
-            ConnectionError, match=r"set data.root to a folder .* or use the embedded data=digits"
-        ):
+        with pytest.raises(ConnectionError, match=message):
             load(None)
         assert time.perf_counter() - start < 10
+        assert "data sets come from the local cache alone" in caplog.text
 
 
 @pytest.mark.parametrize(

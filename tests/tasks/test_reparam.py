@@ -50,31 +50,29 @@ def test_weights_are_divided_and_gradients_multiplied_by_the_scale(level) -> Non
     for name, param in params.items():
         torch.testing.assert_close(param * task["scale"][name], plain[name])
     torch.testing.assert_close(family.loss(params, batch, task), inner.loss(plain, batch, nothing))
-    figures, expected = family.evaluate(params, task), inner.evaluate(plain, nothing)
+    figures = family.evaluate(params, task)
+    expected = inner.evaluate(plain, nothing)
     torch.testing.assert_close(figures["test_loss"], expected["test_loss"])
-    gradients, unscaled = (
-        grad(family.loss)(params, batch, task),
-        grad(inner.loss)(plain, batch, nothing),
-    )
+
+    gradients = grad(family.loss)(params, batch, task)
+    unscaled = grad(inner.loss)(plain, batch, nothing)
     for name, gradient in gradients.items():
-        torch.testing.assert_close(
-            gradient, unscaled[name] * task["scale"][name], rtol=1e-4, atol=1e-6
-        )
+        scaled = unscaled[name] * task["scale"][name]
+        torch.testing.assert_close(gradient, scaled, rtol=1e-4, atol=1e-6)
 
 
 def test_descent_on_a_global_scale_is_descent_with_the_squared_rate() -> None:
     """``x <- x - lr s g(s x)`` is ``w <- w - lr s^2 g(w)`` with ``w = s x``."""
-    inner, scale = FAMILIES["quadratic"](), 0.5
+    inner = FAMILIES["quadratic"]()
+    scale = 0.5
+    scaled = Reparametrised(inner, "global", scale, scale)
     losses = []
-    for family, lr in (
-        (inner, 0.1 * scale**2),
-        (Reparametrised(inner, "global", scale, scale), 0.1),
-    ):
+    for family, lr in ((inner, 0.1 * scale**2), (scaled, 0.1)):
         unroll = Unroll(family, make_sgdm(spec_of(family), lr=lr, gamma=1e-6), compile=False)
-        chains, keys = unroll.start([("chain", 0)]), [("chain", 0)]
-        theta = tree.expand(
-            {name: p.detach() for name, p in unroll.optimizer.named_parameters()}, 1
-        )
+        keys = [("chain", 0)]
+        chains = unroll.start(keys)
+        parameters = {name: p.detach() for name, p in unroll.optimizer.named_parameters()}
+        theta = tree.expand(parameters, 1)
         losses.append(unroll.run(theta, chains, unroll.batches(keys, chains, 9))[0])
     torch.testing.assert_close(losses[0], losses[1])
 
@@ -100,18 +98,22 @@ def test_scales_are_log_uniform_and_each_chain_has_its_own() -> None:
 
 @pytest.mark.parametrize("level", LEVELS)
 def test_what_permutations_do(level) -> None:
-    """Per tensor the spec of the family holds for each task; per parameter only if the scales are permuted too."""
+    """Per tensor the spec of the family holds for each task.
+
+    Per parameter it holds only if the scales are permuted too.
+    """
     inner = FAMILIES["mlp"]()
-    family, spec = Reparametrised(inner, level, 0.5, 2.0), spec_of(inner)
+    family = Reparametrised(inner, level, 0.5, 2.0)
+    spec = spec_of(inner)
     params, batch, task = draws(family)
-    loss, moves = family.loss(params, batch, task), spec.draw(params, generator("moves"))
-    both = {
-        **task,
-        "scale": task["scale"] if level != "parameter" else spec.apply(task["scale"], moves),
-    }
-    torch.testing.assert_close(family.loss(spec.apply(params, moves), batch, both), loss)
+    loss = family.loss(params, batch, task)
+
+    moves = spec.draw(params, generator("moves"))
+    moved = spec.apply(params, moves)
+    scale = task["scale"] if level != "parameter" else spec.apply(task["scale"], moves)
+    torch.testing.assert_close(family.loss(moved, batch, {**task, "scale": scale}), loss)
     if level == "parameter":
-        assert (family.loss(spec.apply(params, moves), batch, task) - loss).abs() > 1e-3
+        assert (family.loss(moved, batch, task) - loss).abs() > 1e-3
         with pytest.raises(
             ValueError, match="permutation spec of task 'noise' is wrong: hidden0 is no symmetry"
         ):
@@ -136,7 +138,7 @@ def test_bad_values_are_named(settings, message) -> None:
 def test_an_augmented_run_trains_on_scales_and_compares_on_the_plain_task(
     monkeypatch, tmp_path
 ) -> None:
-    """The same theta on the plain task, at the end of the run, and on the scaled one, when asked for it."""
+    """The same theta on the plain task, at the end of the run, and on the scaled one on demand."""
     monkeypatch.chdir(tmp_path)
     words = [
         "+task=mlp",
@@ -145,7 +147,8 @@ def test_an_augmented_run_trains_on_scales_and_compares_on_the_plain_task(
         "augment.level=parameter",
         *TINY,
     ]
-    checkpoint, losses = "checkpoint=runs/train/theta.safetensors", {}
+    checkpoint = "checkpoint=runs/train/theta.safetensors"
+    losses = {}
     for name, entry, *more in (("train", train), ("evaluate", evaluate, checkpoint)):
         monkeypatch.setattr(sys, "argv", [name, *words, *more, f"hydra.run.dir=runs/{name}"])
         entry.main()

@@ -1,6 +1,8 @@
 """SUBLEQ programs: assembler, both engines, the command line."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -38,13 +40,14 @@ RUNS = [  # program, words for its labels, what it writes out
 
 
 def outputs(name: str, values: dict, engine_of, most: int = 10_000) -> tuple[list[int], State]:
-    state, written = load(name, 512, 16, values), []
+    state = load(name, 512, 16, values)
+    written = []
 
-    def see(step) -> None:
+    def on_step(step) -> None:
         if step.b == state.machine.num_words - 1:
             written.append(step.value)
 
-    assert execute(state, engine_of(state.machine), most, see)
+    assert execute(state, engine_of(state.machine), most, on_step)
     return written, state
 
 
@@ -69,17 +72,20 @@ def test_the_whole_library_on_the_network_step_for_step(name) -> None:
 
 
 def check_lock_step(name: str, num_words: int) -> None:
-    """Both engines report the same instructions and leave the same memory after every block of them."""
+    """After every block both engines report the same instructions and leave the same memory."""
     state = load(name, num_words, 16, {})
-    network = SubleqNetwork(num_words, 16)
-    engines = [interpreter(state.machine), network_engine(network)]
-    memory, pc, executed = state.memory, state.pc, 0
-    while True:
-        (after, pc_after, steps), network_result = (engine(memory, pc, 64) for engine in engines)
-        assert network_result == (after, pc_after, steps)
-        memory, pc, executed = after, pc_after, executed + len(steps)
-        if steps[-1].halts:
-            break
+    interpret = interpreter(state.machine)
+    run_network = network_engine(SubleqNetwork(num_words, 16))
+    memory = state.memory
+    pc = state.pc
+    executed = 0
+    halted = False
+    while not halted:
+        result = interpret(memory, pc, 64)
+        assert run_network(memory, pc, 64) == result
+        memory, pc, steps = result
+        executed += len(steps)
+        halted = steps[-1].halts
     print(f"{name}: {executed - 1:,} instructions, all equal")
 
 
@@ -119,10 +125,9 @@ MACRO_RUNS = {  # source, with words p = 5, q = -2, r = 0 -> r when it halts
 
 @pytest.mark.parametrize("source", MACRO_RUNS)
 def test_macros(source) -> None:
-    machine, program = (
-        Machine(256, 16),
-        assemble(f"{source}\nHALT\np: .data 5\nq: .data -2\nr: .zero 1\npointer: .data 0"),
-    )
+    machine = Machine(256, 16)
+    data = "p: .data 5\nq: .data -2\nr: .zero 1\npointer: .data 0"
+    program = assemble(f"{source}\nHALT\n{data}")
     memory, _, steps = interpreter(machine)(program.image(machine), 0, 1000)
     assert steps[-1].halts
     assert machine.signed(memory[program.labels["r"]]) == MACRO_RUNS[source]
@@ -191,22 +196,11 @@ def test_endless_loop_ends_at_the_limit_and_goes_on(engine, tmp_path, monkeypatc
     assert "still running at the limit of 41 instructions" in capsys.readouterr().err
     saved = json.loads((tmp_path / "count.state.json").read_text())
     assert saved["steps"] == 41
-    assert (
-        main(
-            [
-                "run",
-                "count.state.json",
-                "--engine",
-                engine,
-                "--max-steps",
-                "100",
-                "--save",
-                "later.json",
-            ]
-        )
-        == 3
-    )
-    assert main(["run", "count.subleq", *common, "--max-steps", "100", "--save", "whole.json"]) == 3
+
+    later = ["--engine", engine, "--max-steps", "100", "--save", "later.json"]
+    assert main(["run", "count.state.json", *later]) == 3
+    whole = [*common, "--max-steps", "100", "--save", "whole.json"]
+    assert main(["run", "count.subleq", *whole]) == 3
     assert json.loads(Path("later.json").read_text()) == json.loads(Path("whole.json").read_text())
 
 
@@ -215,7 +209,7 @@ def test_interrupt_saves_a_whole_state(tmp_path, monkeypatch, capsys) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("tasks.subleq.running.execute", interrupted)
+    monkeypatch.setattr("tasks.subleq.run_command.execute", interrupted)
     assert main(["run", "gcd"]) == 130
     assert load("gcd.state.json", 0, 0, {}) == load("gcd", 256, 16, {})
     assert "interrupted" in capsys.readouterr().err
@@ -236,6 +230,9 @@ def test_interrupt_saves_a_whole_state(tmp_path, monkeypatch, capsys) -> None:
         (["gcd", "--animate", "a.mp4"], "--animate writes .gif or .png, got a.mp4"),
         (["gcd", "--bits", "32", "--compact"], "torch.float32 is exact up to 16777216"),
         (["broken.json"], "broken.json is no saved state: KeyError 'num_words'"),
+        (["gcd", "--words", "many"], "argument --words: invalid int value: 'many'; see"),
+        (["gcd", "--set", "a"], "argument --set: needs LABEL=NUMBER, got 'a'; see"),
+        ([], "the following arguments are required: file; see python -m tasks.subleq run --help."),
     ],
 )
 def test_bad_input_is_one_sentence_and_exit_code_2(
@@ -249,23 +246,57 @@ def test_bad_input_is_one_sentence_and_exit_code_2(
     assert error.count("\n") == 1
 
 
+def test_an_unknown_verb_is_one_sentence(capsys) -> None:
+    assert main(["walk"]) == 2
+    error = capsys.readouterr().err
+    assert "invalid choice: 'walk'" in error
+    assert error.count("\n") == 1
+
+
+def test_an_interrupt_outside_of_a_run_is_a_line(monkeypatch, capsys) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tasks.subleq.bench.measure", interrupted)
+    assert main(["bench"]) == 130
+    assert capsys.readouterr().err == "subleq: interrupted.\n"
+
+
+def test_a_state_that_cannot_be_written_is_one_sentence(tmp_path, capsys) -> None:
+    path = tmp_path / "missing" / "state.json"
+    assert main(["run", "gcd", "--words", "64", "--max-steps", "2", "--save", str(path)]) == 2
+    error = capsys.readouterr().err
+    assert f"subleq: cannot write {path}: No such file or directory.\n" in error
+
+
+def test_an_output_that_nobody_reads_is_no_traceback() -> None:
+    command = f"{sys.executable} -m tasks.subleq run fibonacci --engine interpreter --trace | true"
+    result = subprocess.run(
+        ["bash", "-c", f"{command}; exit ${{PIPESTATUS[0]}}"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "Traceback" not in result.stderr
+    assert result.returncode == 141
+
+
+def test_help_needs_no_torch() -> None:
+    program = (
+        "import sys; from tasks.subleq.__main__ import _parser; _parser().format_help(); "
+        "print('torch' in sys.modules)"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert result.stdout == "False\n"
+
+
 def test_pictures(tmp_path) -> None:
-    common = [
-        "run",
-        "gcd",
-        "--words",
-        "64",
-        "--bits",
-        "8",
-        "--engine",
-        "interpreter",
-        "--max-steps",
-        "4",
-    ]
+    sizes = ["--words", "64", "--bits", "8", "--max-steps", "4"]
+    common = ["run", "gcd", *sizes, "--engine", "interpreter", "--save", str(tmp_path / "s")]
     for name in ("a.png", "a.gif"):
-        assert (
-            main([*common, "--save", str(tmp_path / "s"), "--animate", str(tmp_path / name)]) == 3
-        )
+        assert main([*common, "--animate", str(tmp_path / name)]) == 3
     with Image.open(tmp_path / "a.png") as picture:
         assert len(picture.convert("RGB").getcolors(1 << 20)) > 50
     with Image.open(tmp_path / "a.gif") as frames:
@@ -274,10 +305,12 @@ def test_pictures(tmp_path) -> None:
 
 def test_batch_of_machines_runs_on_one_program() -> None:
     """gcd of 50 pairs at once."""
-    program, machine = load("gcd", 64, 8, {}), Machine(64, 8)
+    program = load("gcd", 64, 8, {})
+    machine = Machine(64, 8)
     labels = assemble((LIBRARY / "gcd.subleq").read_text()).labels
     memory = torch.tensor(program.memory).repeat(50, 1)
-    memory[:, labels["a"]], memory[:, labels["b"]] = torch.arange(1, 51), 12
+    memory[:, labels["a"]] = torch.arange(1, 51)
+    memory[:, labels["b"]] = 12
     network = SubleqNetwork(64, 8)
     state, steps = network.run(network.encode(memory, torch.zeros(50, dtype=torch.long)), 1000)
     expected = [torch.gcd(torch.tensor(a), torch.tensor(12)).item() for a in range(1, 51)]

@@ -1,4 +1,4 @@
-"""The looped ReLU network against integer arithmetic: every state bit after every instruction, without tolerance."""
+"""The looped ReLU network against integer arithmetic: every state bit, without tolerance."""
 
 from math import log2
 
@@ -16,9 +16,13 @@ LARGE_SIZES = [(256, 12), (1024, 10), (1024, 32)]
 def random_machines(
     machine: Machine, count: int, seed: int = 0
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Memory, pc and program: half of the machines with any words, half with words that overflow and collide."""
+    """Memory, pc and program.
+
+    Half of the machines have any words, half have words that overflow and collide.
+    """
     source = torch.Generator().manual_seed(seed)
-    size, top = machine.num_words, 1 << machine.word_bits
+    size = machine.num_words
+    top = 1 << machine.word_bits
 
     def draw(high: int, *shape: int) -> Tensor:
         return torch.randint(high, shape, generator=source)
@@ -36,7 +40,8 @@ def random_machines(
 def count_differences(network: SubleqNetwork, machines: int, steps: int) -> int:
     """State bits that differ, summed over all instructions of all machines."""
     memory, pc, program = random_machines(network.machine, machines)
-    state, wrong = network.encode(memory, pc, program), 0
+    state = network.encode(memory, pc, program)
+    wrong = 0
     for _ in range(steps):
         state = network(state)
         memory, pc = network.machine.step(memory, pc, program)
@@ -70,7 +75,8 @@ def test_hundred_thousand_random_instructions(separate) -> None:
         wrong = count_differences(network, machines, steps)
         executed += machines * steps
         print(
-            f"M {num_words}, N {word_bits}, separate {separate}: {machines * steps:,} instructions, {wrong} bits differ"
+            f"M {num_words}, N {word_bits}, separate {separate}: {machines * steps:,} "
+            f"instructions, {wrong} bits differ"
         )
         assert wrong == 0
     assert executed >= 50_000
@@ -103,32 +109,30 @@ def test_compiled_is_exact() -> None:
 
 
 def test_depth_and_weights_are_those_of_the_construction() -> None:
-    network, compact = SubleqNetwork(64, 16), SubleqNetwork(64, 16, compact=True)
+    network = SubleqNetwork(64, 16)
+    compact = SubleqNetwork(64, 16, compact=True)
     assert len(network.layers) == 2 + 2 + 7 + 2 + 6 + 4 == 23
     assert len(compact.layers) == 9
-    largest = [max(float(p.abs().max()) for p in net.parameters()) for net in (network, compact)]
-    assert largest == [2**4, 2**15]
-    assert all(
-        (weight == weight.round()).all() and (bias == bias.round()).all()
-        for weight, bias in network.dense()
-    )
+    assert max(float(p.abs().max()) for p in network.parameters()) == 2**4
+    assert max(float(p.abs().max()) for p in compact.parameters()) == 2**15
+    for weight, bias in network.dense():
+        assert (weight == weight.round()).all()
+        assert (bias == bias.round()).all()
 
 
 def test_weights_grow_as_n_log_n() -> None:
-    ratios, factored = [], []
+    ratios = []
+    factored = []
     for num_words in (64, 256, 1024):
         network = SubleqNetwork(num_words, 16)
-        n, stored = network.machine.state_bits, dict(network.named_parameters())
+        n = network.machine.state_bits
         ratios.append(network.num_weights() / (n * log2(n)))
-        factored.append(
-            sum(p.numel() for name, p in stored.items() if name.endswith("values"))
-            / network.num_weights()
-        )
+        stored = [p for name, p in network.named_parameters() if name.endswith("values")]
+        factored.append(sum(p.numel() for p in stored) / network.num_weights())
         assert max(layer.wiring.shape[0] for layer in network.layers) < 3.1 * n
     assert ratios == pytest.approx([6.5] * 3, abs=0.25)
-    assert factored == pytest.approx(
-        [0.65, 0.55, 0.48], abs=0.01
-    )  # the low-rank parts are stored as two factors
+    # the low-rank parts are stored as two factors
+    assert factored == pytest.approx([0.65, 0.55, 0.48], abs=0.01)
 
 
 @pytest.mark.parametrize("separate", [False, True])
@@ -145,19 +149,24 @@ def test_dense_matrices_compute_the_same(separate) -> None:
 
 @torch.no_grad()
 def test_single_changed_weights_are_caught() -> None:
-    """A weight or bias that is off by one shows in one step of 256 states, unless its wire never matters."""
+    """A weight or bias that is off by one shows in one step of 256 states.
+
+    It does not where its wire never matters.
+    """
     network = SubleqNetwork(8, 4)
     state = network.encode(*random_machines(network.machine, 256))
-    right, source, caught = network(state), torch.Generator().manual_seed(1), 0
+    right = network(state)
+    source = torch.Generator().manual_seed(1)
+    caught = 0
     tensors = list(network.parameters())
     sizes = torch.tensor([float(t.numel()) for t in tensors])
     for which in torch.multinomial(sizes, 300, replacement=True, generator=source).tolist():
         flat = tensors[which].view(-1)
-        place = int(torch.randint(len(flat), (1,), generator=source))
-        before = flat[place].item()
-        flat[place] += 1.0 if torch.rand(1, generator=source) < 0.5 else -1.0
+        index = int(torch.randint(len(flat), (1,), generator=source))
+        before = flat[index].item()
+        flat[index] += 1.0 if torch.rand(1, generator=source) < 0.5 else -1.0
         caught += not torch.equal(network(state), right)
-        flat[place] = before
+        flat[index] = before
     print(f"{caught} of 300 changes caught")
     assert caught >= 270
     assert torch.equal(network(state), right)

@@ -51,7 +51,10 @@ def test_the_exact_network_scores_full_marks(compact) -> None:
 
 
 def test_longest_run_ends_at_the_first_wrong_step() -> None:
-    """A network that hands its state on is right only where a machine has halted, which counts for no run."""
+    """A network that hands its state on is right only where a machine has halted.
+
+    That counts for no run.
+    """
     task = repair(0.0)
     params = task.init(generator(0), {})
     params["layers.22.bias"] = params["layers.22.bias"] + 1  # every bit is 1
@@ -68,7 +71,8 @@ def test_noise_sets_the_distance() -> None:
 def test_gradient_descent_repairs() -> None:
     task = repair(0.01)
     params = task.init(generator(1), {})
-    before, source = figures(task, params), generator(2)
+    before = figures(task, params)
+    source = generator(2)
     for _ in range(60):
         gradients = grad(task.loss)(params, task.batch(source, {}), {})
         params = {name: value - 0.003 * gradients[name] for name, value in params.items()}
