@@ -61,8 +61,8 @@ class Perturbation:
 
     >>> theta = {"weight": torch.zeros(3, 2), "log_lr": torch.zeros(())}
     >>> sources = [torch.Generator().manual_seed(pair) for pair in range(4)]
-    >>> Perturbation(factors={"log_*": 0.0}).draw(theta, 0.1, sources).eps["log_lr"]
-    tensor([0., 0., 0., 0.])
+    >>> Perturbation(factors={"log_*": 0.0}).draw(theta, 0.1, sources).eps["weight"].shape
+    torch.Size([4, 3, 2])
     """
 
     factors: Mapping[str, float] | None = None

@@ -24,7 +24,7 @@ def summarise(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
 
 
 def _cells(row: Mapping[str, Any], first: Mapping[str, Any]) -> dict[str, str]:
-    texts = dict.fromkeys(HEADINGS, numbers.ABSENT)
+    texts: dict[str, str] = dict.fromkeys(HEADINGS, numbers.ABSENT)
     texts["network"] = row["network"]
     texts["parameters"] = f"{row['parameters']:,}"
     texts["optimizer"] = row["optimizer"]

@@ -12,7 +12,7 @@ HEADINGS = ("task", "optimizer", "mode", "then", "now", "speed", "memory", "firs
 FIGURES = ("steps_per_s", "peak_bytes_per_chain", "first_call_s")
 WORK = ("num_theta", "num_chains", "unroll_length")  # rows of the same work have these alike
 RULE = "compare must be the bench.json of an earlier run"
-Row = Mapping[str, Any]
+Row = dict[str, Any]
 
 
 def read(path: Path) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from torch import nn
 from learned_opt import LearnedOptimizer
 from learned_opt.commands import bench_deploy
 from learned_opt.evaluation.cost import deployed
+from learned_opt.evaluation.cost.plain_loop import PlainLoop
 from learned_opt.optimizers.unf import UNFOptimizer
 from learned_opt.unf import Pointwise, UNFLinear
 from tests.cases import OPTIMIZERS
@@ -23,8 +24,8 @@ def test_the_plain_loop_is_the_same_optimizer() -> None:
     torch.manual_seed(0)
     meta = DEEP_SET(deployed.NO_SPEC)
     shapes = {"a": torch.Size((5, 7)), "b": torch.Size((5,)), "c": torch.Size(())}
-    loop = deployed.Step(shapes, lambda params: deployed.PlainLoop(params.values(), meta))
-    ours = deployed.Step(shapes, lambda params: LearnedOptimizer(params.values(), meta))
+    loop = deployed.DeployedStep(shapes, lambda params: PlainLoop(params.values(), meta))
+    ours = deployed.DeployedStep(shapes, lambda params: LearnedOptimizer(params.values(), meta))
     for _ in range(4):
         loop()
         ours()
@@ -71,7 +72,7 @@ def test_rows() -> None:
     ("options", "message"),
     [
         ({"head": UNFLinear}, "weight space"),
-        ({"normalisation": "channel"}, "learned.x is pointwise, so that it must"),
+        ({"normalisation": "channel"}, "learned\\[x\\] is pointwise, so that it must"),
     ],
 )
 def test_other_optimizers_are_refused(options, message) -> None:

@@ -101,7 +101,7 @@ def test_an_estimate_is_the_mean_of_the_estimates_of_its_tasks(kind, monkeypatch
             else generator(root, *key)
         )
 
-    for module in ("population", "perturb"):
+    for module in ("population", "antithetic"):
         monkeypatch.setattr(f"learned_opt.estimators.{module}.generator", shifted)
     monkeypatch.setattr("learned_opt.inner.unroll.generator", shifted)
     (estimator, theta), (single, _) = (

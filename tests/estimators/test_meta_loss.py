@@ -133,14 +133,14 @@ def test_losses_on_held_out_batches_are_those_of_the_same_params() -> None:
     """Replayed by hand: the params move on training batches, the losses are taken on others."""
     inner, meta_loss = noisy("valid")
     estimator = ES(inner, Constant(HORIZON), 1, HORIZON, SIGMA, meta_loss=meta_loss)
-    launch = estimator.launch(THETA, estimator.init_state(THETA, generator("start")), generator(0))
-    losses, _ = estimator.population.run(launch)
-    streams = [generator(launch.root, 0, word) for word in ("batch", "valid")]
+    start = estimator.unroll_start(THETA, estimator.init_state(THETA, generator("start")), generator(0))
+    losses, _ = estimator.population.run(start)
+    streams = [generator(start.root, 0, word) for word in ("batch", "valid")]
     shifts = [
         [inner.family.batch(stream, {})["shift"].numpy() for _ in range(HORIZON)]
         for stream in streams
     ]
-    for chain, log_lr in enumerate(launch.theta["log_lr"].tolist()):
+    for chain, log_lr in enumerate(start.theta["log_lr"].tolist()):
         x, values = np.ones(2), []
         for train, valid in zip(*shifts, strict=True):
             values.append(0.5 * np.sum(np.array(CURVATURES) * (x + valid) ** 2))
@@ -222,15 +222,15 @@ def test_windows_of_text_do_not_reach_into_the_other_split() -> None:
     [
         (
             lambda: MetaLoss("last"),
-            "meta_loss.reduction must be one of mean, final, min, got 'last'.",
+            "reduction must be one of mean, final, min, got 'last'.",
         ),
         (
             lambda: MetaLoss(split="test"),
-            "meta_loss.split must be one of train, valid, got 'test'.",
+            "split must be one of train, valid, got 'test'.",
         ),
         (
             lambda: MetaLoss(normaliser="max"),
-            "meta_loss.normaliser must be one of none, initial, log, got 'max'.",
+            "normaliser must be one of none, initial, log, got 'max'.",
         ),
         (
             lambda: Classification("noise", MLP, images(), valid_fraction=1.0),
@@ -256,6 +256,6 @@ def test_bad_values_are_named(make_bad, message) -> None:
 def test_a_task_without_validation_data_is_refused() -> None:
     family = Classification("noise", lambda *shape: MLP(*shape, (5,)), images(), batch_size=7)
     inner = Unroll(family, OPTIMIZERS["sgdm"](spec_of(family)), compile=False)
-    message = "meta_loss.split is 'valid', but task 'noise' keeps no such data; set task.valid_fraction above 0."
+    message = "meta_loss.split is 'valid', but task 'noise' keeps no such data; set the task's valid_fraction above 0."
     with pytest.raises(ValueError, match=message):
         ES(inner, Constant(HORIZON), 2, 2, SIGMA, meta_loss=MetaLoss(split="valid"))

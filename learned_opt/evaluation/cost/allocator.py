@@ -10,27 +10,32 @@ from torch.profiler import ProfilerActivity, profile
 
 
 def peak_bytes(function: Callable[[], object], device: torch.device) -> int:
-    """Most bytes that the allocator had given out at once during a call, beyond what was in use before.
+    """Most bytes that the allocator had given out at once during a call.
 
-    On the CPU the profiler records every block that torch's allocator gives and takes, in eager operations and in
-    compiled code alike; scratch memory that matrix libraries fetch by themselves is not seen. On a GPU the caching
-    allocator counts by itself.
+    Bytes in use before do not count. On the CPU the profiler records every block that torch's
+    allocator gives and takes, in eager operations and in compiled code alike; scratch memory
+    that matrix libraries fetch by themselves is not seen. On a GPU the caching allocator counts
+    by itself.
 
     Args:
         function: the call.
         device: where its tensors live.
     """
-    gc.collect()  # what goes away during the call should have been made there
+    gc.collect()  # garbage that goes away during the call should have been made there
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
         function()
         return torch.cuda.max_memory_allocated(device) - before
+
     with silent_profile(profile_memory=True) as records:
         function()
-    in_use = peak = 0
     results: Any = records.profiler
-    for event in sorted(results.kineto_results.events(), key=lambda event: event.start_ns()):
+    events = sorted(results.kineto_results.events(), key=lambda event: event.start_ns())
+
+    in_use = 0
+    peak = 0
+    for event in events:
         if event.name() == "[memory]":
             in_use += event.nbytes()
             peak = max(peak, in_use)
@@ -38,10 +43,9 @@ def peak_bytes(function: Callable[[], object], device: torch.device) -> int:
 
 
 def silent_profile(profile_memory: bool = False) -> profile:
-    """``torch.profiler.profile`` of all devices, which otherwise writes lines of its own to stderr."""
+    """``torch.profiler.profile`` of all devices, without the lines that it writes to stderr."""
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")
-    devices = [
-        ProfilerActivity.CPU,
-        *([ProfilerActivity.CUDA] if torch.cuda.is_available() else []),
-    ]
+    devices = [ProfilerActivity.CPU]
+    if torch.cuda.is_available():
+        devices.append(ProfilerActivity.CUDA)
     return profile(activities=devices, profile_memory=profile_memory)

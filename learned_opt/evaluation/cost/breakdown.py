@@ -15,15 +15,17 @@ KINDS = {
     "kernels": re.compile(r"^learned_opt::"),
     "generated": re.compile(r"cpp_fused|triton|^graph_\d"),
 }
+OTHER = "other torch"
 
 
 def breakdown(call: Callable[[], object]) -> dict[str, float]:
     """Seconds of a call by kind, from one profiled run.
 
-    ``products`` are matrix products and convolutions, ``kernels`` are this package's own, ``generated`` is code that
-    the compiler wrote, ``other torch`` are all other operations, ``rest`` is the time on the clock outside of any of
-    them: Python, guards, waiting.
-    On the CPU the compiler marks its code only under ``torch._inductor.config.cpp.enable_kernel_profile``.
+    ``products`` are matrix products and convolutions, ``kernels`` are this package's own,
+    ``generated`` is code that the compiler wrote, ``other torch`` are all other operations,
+    ``rest`` is the time on the clock outside of any of them: Python, guards, waiting.
+    On the CPU the compiler marks its code only under
+    ``torch._inductor.config.cpp.enable_kernel_profile``.
 
     Args:
         call: has been called before, so that nothing is left to compile.
@@ -32,22 +34,33 @@ def breakdown(call: Callable[[], object]) -> dict[str, float]:
         start = time.perf_counter()
         call()
         total = time.perf_counter() - start
-    seconds = {"products": 0.0, "kernels": 0.0, "generated": 0.0, "other torch": 0.0}
+
+    seconds = dict.fromkeys((*KINDS, OTHER), 0.0)
     events = records.key_averages()
     on_gpu = any(event.device_type == DeviceType.CUDA for event in events)
     for event in events:
         if on_gpu and event.device_type != DeviceType.CUDA:
             continue  # the CPU only launches what the GPU does
-        own = (event.self_device_time_total if on_gpu else event.self_cpu_time_total) * 1e-6
-        kind = next((kind for kind, pattern in KINDS.items() if pattern.search(event.key)), None)
+        microseconds = event.self_device_time_total if on_gpu else event.self_cpu_time_total
+        kind = _kind(event.key)
         if kind or on_gpu or event.key.startswith("aten::"):
-            seconds[kind or "other torch"] += own
-    return {"total": total, **seconds, "rest": max(0.0, total - sum(seconds.values()))}
+            seconds[kind or OTHER] += microseconds * 1e-6
+
+    rest = max(0.0, total - sum(seconds.values()))
+    return {"total": total, **seconds, "rest": rest}
+
+
+def _kind(operation: str) -> str | None:
+    for kind, pattern in KINDS.items():
+        if pattern.search(operation):
+            return kind
+    return None
 
 
 def row(name: str, seconds: dict[str, float]) -> dict[str, Any]:
     """A row of the table, in per cent of the time on the clock."""
-    shares = [
-        round(100 * seconds[kind] / seconds["total"]) for kind in (*KINDS, "other torch", "rest")
-    ]
-    return dict(zip(HEADINGS, (name, f"{1e3 * seconds['total']:.1f}", *shares), strict=True))
+    shares = []
+    for kind in (*KINDS, OTHER, "rest"):
+        shares.append(round(100 * seconds[kind] / seconds["total"]))
+    milliseconds = f"{1e3 * seconds['total']:.1f}"
+    return dict(zip(HEADINGS, (name, milliseconds, *shares), strict=True))

@@ -20,12 +20,12 @@ from learned_opt.inner.unroll import Unroll
 from learned_opt.unf.fused import pointwise_stack
 
 aten = torch.ops.aten
-FACTORS = {
+FACTORS = {  # positions of the two matrices among the arguments
     aten.mm: (0, 1),
     aten.bmm: (0, 1),
     aten.addmm: (1, 2),
     aten.baddbmm: (1, 2),
-}  # places of the two matrices
+}
 TRIES = 5
 SMALLEST_SHARE = 0.01  # of the arithmetic; smaller products cost little but the call
 Shape = tuple[int, int, int]  # M, C_in, C_out
@@ -34,12 +34,14 @@ Shape = tuple[int, int, int]  # M, C_in, C_out
 class Floor:
     """The floor of one inner step of all chains, as a call that makes several of them.
 
-    It adds up: loss and gradient of the inner network, compiled by themselves; every matrix product that the
-    meta-optimizer makes, on buffers of the same shapes, products with matrices of equal sizes merged into one over all
-    tensors of the inner network, in as many blocks of chains as are fastest (small ones stay in the cache, as features
-    between layers can); and one read and one write of everything that a chain carries from step to step. Draws,
-    normalisation, activations and reductions are free. The products are those of the library (``torch.bmm``); a kernel
-    made for one size can be faster than these.
+    It adds up three things: loss and gradient of the inner network, compiled by themselves;
+    every matrix product that the meta-optimizer makes, on buffers of the same shapes; and one
+    read and one write of everything that a chain carries from step to step.
+
+    Products with matrices of equal sizes are merged into one over all tensors of the inner
+    network, in as many blocks of chains as are fastest (small ones stay in the cache, as features
+    between layers can). Draws, normalisation, activations and reductions are free. The products
+    are those of the library (``torch.bmm``); a kernel made for one size can be faster than these.
 
     Args:
         unroll: task and meta-optimizer.
@@ -49,24 +51,24 @@ class Floor:
     """
 
     def __init__(self, unroll: Unroll, theta: Tree, num_chains: int, num_steps: int) -> None:
+        self.num_steps = num_steps
+        self.device = unroll.device
+
         keys = [("floor", i) for i in range(num_chains)]
         self.chains = unroll.start(keys)
         batches = unroll.batches(keys, self.chains, 1)
         self.batch = tree.tree_map(lambda leaf: leaf[0], batches)
-        self.num_steps, self.device = num_steps, unroll.device
+
         network = vmap(grad_and_value(unroll.family.loss))
         self._network = Compiled(network)
         gradients, losses = network(self.chains["params"], self.batch, self.chains["task"])
         self.products = matrix_products(unroll, theta, self.chains, gradients, losses)
         self._blocks = [self._fastest(shape, rows) for shape, rows in self.products.items()]
-        carried = sum(
-            leaf.nbytes
-            for part in ("params", "opt_state")
-            for leaf in tree.leaves(self.chains[part])
-        )
-        self._source, self._target = (
-            torch.zeros(carried, dtype=torch.uint8, device=self.device) for _ in range(2)
-        )
+
+        carried = tree.leaves(self.chains["params"]) + tree.leaves(self.chains["opt_state"])
+        num_bytes = sum(leaf.nbytes for leaf in carried)
+        self._source = torch.zeros(num_bytes, dtype=torch.uint8, device=self.device)
+        self._target = torch.zeros_like(self._source)
 
     @torch.no_grad()
     def __call__(self, number: int) -> None:
@@ -82,21 +84,28 @@ class Floor:
     def _fastest(self, shape: Shape, rows: int) -> Callable[[], None]:
         """The product in the number of blocks that was fastest, in powers of two."""
         chains, inner, outer = shape
-        counts = [2**power for power in range(chains.bit_length()) if chains % 2**power == 0]
-        blocks = [
-            _product(chains // count, rows, inner, outer, count, self.device) for count in counts
-        ]
+        blocks = []
+        for power in range(chains.bit_length()):
+            count = 2**power
+            if chains % count == 0:
+                size = (chains // count, rows, inner, outer)
+                blocks.append(_product(*size, count=count, device=self.device))
+
         for block in blocks:
             block()  # warms up
-        seconds = {block: min(self._time(block) for _ in range(TRIES)) for block in blocks}
+        seconds = {block: self._least_seconds(block) for block in blocks}
         return min(blocks, key=seconds.__getitem__)
 
-    def _time(self, call: Callable[[], None]) -> float:
-        self._wait()
-        start = time.perf_counter()
-        call()
-        self._wait()
-        return time.perf_counter() - start
+    def _least_seconds(self, call: Callable[[], None]) -> float:
+        """The shortest of a few calls."""
+        seconds = []
+        for _ in range(TRIES):
+            self._wait()
+            start = time.perf_counter()
+            call()
+            self._wait()
+            seconds.append(time.perf_counter() - start)
+        return min(seconds)
 
     def _wait(self) -> None:
         if self.device.type == "cuda":
@@ -104,11 +113,12 @@ class Floor:
 
 
 def _product(
-    chains: int, rows: int, inner: int, outer: int, count: int, device: torch.device
+    chains: int, rows: int, inner: int, outer: int, *, count: int, device: torch.device
 ) -> Callable[[], None]:
     """``(chains, rows, inner) @ (chains, inner, outer)``, ``count`` times on the same buffers."""
-    sizes = ((chains, rows, inner), (chains, inner, outer), (chains, rows, outer))
-    left, right, out = (torch.zeros(size, device=device) for size in sizes)
+    left = torch.zeros((chains, rows, inner), device=device)
+    right = torch.zeros((chains, inner, outer), device=device)
+    out = torch.zeros((chains, rows, outer), device=device)
 
     def multiply() -> None:
         for _ in range(count):
@@ -121,7 +131,7 @@ def _product(
 def matrix_products(
     unroll: Unroll, theta: Tree, chains: Tree, gradients: Tree, losses: Tensor
 ) -> dict[Shape, int]:
-    """The products of one step of the meta-optimizer: ``(M, C_in, C_out) -> rows``, those of equal sizes merged.
+    """The products of one step of the meta-optimizer, those of equal sizes merged.
 
     Args:
         unroll: holds the meta-optimizer.
@@ -129,24 +139,26 @@ def matrix_products(
         chains: M chains.
         gradients: of the inner parameters.
         losses: ``(M,)``.
+
+    Returns:
+        dict[Shape, int]: ``(M, C_in, C_out) -> rows``.
     """
 
-    def step(own: Tree, gradient: Tree, chain: Tree, loss: Tensor) -> Any:
-        return functional_call(
-            unroll.optimizer, own, (gradient, chain["opt_state"], chain["params"], loss)
-        )
+    def step(theta: Tree, gradient: Tree, chain: Tree, loss: Tensor) -> Any:
+        arguments = (gradient, chain["opt_state"], chain["params"], loss)
+        return functional_call(unroll.optimizer, theta, arguments)
 
-    many = tree.contiguous(
-        tree.expand(theta, len(losses))
-    )  # a chain has a theta of its own, as in ES
+    # a chain has a theta of its own, as in ES
+    many = tree.contiguous(tree.expand(theta, len(losses)))
     with _Products() as products:
         vmap(step)(many, gradients, chains, losses)
-    work = {shape: rows * shape[0] * shape[1] * shape[2] for shape, rows in products.rows.items()}
-    return {
-        shape: rows
-        for shape, rows in products.rows.items()
-        if work[shape] > SMALLEST_SHARE * sum(work.values())
-    }
+
+    work = {}
+    for shape, rows in products.rows.items():
+        num_chains, inner, outer = shape
+        work[shape] = rows * num_chains * inner * outer
+    least = SMALLEST_SHARE * sum(work.values())
+    return {shape: rows for shape, rows in products.rows.items() if work[shape] > least}
 
 
 class _Products(TorchDispatchMode):
@@ -160,13 +172,13 @@ class _Products(TorchDispatchMode):
         self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None
     ) -> Any:
         if func.overloadpacket in FACTORS:
-            left, right = (args[place] for place in FACTORS[func.overloadpacket])
-            self._note(left, right)
+            left, right = FACTORS[func.overloadpacket]
+            self._note(args[left], args[right])
         elif func is pointwise_stack._opoverload:
             inputs, weights = args[:2]
-            for left in inputs:
-                for right in weights:
-                    self._note(left, right)
+            for features in inputs:
+                for weight in weights:
+                    self._note(features, weight)
         return func(*args, **(kwargs or {}))
 
     def _note(self, left: Tensor, right: Tensor) -> None:

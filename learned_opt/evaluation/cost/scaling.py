@@ -32,16 +32,20 @@ def fit_exponent(sizes: Sequence[float], costs: Sequence[float]) -> Exponent:
 
     Raises:
         ValueError: too few points, or one that is not positive.
+
+    >>> print(fit_exponent([1, 2, 4], [3, 12, 48]))
+    2.00 ± 0.00
     """
     if len(sizes) < 3 or len(set(sizes)) < 2:
         raise ValueError(f"an exponent with its error needs at least 3 sizes, got {list(sizes)}.")
     if min(*sizes, *costs) <= 0:
         raise ValueError(f"sizes and costs must be positive, got {list(sizes)} and {list(costs)}.")
-    x, y = (
-        torch.tensor(sizes, dtype=torch.float64).log(),
-        torch.tensor(costs, dtype=torch.float64).log(),
-    )
-    x, y = x - x.mean(), y - y.mean()
+
+    x = torch.tensor(sizes, dtype=torch.float64).log()
+    y = torch.tensor(costs, dtype=torch.float64).log()
+    x = x - x.mean()
+    y = y - y.mean()
+
     spread = x.square().sum()
     slope = (x @ y) / spread
     residual = (y - slope * x).square().sum() / (len(sizes) - 2)

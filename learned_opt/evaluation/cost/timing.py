@@ -1,4 +1,7 @@
-"""Timing calls fairly: side by side in rounds, so that what else the machine does falls on all of them alike."""
+"""Timing calls fairly: side by side in rounds.
+
+Thus other work of the machine falls on all of them alike.
+"""
 
 import time
 from collections.abc import Callable, Mapping
@@ -7,10 +10,17 @@ from statistics import median
 from typing import Any
 
 from learned_opt.core.rng import generator
-from learned_opt.estimators.base import GradientEstimator
-from learned_opt.estimators.population import State
+from learned_opt.estimators.base import State
+from learned_opt.estimators.shared_estimator import SharedEstimator
 from learned_opt.evaluation.cost.allocator import peak_bytes
 from learned_opt.inner.unroll import Unroll
+
+Progress = Callable[[str], None]  # gets a line on the work that begins
+
+
+def prefixed(progress: Progress, prefix: str) -> Progress:
+    """The same progress, each line with a prefix."""
+    return lambda text: progress(f"{prefix}, {text}")
 
 
 @dataclass
@@ -26,7 +36,7 @@ class Times:
     later: list[float] = field(default_factory=list)
 
     def add(self, seconds: float) -> None:
-        """Note one call."""
+        """Note the seconds of one more call."""
         if self.first is None:
             self.first = seconds
         else:
@@ -42,21 +52,22 @@ def interleave(
     calls: Mapping[Any, Callable[[int], object]],
     repeats: int,
     times: dict[Any, Times],
-    say: Callable[[str], None],
+    progress: Progress,
     clock: Callable[[], float] = time.perf_counter,
 ) -> None:
     """Time every call ``repeats + 1`` times, in turn.
 
     Args:
-        calls: key -> a call, given the number of the round.
+        calls: key -> a call, which gets the number of the round.
         repeats: timed rounds after the first.
         times: written to as the rounds go on, so that an interrupted measurement is not lost.
-        say: called with a line on what is being done.
+        progress: gets a line on every call before it.
         clock: of seconds.
     """
     for number in range(repeats + 1):
+        title = f"round {number} of {repeats}" if number else "first calls"
         for key, call in calls.items():
-            say(f"{'first calls' if number == 0 else f'round {number} of {repeats}'}: {key}")
+            progress(f"{title}: {key}")
             start = clock()
             call(number)
             times.setdefault(key, Times()).add(clock() - start)
@@ -66,34 +77,36 @@ class OuterStep:
     """One outer step as a call: draws, unroll and estimate.
 
     Args:
-        estimator: what is timed, at the theta that the meta-optimizer has.
+        estimator: is timed, at the theta that the meta-optimizer has.
         unroll: its inner loop.
     """
 
-    def __init__(self, estimator: GradientEstimator, unroll: Unroll) -> None:
-        self.estimator, self.unroll = estimator, unroll
+    def __init__(self, estimator: SharedEstimator, unroll: Unroll) -> None:
+        self.estimator = estimator
+        self.unroll = unroll
         self.theta = {name: p.detach() for name, p in unroll.optimizer.named_parameters()}
         self.state: State | None = None
 
     def __call__(self, number: int) -> None:
         """Make the outer step of this number."""
         if self.state is None:
-            self.state = self.estimator.init_state(self.theta, generator("bench"))
-        estimate, self.state = self.estimator.estimate(
-            self.theta, self.state, generator("bench", number)
-        )
+            self.state = self._fresh_state()
+        key = generator("bench", number)
+        estimate, self.state = self.estimator.estimate(self.theta, self.state, key)
         estimate.meta_loss.item()  # waits for the device
 
     @property
     def num_chains(self) -> int:
-        """Chains side by side."""
+        """Number of chains side by side."""
         return self.estimator.num_inner_steps // self.estimator.unroll_length
 
     def peak_bytes(self) -> int:
         """Measured peak of one outer step and the state that it starts from."""
 
-        def fresh() -> None:
-            state = self.estimator.init_state(self.theta, generator("bench"))
-            self.estimator.estimate(self.theta, state, generator("bench", 0))
+        def from_scratch() -> None:
+            self.estimator.estimate(self.theta, self._fresh_state(), generator("bench", 0))
 
-        return peak_bytes(fresh, self.unroll.device)
+        return peak_bytes(from_scratch, self.unroll.device)
+
+    def _fresh_state(self) -> State:
+        return self.estimator.init_state(self.theta, generator("bench"))
