@@ -254,3 +254,11 @@ def _key(signature: tuple[str, ...]) -> str:
 def escape(name: str) -> str:
     """Names may hold dots, keys of a ParameterDict may not."""
     return name.replace(".", "/")
+
+
+def zero_biases(num_folds: Mapping[str, int], channels: int) -> nn.ParameterDict:
+    """One bias ``(F C_out,)`` of zeros for each tensor, F the number of its folded indices."""
+    biases = {}
+    for name, folds in num_folds.items():
+        biases[escape(name)] = nn.Parameter(torch.zeros(folds * channels))
+    return nn.ParameterDict(biases)
