@@ -1,11 +1,15 @@
-"""Several inner networks of one task, each trained by a tuned hand-designed optimizer on the same held-out seeds."""
+"""Several inner networks of one task, each trained by a tuned hand-designed optimizer.
+
+All are trained on the same held-out seeds.
+"""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from learned_opt.core import tree
+from learned_opt.core.tree import Tree
 from learned_opt.evaluation.benchmark import Benchmark, tune_for
-from learned_opt.evaluation.seeded_runs import Runs, run_seeds
+from learned_opt.evaluation.seeded_runs import HELDOUT, Runs, run_seeds
 from learned_opt.evaluation.step_times import time_steps
 from learned_opt.evaluation.tuning import theta_at
 from learned_opt.inner.unroll import Unroll
@@ -15,12 +19,30 @@ from tasks.base import TaskFamily
 FIGURES = ("final_loss", "test_loss", "accuracy")
 
 
+class Contender(NamedTuple):
+    """A network with the baseline and the learning rate that train it best.
+
+    Args:
+        optimizer: name of the baseline.
+        lr: its learning rate.
+        unroll: its inner loop.
+        theta: of the baseline at this learning rate.
+        score: final training loss on the tuning seeds.
+    """
+
+    optimizer: str
+    lr: float
+    unroll: Unroll
+    theta: Tree
+    score: float
+
+
 def contest(
     families: Mapping[str, tuple[TaskFamily, PermutationSpec]],
     benchmark: Benchmark,
     compile: bool,
     device: str,
-    say: Callable[[str], None],
+    progress: Callable[[str], None],
 ) -> list[dict[str, Any]]:
     """Tune, train and evaluate every network.
 
@@ -29,46 +51,54 @@ def contest(
         benchmark: optimizers, learning rates, seeds and horizon.
         compile: compile the inner steps.
         device: where to train.
-        say: called with a line on what is being done.
+        progress: gets a line on the work that begins.
 
     Returns:
         list: one row per network with the figures of every seed.
     """
+    num_seeds = benchmark.num_seeds
+    num_chains = benchmark.num_chains
+
     rows = []
     for name, (family, spec) in families.items():
-        say(f"{name}: tuning")
-        label, lr, unroll, theta = _tuned(family, spec, benchmark, compile, device)
-        say(f"{name}: {benchmark.num_seeds} held-out seeds with {label}, lr {lr:.3g}")
-        seeds = range(benchmark.num_seeds)
-        many = tree.expand(theta, len(seeds))
-        runs = run_seeds(unroll, many, "heldout", seeds, benchmark.horizon, benchmark.num_chains)
-        ms = time_steps({name: (unroll, theta)}, benchmark.num_chains)[name]
-        num_params = sum(leaf[0].numel() for leaf in tree.leaves(runs.params))
-        facts = {
+        progress(f"{name}: tuning")
+        best = _tuned(family, spec, benchmark, compile, device)
+
+        progress(f"{name}: {num_seeds} held-out seeds with {best.optimizer}, lr {best.lr:.3g}")
+        many = tree.expand(best.theta, num_seeds)
+        seeds = range(num_seeds)
+        runs = run_seeds(best.unroll, many, HELDOUT, seeds, benchmark.horizon, num_chains)
+        milliseconds = time_steps({name: (best.unroll, best.theta)}, num_chains)
+
+        row = {
             "network": name,
-            "parameters": num_params,
-            "optimizer": label,
-            "lr": lr,
-            "ms/step": ms,
+            "parameters": sum(leaf[0].numel() for leaf in tree.leaves(runs.params)),
+            "optimizer": best.optimizer,
+            "lr": best.lr,
+            "ms/step": milliseconds[name],
         }
-        rows.append({**facts, **_figures(runs)})
+        rows.append({**row, **_figures(runs)})
     return rows
 
 
 def _tuned(
     family: TaskFamily, spec: PermutationSpec, benchmark: Benchmark, compile: bool, device: str
-) -> Any:
-    """Optimizer, learning rate, inner loop and theta of the lowest final training loss."""
-    found = []
-    for label, constructor in benchmark.baselines.items():
+) -> Contender:
+    """The baseline and learning rate of the lowest final training loss."""
+    contenders = []
+    for name, constructor in benchmark.baselines.items():
         unroll = Unroll(family, constructor(spec), compile, device)
         tuned = tune_for(benchmark, unroll, constructor)
         lr = tuned.best("final_loss")
         theta = tree.to(theta_at(constructor, unroll.optimizer, lr), unroll.device)
-        found.append((float(tuned.scores["final_loss"].min()), label, lr, unroll, theta))
-    return min(found, key=lambda entry: entry[0])[1:]
+        score = float(tuned.scores["final_loss"].min())
+        contenders.append(Contender(name, lr, unroll, theta, score))
+    return min(contenders, key=lambda contender: contender.score)
 
 
 def _figures(runs: Runs) -> dict[str, list[float]]:
-    heldout = {name: values.tolist() for name, values in runs.heldout.items() if name in FIGURES}
-    return {"final_loss": runs.final_loss.tolist(), **heldout}
+    figures = {"final_loss": runs.final_loss.tolist()}
+    for name, values in runs.heldout.items():
+        if name in FIGURES:
+            figures[name] = values.tolist()
+    return figures
