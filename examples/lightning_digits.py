@@ -1,12 +1,20 @@
-"""A Lightning module: the digits again, with a schedule of the learned optimizer's multiplier and gradient clipping."""
+"""A Lightning module: the digits again, with a schedule and gradient clipping.
+
+    python -m examples.lightning_digits [WEIGHTS] [--steps 200]
+
+The schedule lowers the multiplier of the learned optimizer's updates. It prints the training loss
+of the first and of the last step.
+"""
 
 import logging
 
 import torch
 from lightning import LightningModule, Trainer
+from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torch.optim.lr_scheduler import CosineAnnealingLR
 from torch.utils.data import DataLoader, TensorDataset
+from typing_extensions import override
 
 from examples import options
 from examples.digits import BATCH, data, make_model
@@ -18,49 +26,53 @@ class Digits(LightningModule):
 
     Args:
         weights: name of trained weights.
-        steps: of the schedule.
+        steps: length of the schedule.
     """
 
     def __init__(self, weights: str, steps: int) -> None:
         super().__init__()
-        self.model, self.weights, self.steps = make_model(), weights, steps
+        self.model = make_model()
+        self.weights = weights
+        self.steps = steps
         self.losses: list[float] = []
 
-    def training_step(self, batch: list[torch.Tensor], _: int) -> torch.Tensor:
-        """Cross-entropy; Lightning hands it to the optimizer in a closure."""
+    @override
+    def training_step(self, batch: list[Tensor], _: int) -> Tensor:
         images, classes = batch
         loss = cross_entropy(self.model(images), classes)
         self.losses.append(loss.item())
-        return loss
+        return loss  # Lightning hands it to the optimizer in a closure
 
+    @override
     def configure_optimizers(self) -> tuple[list, list]:
-        """The multiplier of the update falls from 1 to 0."""
-        inputs = (data()[0][:2].to(self.device),)
-        optimizer = LearnedOptimizer.from_pretrained(self.weights, self.model, inputs)
-        return [optimizer], [
-            {"scheduler": CosineAnnealingLR(optimizer, self.steps), "interval": "step"}
-        ]
+        example_inputs = (data()[0][:2].to(self.device),)
+        optimizer = LearnedOptimizer.from_pretrained(self.weights, self.model, example_inputs)
+        # the multiplier of the updates falls from 1 to 0
+        schedule = {"scheduler": CosineAnnealingLR(optimizer, self.steps), "interval": "step"}
+        return [optimizer], [schedule]
 
 
 def main(words: list[str] | None = None) -> None:
     """Train and print losses."""
-    given = options.parse(words, "An MLP on digits, trained by Lightning", steps=200)
+    arguments = options.parse(words, "An MLP on digits, trained by Lightning", steps=200)
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+
     torch.manual_seed(0)
-    module, loader = (
-        Digits(given.weights, given.steps),
-        DataLoader(TensorDataset(*data()), BATCH, shuffle=True),
+    module = Digits(arguments.weights, arguments.steps)
+    loader = DataLoader(TensorDataset(*data()), BATCH, shuffle=True)
+    trainer = Trainer(
+        max_steps=arguments.steps,
+        gradient_clip_val=10.0,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
     )
-    quiet = {
-        "logger": False,
-        "enable_checkpointing": False,
-        "enable_progress_bar": False,
-        "enable_model_summary": False,
-    }
-    Trainer(max_steps=given.steps, gradient_clip_val=10.0, **quiet).fit(module, loader)
-    print(
-        f"loss {module.losses[0]:.4f} at the first step, {module.losses[-1]:.4f} at the last of {len(module.losses)}"
-    )
+    trainer.fit(module, loader)
+
+    first = module.losses[0]
+    last = module.losses[-1]
+    print(f"loss {first:.4f} at the first step, {last:.4f} at the last of {len(module.losses)}")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,18 @@
 """The examples run, on small budgets, with weights that the test makes."""
 
 import re
+from pathlib import Path
 
 import pytest
 
-from examples import digits, lightning_digits, text
+from examples import (
+    digits,
+    lightning_digits,
+    moe_approximation,
+    moe_on_disk,
+    quadratize,
+    text,
+)
 from tests.deploy.test_pretrained import DEEP_SET, run_folder
 
 NOISY = ("ignore::UserWarning", "ignore::FutureWarning", "ignore:.*LeafSpec.*")
@@ -40,6 +48,44 @@ def test_text(weights, capsys) -> None:
     text.main([weights, "--steps", "12"])
     learned, adamw = numbers(capsys.readouterr().out.replace("1e-3", ""))
     assert max(learned, adamw) < 4.9  # log 128 is 4.85, and the start is above it
+
+
+@pytest.mark.parametrize("tree", [[], ["--tree", "2"]])
+@pytest.mark.parametrize("eps", ["0.1", "0.2"])
+def test_moe_approximation_keeps_the_promised_error(tree, eps, capsys) -> None:
+    moe_approximation.main(["--eps", eps, "--inputs", "2", "--points", "4000", *tree])
+    heading, constant, affine = capsys.readouterr().out.splitlines()
+    assert heading.split() == ["experts", "number", "in", "use", "stored", "promised", "measured"]
+    for row in (constant, affine):
+        promised, measured = numbers(row)
+        assert promised == float(eps)
+        assert 0.1 * promised < measured <= promised
+    num_constant, num_affine = (int(row.split()[1]) for row in (constant, affine))
+    assert num_affine < num_constant / 4
+    assert [row.split()[2] for row in (constant, affine)] == ["1", "3"]
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads the peak from /proc")
+def test_moe_on_disk_needs_little_memory_and_gives_equal_outputs(capsys) -> None:
+    moe_on_disk.main(["--experts", "200", "--keep", "4", "--batches", "2"])
+    size, whole, kept, difference = capsys.readouterr().out.splitlines()
+    file_bytes, whole_bytes, kept_bytes = (
+        int(re.search(r"([\d,]+) bytes", line)[1].replace(",", "")) for line in (size, whole, kept)
+    )
+    assert whole_bytes > file_bytes > 50e6
+    assert kept_bytes < 0.6 * file_bytes
+    assert float(difference.split()[-1]) < 1e-4  # of outputs near 1
+
+
+def test_quadratize_starts_as_the_same_function_and_trains_on(capsys) -> None:
+    quadratize.main(["--steps", "40", "--more", "40"])
+    before, heading, first, *_, last = capsys.readouterr().out.splitlines()
+    assert heading.split() == ["step", "plain", "quadratic"]
+    start, trained = numbers(before)
+    assert trained < start - 0.1
+    plain, quadratic = numbers(first)
+    assert plain == quadratic < start
+    assert all(after < plain - 0.1 for after in numbers(last))
 
 
 def test_unknown_weights_are_named(capsys) -> None:
