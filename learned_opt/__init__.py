@@ -1,17 +1,28 @@
 """Meta-train, compare and use learned optimizers."""
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from learned_opt.deploy.optimizer import LearnedOptimizer
+if TYPE_CHECKING:  # for type checkers and editors; at run time the table below imports
+    from learned_opt.deploy.optimizer import LearnedOptimizer as LearnedOptimizer
+    from learned_opt.symmetry.check import check_spec as check_spec
+    from learned_opt.symmetry.infer import infer_permutation_spec as infer_permutation_spec
+    from learned_opt.symmetry.spec import PermutationSpec as PermutationSpec
 
-__all__ = ["LearnedOptimizer"]
+PUBLIC_NAMES = {  # name -> module that defines it
+    "LearnedOptimizer": "learned_opt.deploy.optimizer",
+    "PermutationSpec": "learned_opt.symmetry.spec",
+    "check_spec": "learned_opt.symmetry.check",
+    "infer_permutation_spec": "learned_opt.symmetry.infer",
+}
 
 
 def __getattr__(name: str) -> Any:
-    """Import ``LearnedOptimizer`` at its first use: entry points must answer before torch is imported."""
-    if name == "LearnedOptimizer":
-        from learned_opt.deploy.optimizer import LearnedOptimizer
+    """Import a public name at its first use: entry points must answer before torch is imported."""
+    if name not in PUBLIC_NAMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(PUBLIC_NAMES[name]), name)
 
-        return LearnedOptimizer
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *PUBLIC_NAMES])

@@ -1,7 +1,8 @@
-"""A meta-optimizer from the config node in its ``theta.json``, which may come from anywhere: nothing else is imported.
+"""A meta-optimizer from the config node in its ``theta.json``, which may come from anywhere.
 
-A node is what Hydra would instantiate, in a safe subset: ``_target_`` names a class of our own optimizers or layers, or
-a schedule, ``_partial_`` leaves it to be called later, all other keys are arguments: numbers, text, lists and nodes.
+Nothing but our own classes is imported. A node is what Hydra would instantiate, in a safe subset:
+``_target_`` names a class of our own optimizers or layers, or a schedule, ``_partial_`` leaves it
+to be called later, all other keys are arguments: numbers, text, lists and nodes.
 """
 
 import importlib
@@ -16,21 +17,32 @@ from learned_opt.optimizers.base import MetaOptimizer
 from learned_opt.symmetry.spec import PermutationSpec
 
 PACKAGES = ("learned_opt.optimizers.", "learned_opt.unf.")
-SCHEDULES = (
-    "learned_opt.optimizers.schedule"  # whose members are functions of the step, not modules
-)
+SCHEDULES = "learned_opt.optimizers.schedule"  # whose members are functions, not modules
+HAND = "learned_opt.optimizers.hand"
+# how full names began in files of earlier versions -> how they begin today
+MOVED = {
+    "learned_opt.optimizers.rules.": f"{HAND}.",
+    f"{HAND}.HandDesigned": f"{HAND}.hand_designed.HandDesigned",
+}
 
 
 def build(node: Any, spec: PermutationSpec) -> MetaOptimizer:
-    """The optimizer on a spec, its theta still to be loaded; the caller's random numbers stay as they are.
+    """The optimizer on a spec, its theta still to be loaded.
+
+    The caller's random numbers stay as they are.
+
+    Args:
+        node: ``meta_optimizer`` of a ``theta.json``; names of earlier versions will do.
+        spec: the weight space.
 
     Raises:
-        ValueError: the node names something else than a meta-optimizer of ours, or arguments that it does not take.
+        ValueError: the node names something else than a meta-optimizer of ours, or arguments that
+            it does not take.
     """
     target = node.get("_target_") if isinstance(node, Mapping) else None
     try:
         with torch.random.fork_rng(devices=[]):
-            constructor = _value(node, "meta_optimizer")
+            constructor = _value(with_current_names(node), "meta_optimizer")
             if not isinstance(constructor, partial) or not _makes_optimizers(constructor.func):
                 raise ValueError(
                     f"meta_optimizer must be the config of a meta-optimizer, got {target!r}."
@@ -42,43 +54,72 @@ def build(node: Any, spec: PermutationSpec) -> MetaOptimizer:
         ) from error
 
 
+def with_current_names(node: Any) -> Any:
+    """A copy of a node in which classes that have moved since it was written have today's names.
+
+    >>> with_current_names({"_target_": "learned_opt.optimizers.rules.sgd.SGD", "lr": 1.0})
+    {'_target_': 'learned_opt.optimizers.hand.sgd.SGD', 'lr': 1.0}
+    """
+    if isinstance(node, list):
+        return [with_current_names(part) for part in node]
+    if not isinstance(node, Mapping):
+        return node
+
+    copy = {key: with_current_names(part) for key, part in node.items()}
+    if isinstance(copy.get("_target_"), str):
+        copy["_target_"] = _current_name(copy["_target_"])
+    return copy
+
+
+def _current_name(target: str) -> str:
+    for old, new in MOVED.items():
+        if target.startswith(old):
+            return new + target.removeprefix(old)
+    return target
+
+
 def _makes_optimizers(constructor: Any) -> bool:
     return isinstance(constructor, type) and issubclass(constructor, MetaOptimizer)
 
 
 def _value(node: Any, where: str) -> Any:
+    """What a node stands for; ``where`` is its path in the config, for messages."""
     if isinstance(node, list):
         return [_value(part, f"{where}[{i}]") for i, part in enumerate(node)]
     if not isinstance(node, Mapping):
         return node
-    arguments = {
-        key: _value(part, f"{where}.{key}") for key, part in node.items() if not key.startswith("_")
-    }
+
+    arguments = {}
+    for key, part in node.items():
+        if not key.startswith("_"):
+            arguments[key] = _value(part, f"{where}.{key}")
     if unknown := sorted(set(node) - set(arguments) - {"_target_", "_partial_"}):
         raise ValueError(f"{where} has keys that are not supported: {', '.join(unknown)}.")
     if "_target_" not in node:
         return arguments
-    constructor = partial(_ours(node["_target_"], where), **arguments)
+
+    constructor = partial(_our_class(node["_target_"], where), **arguments)
     return constructor if node.get("_partial_") else constructor()
 
 
-def _ours(target: Any, where: str) -> Callable[..., Any]:
+def _our_class(target: Any, where: str) -> Callable[..., Any]:
     """A module class that is defined in one of PACKAGES, or a schedule, by its full name."""
-    refusal = f"{where} names {target!r}, which is no class of {' or '.join(p.rstrip('.') for p in PACKAGES)}."
-    if (
-        not isinstance(target, str)
-        or not target.startswith(PACKAGES)
-        or not target.replace(".", "").isidentifier()
-    ):
+    packages = " or ".join(package.rstrip(".") for package in PACKAGES)
+    refusal = f"{where} names {target!r}, which is no class of {packages}."
+    if not isinstance(target, str) or not target.startswith(PACKAGES):
         raise ValueError(refusal)
+    if not target.replace(".", "").isidentifier():
+        raise ValueError(refusal)
+
     module_name, _, name = target.rpartition(".")
     try:
-        found = getattr(importlib.import_module(module_name), name, None)
+        candidate = getattr(importlib.import_module(module_name), name, None)
     except ModuleNotFoundError as error:
         raise ValueError(refusal) from error
-    module_class = isinstance(found, type) and issubclass(found, nn.Module)
-    if getattr(found, "__module__", None) != module_name or not (
-        module_class or module_name == SCHEDULES
-    ):
+
+    # a module's own imports (torch, nn, ctypes) are reachable by name, but defined elsewhere
+    is_defined_there = getattr(candidate, "__module__", None) == module_name
+    is_module_class = isinstance(candidate, type) and issubclass(candidate, nn.Module)
+    if not is_defined_there or not (is_module_class or module_name == SCHEDULES):
         raise ValueError(refusal)
-    return cast(Callable[..., Any], found)
+    return cast(Callable[..., Any], candidate)

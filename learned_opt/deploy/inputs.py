@@ -1,4 +1,4 @@
-"""What a learned optimizer is given: models, parameters, losses."""
+"""What a user hands to a learned optimizer: models, parameters, losses."""
 
 import hashlib
 from typing import Any
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from learned_opt.core.tree import Tree
 from learned_opt.optimizers.base import MetaOptimizer
 
+# class of a wrapper -> its attribute that holds the module inside
 WRAPPERS = {
     "DistributedDataParallel": "module",
     "DataParallel": "module",
@@ -30,7 +31,11 @@ NO_LOSS = torch.zeros(()).as_subclass(_NoLoss)
 
 
 class Step:
-    """``MetaOptimizer.forward`` with or without a loss."""
+    """``MetaOptimizer.forward`` with or without a loss, as one function to compile.
+
+    Args:
+        meta_optimizer: the optimizer on its weight space.
+    """
 
     def __init__(self, meta_optimizer: MetaOptimizer) -> None:
         self.meta_optimizer = meta_optimizer
@@ -41,9 +46,13 @@ class Step:
 
 
 def unwrap(module: nn.Module) -> nn.Module:
-    """The module inside of DDP and ``torch.compile``, which prefix the names of its parameters."""
-    while (inner := WRAPPERS.get(type(module).__name__)) is not None:
-        module = getattr(module, inner)
+    """The module inside of DDP and ``torch.compile``, which prefix the names of its parameters.
+
+    >>> type(unwrap(nn.DataParallel(nn.Linear(1, 1)))).__name__
+    'Linear'
+    """
+    while (attribute := WRAPPERS.get(type(module).__name__)) is not None:
+        module = getattr(module, attribute)
     return module
 
 
@@ -55,8 +64,8 @@ def check_parameter(name: str, param: Tensor, first: Tensor) -> None:
     """
     if hasattr(param, "to_local") or getattr(param, "_fsdp_flattened", False):
         raise ValueError(
-            f"parameter {name} is sharded (FSDP): statistics over a tensor would be those of a shard. "
-            "Use DDP, where every rank has whole tensors."
+            f"parameter {name} is sharded (FSDP): statistics over a tensor would be those of a "
+            "shard. Use DDP, where every rank has whole tensors."
         )
     if param.dtype not in (torch.float32, torch.float64):
         raise ValueError(
@@ -64,15 +73,16 @@ def check_parameter(name: str, param: Tensor, first: Tensor) -> None:
             "keep float32 weights and use torch.autocast."
         )
     if (param.dtype, param.device) != (first.dtype, first.device):
-        here, there = f"{param.dtype} on {param.device}", f"{first.dtype} on {first.device}"
         raise ValueError(
-            f"all parameters must have one dtype and device, got {here} ({name}) and {there}."
+            "all parameters must have one dtype and device, got "
+            f"{param.dtype} on {param.device} ({name}) and {first.dtype} on {first.device}."
         )
 
 
 def fingerprint(meta_optimizer: MetaOptimizer) -> str:
-    """Short hash of an optimizer's class and theta."""
+    """Short hash of an optimizer's class and theta, which a ``state_dict`` keeps."""
     digest = hashlib.sha256(type(meta_optimizer).__name__.encode())
     for name, value in meta_optimizer.named_parameters():
-        digest.update(name.encode() + value.detach().double().cpu().contiguous().numpy().tobytes())
+        numbers = value.detach().double().cpu().contiguous().numpy()
+        digest.update(name.encode() + numbers.tobytes())
     return digest.hexdigest()[:12]

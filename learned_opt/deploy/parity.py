@@ -1,6 +1,8 @@
 """Whether the exported optimizer does what meta-training does."""
 
+from collections.abc import Callable
 from copy import deepcopy
+from itertools import chain, islice
 from math import prod
 
 import torch
@@ -9,7 +11,6 @@ from torch.func import functional_call, vmap
 
 from learned_opt.core import tree
 from learned_opt.core.tree import Tree
-from learned_opt.deploy.optimizer import LearnedOptimizer
 from learned_opt.optimizers.base import MetaOptimizer
 from learned_opt.symmetry.spec import PermutationSpec
 
@@ -17,22 +18,30 @@ AXIS = 3  # length of an axis of which nothing is known
 ROUNDING = 1e-5  # vmap may sum in another order; relative to the largest update of the tensor
 
 
-def check_parity(meta_optimizer: MetaOptimizer, num_steps: int = 3) -> None:
-    """Compare ``LearnedOptimizer`` with the inner step of meta-training on random gradients.
+def check_parity(
+    meta_optimizer: MetaOptimizer,
+    deploy: Callable[..., torch.optim.Optimizer],
+    num_steps: int = 3,
+) -> None:
+    """Compare a deployed optimizer with the inner step of meta-training on random gradients.
 
-    Bit for bit with the meta-optimizer itself, and to rounding with one chain under vmap, as the inner loop runs it.
+    Bit for bit with the meta-optimizer itself, and to rounding with one chain under vmap, as the
+    inner loop runs it.
 
     Args:
         meta_optimizer: with its theta, on any spec.
+        deploy: constructor of the deployed optimizer, ``(named_parameters, meta_optimizer)``:
+            ``LearnedOptimizer``.
         num_steps: steps to compare.
 
     Raises:
         ValueError: they differ; names the step and the parameter.
     """
-    meta_optimizer, source = deepcopy(meta_optimizer).cpu(), torch.Generator().manual_seed(0)
+    meta_optimizer = deepcopy(meta_optimizer).cpu()
     theta = {name: p.detach() for name, p in meta_optimizer.named_parameters()}
     dtype = next(iter(theta.values())).dtype
     shapes = example_shapes(meta_optimizer.spec)
+    source = torch.Generator().manual_seed(0)
 
     def draw() -> Tree:
         return {
@@ -41,67 +50,80 @@ def check_parity(meta_optimizer: MetaOptimizer, num_steps: int = 3) -> None:
         }
 
     params = draw()
-    ours = {name: nn.Parameter(value.clone()) for name, value in params.items()}
-    deployed, state = (
-        LearnedOptimizer(ours.items(), meta_optimizer),
-        meta_optimizer.init_state(params),
-    )
+    deployed_params = {name: nn.Parameter(value.clone()) for name, value in params.items()}
+    deployed = deploy(deployed_params.items(), meta_optimizer)
+    state = meta_optimizer.init_state(params)
+
     for step in range(1, num_steps + 1):
-        grads, loss = draw(), torch.rand((), generator=source, dtype=dtype)
+        grads = draw()
+        loss = torch.rand((), generator=source, dtype=dtype)
         with torch.no_grad():
-            chained = _one_chain(meta_optimizer, theta, grads, state, params, loss)
+            chained = _updates_of_one_chain(meta_optimizer, theta, grads, state, params, loss)
             updates, state = meta_optimizer(grads, state, params, loss)
         params = tree.add(params, updates)
-        for name, param in ours.items():
+
+        for name, param in deployed_params.items():
             param.grad = grads[name]
-        deployed.step(loss=loss)
-        for name, param in ours.items():
-            gap = (params[name] - param).abs().max().item()
-            if not torch.equal(params[name], param):
-                raise ValueError(
-                    f"the exported optimizer differs at step {step} in {name!r}, by {gap:.2g}."
-                )
-            gap, size = (
-                (chained[name] - updates[name]).abs().max().item(),
-                updates[name].abs().max().item(),
-            )
-            if not gap <= ROUNDING * size:
-                raise ValueError(
-                    f"the inner loop differs at step {step} in {name!r}, by {gap:.2g} of {size:.2g}."
-                )
+        deployed.step(loss=loss)  # pyright: ignore[reportCallIssue]  # torch's base knows no loss
+
+        for name, param in deployed_params.items():
+            _check_equal(params[name], param, step, name)
+            _check_close(updates[name], chained[name], step, name)
 
 
-def verdict(meta_optimizer: MetaOptimizer) -> str:
-    """What ``check_parity`` finds, as a sentence."""
+def verdict(meta_optimizer: MetaOptimizer, deploy: Callable[..., torch.optim.Optimizer]) -> str:
+    """The outcome of ``check_parity`` as a sentence, for people."""
     try:
-        check_parity(meta_optimizer)
+        check_parity(meta_optimizer, deploy)
     except ValueError as error:
         return f"WARNING: {error}"
     return "checked: learned_opt.LearnedOptimizer makes the steps of meta-training, bit for bit"
 
 
 def example_shapes(spec: PermutationSpec) -> dict[str, tuple[int, ...]]:
-    """Small shapes of parameters that fit a spec."""
+    """Small shapes of parameters that fit a spec.
+
+    >>> example_shapes(PermutationSpec({"w": ("hidden", "pixel")}, {"pixel"}))
+    {'w': (3, 3)}
+    """
     sizes = dict(spec.fixed_sizes)
     for parameter, factors in spec.views.items():
-        sizes |= dict(
-            zip(spec.axes[parameter], [size for axis in factors for size in axis], strict=True)
-        )
+        sizes |= dict(zip(spec.axes[parameter], chain.from_iterable(factors), strict=True))
+
     shapes = {}
     for parameter, names in spec.axes.items():
         lengths = iter([sizes.get(name, AXIS) for name in names])
+        # how many axes of the spec each axis of the parameter merges
         merged = [len(axis) for axis in spec.views.get(parameter, ())] or [1] * len(names)
-        shapes[parameter] = tuple(prod(next(lengths) for _ in range(count)) for count in merged)
+        shapes[parameter] = tuple(prod(islice(lengths, count)) for count in merged)
     return shapes
 
 
-def _one_chain(
+def _check_equal(expected: Tensor, actual: Tensor, step: int, name: str) -> None:
+    if not torch.equal(expected, actual):
+        gap = (expected - actual).abs().max().item()
+        raise ValueError(
+            f"the exported optimizer differs at step {step} in {name!r}, by {gap:.2g}."
+        )
+
+
+def _check_close(expected: Tensor, actual: Tensor, step: int, name: str) -> None:
+    gap = (actual - expected).abs().max().item()
+    size = expected.abs().max().item()
+    if not gap <= ROUNDING * size:  # true of NaN, too
+        raise ValueError(
+            f"the inner loop differs at step {step} in {name!r}, by {gap:.2g} of {size:.2g}."
+        )
+
+
+def _updates_of_one_chain(
     meta_optimizer: MetaOptimizer, theta: Tree, grads: Tree, state: Tree, params: Tree, loss: Tensor
 ) -> Tree:
-    """Updates of one chain under vmap."""
+    """Updates of one chain under vmap, as the inner loop computes them."""
 
     def step(theta: Tree, *arguments: Tree | Tensor) -> Tree:
         return functional_call(meta_optimizer, theta, arguments)[0]
 
     chains = [tree.expand(part, 1) for part in (theta, grads, state, params)]
-    return tree.tree_map(lambda leaf: leaf[0], vmap(step)(*chains, loss.unsqueeze(0)))
+    updates = vmap(step)(*chains, loss.unsqueeze(0))
+    return tree.tree_map(lambda leaf: leaf[0], updates)

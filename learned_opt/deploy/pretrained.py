@@ -1,15 +1,13 @@
-"""Trained optimizers in and out: find, check, build, fit to a model, save."""
+"""Trained optimizers: find, check, build, and fit to a model."""
 
-import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
 from learned_opt.deploy import construct, hub
-from learned_opt.deploy.parity import check_parity
-from learned_opt.deploy.weights import load_metadata, load_theta, save_theta
+from learned_opt.deploy.weights import load_metadata, load_theta
 from learned_opt.optimizers.base import MetaOptimizer
 from learned_opt.symmetry.check import check_spec
 from learned_opt.symmetry.infer import infer_permutation_spec
@@ -17,7 +15,15 @@ from learned_opt.symmetry.spec import PermutationSpec
 
 
 def load(name: str | Path, revision: str | None = None) -> tuple[MetaOptimizer, dict[str, Any]]:
-    """The optimizer that a name stands for, on the first weight space that it was trained on, and its metadata.
+    """The optimizer that a name stands for, and its metadata.
+
+    Args:
+        name: as ``hub.find`` takes it.
+        revision: branch, tag or commit on the hub.
+
+    Returns:
+        tuple[MetaOptimizer, dict[str, Any]]: the optimizer on the first weight space that it was
+        trained on, and what its ``theta.json`` holds.
 
     Raises:
         ValueError: nothing has that name, or the files are not ours, damaged or of another format.
@@ -26,24 +32,26 @@ def load(name: str | Path, revision: str | None = None) -> tuple[MetaOptimizer, 
     path = hub.find(name, revision)
     metadata = load_metadata(path)
     try:
-        node, (spec, *_) = metadata["meta_optimizer"], specs(metadata)
+        node = metadata["meta_optimizer"]
+        first_spec, *_ = specs(metadata)
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(
             f"{path.with_suffix('.json')} does not describe a learned optimizer: {error!r}."
         ) from error
-    optimizer = construct.build(node, spec)
+
+    optimizer = construct.build(node, first_spec)
     load_theta(path, optimizer)
     return optimizer, metadata
 
 
-def specs(metadata: dict[str, Any]) -> list[PermutationSpec]:
-    """The weight spaces that it was trained on."""
+def specs(metadata: Mapping[str, Any]) -> list[PermutationSpec]:
+    """The weight spaces that an optimizer was trained on."""
     return [PermutationSpec(**spec) for spec in metadata["specs"].values()]
 
 
 def fit(
     optimizer: MetaOptimizer,
-    metadata: dict[str, Any],
+    metadata: Mapping[str, Any],
     model: nn.Module,
     example_inputs: Sequence[Tensor] | None,
 ) -> MetaOptimizer:
@@ -52,61 +60,59 @@ def fit(
     Args:
         optimizer: as ``load`` gives it.
         metadata: its metadata.
-        model: the model.
+        model: the model that it will train.
         example_inputs: what ``model(*example_inputs)`` accepts, or None.
 
     Raises:
-        ValueError: the spec of the model is needed and cannot be known, or the optimizer cannot move to it.
+        ValueError: the spec of the model is needed and cannot be known, or the optimizer cannot
+            move to it.
     """
     if optimizer.separable:
         return optimizer
+
     params = dict(model.named_parameters())
-    known = [spec for spec in specs(metadata) if _describes(spec, params)]
+    candidates = [spec for spec in specs(metadata) if _describes(spec, params)]
     if example_inputs is not None:
-        inferred = infer_permutation_spec(model, *example_inputs)
-        same = [spec for spec in known if _renamed(spec) == _renamed(inferred)]
-        # one written by hand may split axes otherwise than a trace does, and hold all the same
-        same = same or [
-            spec
-            for spec in known
-            if check_spec(model, spec, *example_inputs, candidates=inferred).passed
-        ]
-        return optimizer.rebind((same or [inferred])[0])
-    if not known:
+        return optimizer.rebind(_spec_of(model, example_inputs, candidates))
+    if not candidates:
         raise ValueError(
-            "this optimizer reads the symmetries of the model: give example_inputs, a tuple of tensors that the model "
-            f"accepts. Its parameters are not those of {', '.join(metadata['specs'])}, which it was trained on."
+            "this optimizer reads the symmetries of the model: give example_inputs, a tuple of "
+            "tensors that the model accepts. Its parameters are not those of "
+            f"{', '.join(metadata['specs'])}, which it was trained on."
         )
-    return optimizer.rebind(known[0])
+    return optimizer.rebind(candidates[0])
 
 
-def save(folder: Path, optimizer: MetaOptimizer, metadata: dict[str, Any]) -> Path:
-    """Write theta and its metadata, once its steps are shown to be those of meta-training; returns the folder."""
-    check_parity(optimizer)
-    folder.mkdir(parents=True, exist_ok=True)
-    save_theta(folder, dict(optimizer.named_parameters()), metadata)
-    return folder
+def _spec_of(
+    model: nn.Module, example_inputs: Sequence[Tensor], candidates: Sequence[PermutationSpec]
+) -> PermutationSpec:
+    """The candidate that holds for a model, else the spec that a trace of it gives."""
+    inferred = infer_permutation_spec(model, *example_inputs)
+    for spec in candidates:
+        if _without_names(spec) == _without_names(inferred):
+            return spec
+
+    # one written by hand may split axes otherwise than a trace does, and hold all the same
+    for spec in candidates:
+        if check_spec(model, spec, *example_inputs, candidates=inferred).passed:
+            return spec
+    return inferred
 
 
-def push(repo_id: str, optimizer: MetaOptimizer, metadata: dict[str, Any], **options: Any) -> str:
-    """``save`` to the hub; returns the address."""
-    with tempfile.TemporaryDirectory() as folder:
-        return hub.push(save(Path(folder), optimizer, metadata), repo_id, **options)
-
-
-def _describes(spec: PermutationSpec, params: dict[str, nn.Parameter]) -> bool:
-    """Whether these could be the parameters of a spec: same names, and axes of one name equally long."""
+def _describes(spec: PermutationSpec, params: Mapping[str, nn.Parameter]) -> bool:
+    """Whether a spec could be that of parameters: same names, axes of one name equally long."""
     try:
-        sizes = spec.sizes(params)
+        sizes = spec.sizes(dict(params))
     except ValueError:
         return False
     return all(sizes[name] == size for name, size in spec.fixed_sizes.items())
 
 
-def _renamed(spec: PermutationSpec) -> tuple[Any, ...]:
-    """A spec up to what its permutations are called."""
+def _without_names(spec: PermutationSpec) -> tuple[Any, ...]:
+    """A spec up to what its permutations are called: their names become numbers."""
     number = {name: i for i, name in enumerate(spec.names)}
-    axes = {
-        parameter: tuple(number[name] for name in names) for parameter, names in spec.axes.items()
-    }
-    return axes, {number[name] for name in spec.fixed}, dict(spec.views)
+    axes = {}
+    for parameter, names in spec.axes.items():
+        axes[parameter] = tuple(number[name] for name in names)
+    fixed = {number[name] for name in spec.fixed}
+    return axes, fixed, dict(spec.views)

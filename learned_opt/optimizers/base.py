@@ -40,7 +40,7 @@ class MetaOptimizer(nn.Module, ABC):
             params: inner parameters, name -> ``(*shape,)``.
 
         Returns:
-            Tree: holds the int64 scalar ``step`` = 0, see ``init_step``, and all that is remembered.
+            Tree: the int64 scalar ``step`` = 0, see ``init_step``, and all that is remembered.
         """
 
     @abstractmethod

@@ -117,7 +117,8 @@ def test_copies_and_pickles_go_on_alike() -> None:
 
 def test_groups_multiply_the_update_and_decay_the_weights() -> None:
     """``p <- (1 - lr weight_decay) p + lr update``, from the update at lr 1."""
-    plain, grouped = model(), model()
+    plain = model()
+    grouped = model()
     before = [p.detach().clone() for p in plain.parameters()]
     plain_after = train(plain, LearnedOptimizer(plain, deep_set()), 1)
     groups = [
@@ -125,9 +126,10 @@ def test_groups_multiply_the_update_and_decay_the_weights() -> None:
         {"params": list(grouped[2].parameters()), "lr": 2.0, "weight_decay": 0.1},
     ]
     after = train(grouped, LearnedOptimizer(groups, deep_set()), 1)
-    for i, (old, new, own) in enumerate(zip(before, plain_after, after, strict=True)):
+    for i, (old, new, grouped_new) in enumerate(zip(before, plain_after, after, strict=True)):
         rate, decay = ((0.5, 0.0), (2.0, 0.1))[i // 2]
-        torch.testing.assert_close(own, (1 - rate * decay) * old + rate * (new - old))
+        expected = (1 - rate * decay) * old + rate * (new - old)
+        torch.testing.assert_close(grouped_new, expected)
 
 
 def test_a_group_can_be_added_and_starts_fresh() -> None:
@@ -144,7 +146,8 @@ def test_a_group_can_be_added_and_starts_fresh() -> None:
 
 
 def test_separable_optimizers_skip_what_has_no_gradient() -> None:
-    network, alone = model(), model()
+    network = model()
+    alone = model()
     network[0].requires_grad_(False)
     optimizer = LearnedOptimizer(network, deep_set())
     after = train(network, optimizer)
@@ -155,7 +158,8 @@ def test_separable_optimizers_skip_what_has_no_gradient() -> None:
 
 
 def test_others_see_a_gradient_of_zero_there() -> None:
-    frozen, zeros = model(), model()
+    frozen = model()
+    zeros = model()
     frozen[0].requires_grad_(False)
     backward(frozen)
     backward(zeros)
@@ -163,33 +167,23 @@ def test_others_see_a_gradient_of_zero_there() -> None:
         param.grad = torch.zeros_like(param)
     for network in (frozen, zeros):
         LearnedOptimizer(network, equivariant(network)).step()
-    assert all(
-        torch.equal(a, b)
-        for a, b in zip(frozen[2].parameters(), zeros[2].parameters(), strict=True)
-    )
-    assert all(
-        torch.equal(a, b)
-        for a, b in zip(frozen[0].parameters(), model()[0].parameters(), strict=True)
-    )
+    assert equal(list(frozen[2].parameters()), list(zeros[2].parameters()))
+    assert equal(list(frozen[0].parameters()), list(model()[0].parameters()))
 
 
 def test_nothing_happens_without_any_gradient() -> None:
     network = model()
     for meta in (deep_set(), equivariant(network)):
         LearnedOptimizer(network, meta).step()
-        assert all(
-            torch.equal(a, b)
-            for a, b in zip(network.parameters(), model().parameters(), strict=True)
-        )
+        assert equal(list(network.parameters()), list(model().parameters()))
 
 
 def test_the_loss_reaches_those_that_read_it() -> None:
     spec = infer_permutation_spec(model(), DATA)
-    by_loss, by_closure = model(), model()
-    first, second = (
-        LearnedOptimizer(network, ReadsLoss(spec, Momentum, 0.1))
-        for network in (by_loss, by_closure)
-    )
+    by_loss = model()
+    by_closure = model()
+    first = LearnedOptimizer(by_loss, ReadsLoss(spec, Momentum, 0.1))
+    second = LearnedOptimizer(by_closure, ReadsLoss(spec, Momentum, 0.1))
     loss = backward(by_loss)
     assert first.step(loss=loss) is loss
     returned = second.step(lambda: backward(by_closure))
@@ -202,7 +196,8 @@ def test_the_loss_reaches_those_that_read_it() -> None:
 
 
 def test_accumulated_gradients_are_those_of_the_whole_batch() -> None:
-    halves, whole = model(), model()
+    halves = model()
+    whole = model()
     for half in DATA.split(8):
         (halves(half).square().mean() / 2).backward()
     backward(whole)
@@ -214,7 +209,10 @@ def test_accumulated_gradients_are_those_of_the_whole_batch() -> None:
 
 def test_schedulers_clipping_and_hooks() -> None:
     network = model()
-    optimizer, calls, norms, rates = LearnedOptimizer(network, deep_set()), [], [], []
+    optimizer = LearnedOptimizer(network, deep_set())
+    calls = []
+    norms = []
+    rates = []
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.5**step)
     optimizer.register_step_post_hook(lambda *arguments: calls.append(arguments[0]))
     for _ in range(3):
@@ -223,12 +221,8 @@ def test_schedulers_clipping_and_hooks() -> None:
         nn.utils.clip_grad_norm_(network.parameters(), 1e-3)
         before = [p.detach().clone() for p in network.parameters()]
         optimizer.step()
-        norms.append(
-            sum(
-                (p - old).square().sum()
-                for p, old in zip(network.parameters(), before, strict=True)
-            ).item()
-        )
+        moves = [p - old for p, old in zip(network.parameters(), before, strict=True)]
+        norms.append(sum(move.square().sum() for move in moves).item())
         rates.append(scheduler.get_last_lr()[0])
         scheduler.step()
     assert rates == [1.0, 0.5, 0.25]
@@ -238,10 +232,8 @@ def test_schedulers_clipping_and_hooks() -> None:
 
 def test_a_scaler_skips_steps_that_overflow() -> None:
     network = model()
-    optimizer, scaler = (
-        LearnedOptimizer(network, deep_set()),
-        torch.amp.GradScaler("cpu", init_scale=4.0),
-    )
+    optimizer = LearnedOptimizer(network, deep_set())
+    scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
     with torch.autocast("cpu", torch.bfloat16):
         loss = network(DATA).square().mean()
     scaler.scale(loss).backward()

@@ -1,7 +1,8 @@
 """The opt_state of a weight space, laid out by parameter as ``torch.optim`` keeps it.
 
-A meta-optimizer's state is a tree. Some of its branches are dicts over all parameters, its other leaves belong to all
-of them at once. Laid out by parameter, every leaf has the path of its keys for a name: ``{"momentum": ...}``.
+A meta-optimizer's state is a tree. Some of its branches are dicts over all parameters, its other
+leaves belong to all of them at once. Laid out by parameter, every leaf has the path of its keys for
+a name: ``{"momentum": ...}``.
 """
 
 from collections.abc import Collection, Mapping
@@ -20,18 +21,23 @@ def by_parameter(state: Tree, names: Collection[str]) -> dict[str, dict[str, Any
         names: its parameters.
 
     Returns:
-        dict[str, dict[str, Any]]: name of the parameter -> path in the state -> leaf, or subtree of that parameter.
+        dict[str, dict[str, Any]]: name of the parameter -> path in the state -> leaf, or subtree of
+        that parameter.
+
+    >>> by_parameter({"step": 1, "momentum": {"a": 2, "b": 3}}, ["a", "b"])
+    {'a': {'step': 1, 'momentum': 2}, 'b': {'step': 1, 'momentum': 3}}
     """
     parts: dict[str, dict[str, Any]] = {name: {} for name in names}
 
     def walk(branch: Any, path: str) -> None:
-        each = _is_over(branch, parts)
-        if isinstance(branch, Mapping) and not each:
+        over_parameters = _is_over_parameters(branch, parts)
+        if isinstance(branch, Mapping) and not over_parameters:
             for key, below in branch.items():
                 walk(below, _join(path, key))
             return
+
         for name, part in parts.items():
-            part[path] = branch[name] if each else branch
+            part[path] = branch[name] if over_parameters else branch
 
     walk(state, "")
     return parts
@@ -42,24 +48,27 @@ def together(parts: Mapping[str, Mapping[str, Any]], like: Tree) -> Tree:
 
     Args:
         parts: name of the parameter -> path -> leaf or subtree.
-        like: a state of the same parameters, which gives the structure and the dtypes: ``load_state_dict`` makes all
-            numbers those of the parameter.
+        like: a state of the same parameters, which gives the structure and the dtypes:
+            ``load_state_dict`` makes all numbers those of the parameter.
     """
 
     def typed(leaf: Tensor, like: Tensor) -> Tensor:
         return leaf.to(like.dtype)
 
     def walk(branch: Any, path: str) -> Any:
-        if _is_over(branch, parts):
+        if _is_over_parameters(branch, parts):
             return {name: tree_map(typed, part[path], branch[name]) for name, part in parts.items()}
         if isinstance(branch, Mapping):
             return {key: walk(below, _join(path, key)) for key, below in branch.items()}
-        return typed(next(iter(parts.values()))[path], branch)
+
+        any_part = next(iter(parts.values()))
+        return typed(any_part[path], branch)
 
     return walk(like, "")
 
 
-def _is_over(branch: Any, parts: Mapping[str, Any]) -> bool:
+def _is_over_parameters(branch: Any, parts: Mapping[str, Any]) -> bool:
+    """Whether a branch of a state is a dict that has a value for each parameter."""
     return isinstance(branch, Mapping) and branch.keys() == parts.keys()
 
 

@@ -1,0 +1,75 @@
+"""One step of the parameters of a block, from their gradients and the state that torch keeps."""
+
+from collections.abc import MutableMapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from learned_opt.core.tree import Tree
+from learned_opt.deploy import state_layout
+from learned_opt.deploy.weight_space import Slot, WeightSpace
+
+States = MutableMapping[Tensor, Any]  # ``torch.optim.Optimizer.state``
+
+
+def num_steps(states: States, slot: Slot) -> int:
+    """Number of steps that a parameter took."""
+    return int(states[slot.param].get("step", 0))
+
+
+def advance(
+    space: WeightSpace,
+    slots: Sequence[Slot],
+    states: States,
+    loss: Tensor | float | None,
+    fused: bool,
+) -> None:
+    """One step of some parameters, which took equally many before.
+
+    Args:
+        space: their weight space.
+        slots: the parameters, moved on; those without a gradient stay as they are.
+        states: of all parameters, moved on.
+        loss: the training loss, if there is one.
+        fused: let the kernel of the meta-optimizer write the parameters.
+    """
+    count = num_steps(states, slots[0])
+    device = slots[0].param.device
+    params = {slot.name: slot.param.detach() for slot in slots}
+    grads = {slot.name: _gradient(slot.param) for slot in slots}
+
+    if count:
+        parts = {slot.name: states[slot.param] for slot in slots}
+        state = state_layout.together(parts, space.state_like)
+        state["step"] = state["step"].to(device)
+    else:
+        state = space.optimizer.init_state(params)
+
+    if fused:
+        rates = {slot.name: slot.rates for slot in slots}
+        space.optimizer.step_(grads, state, params, rates)
+    else:
+        losses = () if loss is None else (torch.as_tensor(loss, device=device).detach(),)
+        with torch.autocast(device.type, enabled=False):
+            updates, state = space.step(grads, state, params, *losses)
+        _apply([slot for slot in slots if slot.param.grad is not None], updates)
+
+    # on the CPU, where reading it waits for nothing
+    state["step"] = torch.tensor(count + 1)
+    parts = state_layout.by_parameter(state, params)
+    for slot in slots:
+        states[slot.param] = parts[slot.name]
+
+
+def _gradient(param: nn.Parameter) -> Tensor:
+    return torch.zeros_like(param) if param.grad is None else param.grad.detach()
+
+
+def _apply(slots: Sequence[Slot], updates: Tree) -> None:
+    """Decay the parameters and add their updates."""
+    for slot in slots:
+        rate, keep = slot.rates
+        if keep != 1:
+            slot.param.mul_(keep)
+        slot.param.add_(updates[slot.name], alpha=rate)
