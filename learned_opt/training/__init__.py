@@ -1,1 +1,1 @@
-"""Meta-training with Lightning."""
+"""Meta-training of theta, with Lightning."""

@@ -70,6 +70,15 @@ def test_settings_come_from_the_command_line_and_callbacks_can_be_left_out() -> 
     assert not any(isinstance(callback, Gauges) for callback in callbacks)
 
 
+def test_a_folder_of_a_user_adds_one_by_a_yaml(tmp_path) -> None:
+    (tmp_path / "callbacks").mkdir()
+    node = "mine:\n  _target_: lightning.pytorch.callbacks.Timer\n"
+    (tmp_path / "callbacks" / "mine.yaml").write_text(node)
+    cfg = composed("callbacks=[default,mine]", f"hydra.searchpath=[file://{tmp_path}]")
+    assert list(cfg.callbacks) == [*composed().callbacks, "mine"]
+    assert type(build_callbacks(cfg.callbacks)[-1]).__name__ == "Timer"
+
+
 def test_what_is_no_callback_is_refused() -> None:
     nodes = OmegaConf.create({"mine": {"_target_": "builtins.dict"}})
     with pytest.raises(ValueError, match=r"callbacks.mine must be a Lightning callback, got dict"):

@@ -1,4 +1,4 @@
-"""When checkpoints are written."""
+"""Decides when checkpoints are written."""
 
 from pathlib import Path
 from typing import Any
