@@ -1,21 +1,25 @@
-"""Train a predictor on the training split, stop on the validation split, judge on the test split."""
+"""Train a predictor on the training split, stop on the validation split, judge on the test split.
+
+Legend: M networks of a split, n networks of the test split.
+"""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from scipy.stats import kendalltau
 from torch import Tensor, nn
-from torch.nn import functional
+from torch.nn.functional import binary_cross_entropy_with_logits
 
 from learned_opt.core import tree
 from learned_opt.core.rng import generator
 from learned_opt.core.tree import Tree
-from learned_opt.evaluation.prediction.zoo import Zoo
+from learned_opt.evaluation.prediction.zoo import SPLITS, Zoo
 from learned_opt.symmetry.spec import PermutationSpec
 
+LEAST_DEVIATION = 1e-12  # of a tensor that is the same in all networks
 Data = tuple[Tree, Tensor]  # weights, leaves (M, *shape), and success rates (M,)
 
 
@@ -40,8 +44,9 @@ class Settings:
 
     def __post_init__(self) -> None:
         for name in ("lr", "batch_size", "max_epochs", "patience"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name} must be positive, got {getattr(self, name)}.")
+            value = getattr(self, name)
+            if value <= 0:
+                raise ValueError(f"{name} must be positive, got {value}.")
 
 
 @dataclass(frozen=True)
@@ -62,12 +67,14 @@ class Prediction:
 
 
 def prepare(zoo: Zoo) -> dict[str, Data]:
-    """The three splits; each tensor is shifted and scaled as a whole, by its mean and deviation on the training split.
+    """The three splits, each tensor shifted and scaled as a whole.
+
+    Shift and scale are the tensor's mean and deviation on the training split.
 
     Raises:
         ValueError: a split has fewer than two networks, or all of them are equally successful.
     """
-    splits = {split: zoo.select(split) for split in ("train", "valid", "test")}
+    splits = {split: zoo.select(split) for split in SPLITS}
     for split, (_, success) in splits.items():
         if len(success) < 2:
             raise ValueError(
@@ -75,59 +82,94 @@ def prepare(zoo: Zoo) -> dict[str, Data]:
             )
         if success.min() == success.max():
             raise ValueError(
-                f"all networks of the {split} split have the success {success[0]:.4g}: nothing to rank."
+                f"all networks of the {split} split have the success {success[0]:.4g}: "
+                "nothing to rank."
             )
-    train = splits["train"][0]
-    means, deviations = ({k: f(v) for k, v in train.items()} for f in (torch.mean, torch.std))
-    return {
-        split: (
-            {k: (v - means[k]) / deviations[k].clamp(min=1e-12) for k, v in params.items()},
-            success,
-        )
-        for split, (params, success) in splits.items()
-    }
+
+    train_params, _ = splits["train"]
+    means = {name: value.mean() for name, value in train_params.items()}
+    deviations = {name: value.std() for name, value in train_params.items()}
+
+    data = {}
+    for split, (params, success) in splits.items():
+        scaled = {}
+        for name, value in params.items():
+            deviation = deviations[name].clamp(min=LEAST_DEVIATION)
+            scaled[name] = (value - means[name]) / deviation
+        data[split] = (scaled, success)
+    return data
 
 
 def fit(
     constructor: Callable[[PermutationSpec], nn.Module],
     spec: PermutationSpec,
-    data: dict[str, Data],
+    data: Mapping[str, Data],
     settings: Settings,
     seed: int,
 ) -> Prediction:
-    """Train one predictor; binary cross-entropy against the success rate."""
+    """Train one predictor; its loss is the binary cross-entropy against the success rate.
+
+    Args:
+        constructor: of the predictor, whose outputs are logits ``(M,)``.
+        spec: permutation spec of the networks.
+        data: from ``prepare``.
+        settings: of the training.
+        seed: of initial weights and the order of batches.
+    """
     torch.manual_seed(seed)
     predictor = constructor(spec)
     optimizer = torch.optim.Adam(predictor.parameters(), lr=settings.lr)
-    best, best_epoch, kept = torch.inf, 0, copy.deepcopy(predictor.state_dict())
+
+    best_loss = torch.inf
+    best_epoch = 0
+    best_weights = copy.deepcopy(predictor.state_dict())
     for epoch in range(settings.max_epochs):
-        predictor.train()
-        order = torch.randperm(len(data["train"][1]), generator=generator(seed, "epoch", epoch))
-        for index in order.split(settings.batch_size):
-            params, success = _rows(data["train"], index)
-            optimizer.zero_grad()
-            functional.binary_cross_entropy_with_logits(predictor(params), success).backward()
-            optimizer.step()
+        order_source = generator(seed, "epoch", epoch)
+        _train_epoch(predictor, optimizer, data["train"], settings.batch_size, order_source)
         loss, _ = _judge(predictor, data["valid"], settings.batch_size)
-        if loss < best:
-            best, best_epoch, kept = loss, epoch + 1, copy.deepcopy(predictor.state_dict())
+        if loss < best_loss:
+            best_loss = loss
+            best_epoch = epoch + 1
+            best_weights = copy.deepcopy(predictor.state_dict())
         elif epoch + 1 - best_epoch >= settings.patience:
             break
-    predictor.load_state_dict(kept)
+
+    predictor.load_state_dict(best_weights)
     loss, scores = _judge(predictor, data["test"], settings.batch_size)
-    tau: Any = kendalltau(scores.numpy(), data["test"][1].numpy())
+    _, success = data["test"]
+    tau: Any = kendalltau(scores.numpy(), success.numpy())
     return Prediction(float(tau.statistic), loss, best_epoch, scores.sigmoid())
+
+
+def _train_epoch(
+    predictor: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    train: Data,
+    batch_size: int,
+    source: torch.Generator,
+) -> None:
+    predictor.train()
+    order = torch.randperm(len(train[1]), generator=source)
+    for index in order.split(batch_size):
+        params, success = _rows(train, index)
+        optimizer.zero_grad()
+        binary_cross_entropy_with_logits(predictor(params), success).backward()
+        optimizer.step()
 
 
 @torch.no_grad()
 def _judge(predictor: nn.Module, data: Data, batch_size: int) -> tuple[float, Tensor]:
-    """Loss and scores ``(n,)``."""
+    """Loss and scores ``(M,)`` of a split."""
     predictor.eval()
-    scores = torch.cat(
-        [predictor(_rows(data, i)[0]) for i in torch.arange(len(data[1])).split(batch_size)]
-    )
-    return functional.binary_cross_entropy_with_logits(scores, data[1]).item(), scores
+    _, success = data
+    batches = []
+    for index in torch.arange(len(success)).split(batch_size):
+        params, _ = _rows(data, index)
+        batches.append(predictor(params))
+    scores = torch.cat(batches)
+    return binary_cross_entropy_with_logits(scores, success).item(), scores
 
 
 def _rows(data: Data, index: Tensor) -> Data:
-    return tree.tree_map(lambda leaf: leaf[index], data[0]), data[1][index]
+    params, success = data
+    return tree.tree_map(lambda leaf: leaf[index], params), success[index]

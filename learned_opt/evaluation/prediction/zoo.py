@@ -1,12 +1,12 @@
-"""A zoo on disk: shards of trained networks, each a table (Parquet) and their weights (safetensors).
+"""A zoo on disk: shards of trained networks, each a table (Parquet) and weights (safetensors).
 
-The table of a shard is written last and holds the checksum of the weights: a shard with a table is whole, and a damaged
-one is recognised.
+The table of a shard is written last and holds the checksum of the weights: a shard with a table
+is whole, and a damaged one is recognised.
 """
 
 import hashlib
 import json
-import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,8 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
-from learned_opt.core import tree
+from learned_opt.core.files import write_json, write_whole
+from learned_opt.core.tree import tree_map
 
 FORMAT = 1  # version of the folder's layout
 SPLITS = {"train": 0.8, "valid": 0.1, "test": 0.1}
@@ -25,10 +26,11 @@ SPLITS = {"train": 0.8, "valid": 0.1, "test": 0.1}
 
 @dataclass(frozen=True)
 class Zoo:
-    """Trained networks.
+    """Trained networks with their weights and success.
 
     Args:
-        table: one row per network: ``model``, ``split``, ``success``, ``test_loss``, hyper-parameters.
+        table: one row per network: ``model``, ``split``, ``success``, ``test_loss``,
+            hyper-parameters.
         params: weights, leaves ``(num_networks, *shape)``, in the order of the table.
         broken: one sentence for each shard that was left out.
     """
@@ -45,27 +47,30 @@ class Zoo:
         return {name: value[index] for name, value in self.params.items()}, success[index]
 
 
-def settle(folder: Path, settings: dict[str, Any]) -> None:
-    """Make the folder and note what its zoo is made of, or check that a zoo begun earlier is made of the same.
+def settle(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Make the folder and note what its zoo is made of.
+
+    Where a zoo was begun earlier, check that it is made of the same.
 
     Raises:
         ValueError: the folder holds a zoo of other settings; names them.
     """
     path = folder / "zoo.json"
-    wanted = json.loads(json.dumps({"format": FORMAT, **settings}))
+    wanted = json.loads(json.dumps({"format": FORMAT, **settings}))  # tuples become lists
     if not path.is_file():
-        folder.mkdir(parents=True, exist_ok=True)
-        write_whole(path, (json.dumps(wanted, indent=1) + "\n").encode())
+        write_json(path, wanted)
         return
-    found = read_settings(folder)
-    differ = [
-        f"{key} is {found.get(key)!r} there, {wanted.get(key)!r} here"
-        for key in dict.fromkeys([*found, *wanted])
-        if found.get(key) != wanted.get(key)
-    ]
-    if differ:
+
+    present = read_settings(folder)
+    differences = []
+    for key in dict.fromkeys([*present, *wanted]):
+        there, here = present.get(key), wanted.get(key)
+        if there != here:
+            differences.append(f"{key} is {there!r} there, {here!r} here")
+    if differences:
         raise ValueError(
-            f"{folder} holds a zoo of other settings: {'; '.join(differ)}. Choose another folder."
+            f"{folder} holds a zoo of other settings: {'; '.join(differences)}. "
+            "Choose another folder."
         )
 
 
@@ -84,33 +89,44 @@ def read_settings(folder: Path) -> dict[str, Any]:
         raise ValueError(f"{path} is not valid JSON: {error}.") from error
 
 
-def write_shard(folder: Path, shard: int, table: pd.DataFrame, params: dict[str, Tensor]) -> None:
+def write_shard(
+    folder: Path, shard: int, table: pd.DataFrame, params: Mapping[str, Tensor]
+) -> None:
     """Write a shard; an interruption leaves it either whole or absent."""
-    weights, rows = _paths(folder, shard)
-    data = save({name: value.contiguous() for name, value in params.items()})
-    write_whole(weights, data)
-    write_whole(
-        rows,
-        table.assign(shard=shard, sha256=hashlib.sha256(data).hexdigest()).to_parquet(index=False),
-    )
+    weights_file, table_file = _paths(folder, shard)
+    weights = save({name: value.contiguous() for name, value in params.items()})
+    checksum = hashlib.sha256(weights).hexdigest()
+
+    write_whole(weights_file, weights)
+    write_whole(table_file, table.assign(shard=shard, sha256=checksum).to_parquet(index=False))
+
+
+def is_absent(folder: Path, shard: int) -> bool:
+    """Whether a file of the shard is missing: it was never written to its end."""
+    return not all(path.is_file() for path in _paths(folder, shard))
 
 
 def read_shard(folder: Path, shard: int) -> tuple[pd.DataFrame, dict[str, Tensor]]:
     """Table and weights of a shard.
 
     Raises:
-        ValueError: a file is missing or damaged; says which.
+        ValueError: a file is missing or damaged; names it.
     """
-    weights, rows = _paths(folder, shard)
+    weights_file, table_file = _paths(folder, shard)
     try:
-        table, data = pd.read_parquet(rows), weights.read_bytes()
+        table = pd.read_parquet(table_file)
+        weights = weights_file.read_bytes()
     except FileNotFoundError as error:
         raise ValueError(f"{error.filename} is missing") from error
     except (OSError, pyarrow.ArrowInvalid) as error:
-        raise ValueError(f"{rows} is damaged: {error}") from error
-    if "sha256" not in table or (table.sha256 != hashlib.sha256(data).hexdigest()).any():
-        raise ValueError(f"{weights} is damaged: its checksum is not the one in {rows.name}")
-    return table, dict(sorted(load(data).items()))  # safetensors keeps no order
+        raise ValueError(f"{table_file} is damaged: {error}") from error
+
+    checksum = hashlib.sha256(weights).hexdigest()
+    if "sha256" not in table or (table.sha256 != checksum).any():
+        raise ValueError(
+            f"{weights_file} is damaged: its checksum is not the one in {table_file.name}"
+        )
+    return table, dict(sorted(load(weights).items()))  # safetensors keeps no order
 
 
 def read_zoo(folder: Path) -> Zoo:
@@ -119,42 +135,51 @@ def read_zoo(folder: Path) -> Zoo:
     Raises:
         ValueError: no shard can be read.
     """
-    tables, params, broken = [], [], []
-    for rows in sorted(folder.glob("shard-*.parquet")):
+    tables = []
+    params = []
+    broken = []
+    for table_file in sorted(folder.glob("shard-*.parquet")):
+        number = int(table_file.stem.removeprefix("shard-"))
         try:
-            table, weights = read_shard(folder, int(rows.stem.removeprefix("shard-")))
+            table, weights = read_shard(folder, number)
         except ValueError as error:
             broken.append(str(error))
             continue
         tables.append(table)
         params.append(weights)
+
     if not tables:
-        raise ValueError(
-            f"no shard of the zoo in {folder} can be read{': ' if broken else ''}{'; '.join(broken)}."
-        )
-    joined = tree.tree_map(lambda *leaves: torch.cat(leaves), params[0], *params[1:])
+        reasons = f": {'; '.join(broken)}" if broken else ""
+        raise ValueError(f"no shard of the zoo in {folder} can be read{reasons}.")
+    joined = tree_map(lambda *leaves: torch.cat(leaves), params[0], *params[1:])
     return Zoo(pd.concat(tables, ignore_index=True), joined, broken)
 
 
-def split_of(models: list[int], num_models: int) -> list[str]:
-    """The split of each network, which depends on its number and the size of the zoo alone."""
+def split_of(models: Sequence[int], num_models: int) -> list[str]:
+    """The split of each network, which depends on its number and the size of the zoo alone.
+
+    Args:
+        models: numbers of the networks.
+        num_models: size of the zoo.
+
+    >>> split_of(range(10), 10).count("train")
+    8
+    """
     order = torch.randperm(num_models, generator=torch.Generator().manual_seed(0)).tolist()
-    valid, test = (round(num_models * SPLITS[name]) for name in ("valid", "test"))
-    return [
-        "test" if order[m] < test else "valid" if order[m] < test + valid else "train"
-        for m in models
-    ]
+    num_test = round(num_models * SPLITS["test"])
+    num_valid = round(num_models * SPLITS["valid"])
 
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a file so that it is never seen half done."""
-    partial = path.with_suffix(path.suffix + ".part")
-    with partial.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    splits = []
+    for model in models:
+        position = order[model]
+        if position < num_test:
+            splits.append("test")
+        else:
+            splits.append("valid" if position < num_test + num_valid else "train")
+    return splits
 
 
 def _paths(folder: Path, shard: int) -> tuple[Path, Path]:
-    return folder / f"shard-{shard:05d}.safetensors", folder / f"shard-{shard:05d}.parquet"
+    """Files of the weights and of the table."""
+    stem = f"shard-{shard:05d}"
+    return folder / f"{stem}.safetensors", folder / f"{stem}.parquet"
