@@ -106,7 +106,7 @@ def _run(
     facts = {"tuning_seconds": tuned - start, "run_seconds": time.perf_counter() - tuned}
 
     starts = start_fingerprints(setting.family, HELDOUT, seeds)
-    return Cell(_table(runs, starts), tuning, facts)
+    return Cell(runs_table(runs, starts), tuning, facts)
 
 
 def _tuning(setting: Setting, tuned: Tuned, criterion: str) -> dict[str, Any]:
@@ -121,7 +121,13 @@ def _tuning(setting: Setting, tuned: Tuned, criterion: str) -> dict[str, Any]:
     }
 
 
-def _table(runs: Runs, starts: list[str]) -> pd.DataFrame:
+def runs_table(runs: Runs, starts: list[str]) -> pd.DataFrame:
+    """One row for each seed, as a cell keeps it.
+
+    Args:
+        runs: M runs.
+        starts: digests of what they started from.
+    """
     finite = runs.losses.isfinite()
     table = pd.DataFrame({"seed": range(len(starts)), "start": starts})
     table["initial_loss"] = runs.losses[0].numpy()

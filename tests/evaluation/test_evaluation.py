@@ -1,25 +1,37 @@
 """Evaluation: seeds, tuning, intervals, tables."""
 
+import io
+import itertools
 import json
 import math
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+from rich.console import Console
 
 from learned_opt.core import tree
+from learned_opt.evaluation import scores
 from learned_opt.evaluation.benchmark import Benchmark
-from learned_opt.evaluation.compare import Comparison, compare
+from learned_opt.evaluation.frames import distinct, select
 from learned_opt.evaluation.intervals import bootstrap_mean, paired_difference
-from learned_opt.evaluation.seeded_runs import Runs, run_seeds, time_steps
+from learned_opt.evaluation.results import read_evaluation
+from learned_opt.evaluation.seeded_runs import Runs, run_seeds
+from learned_opt.evaluation.setting import Contender, Setting
+from learned_opt.evaluation.step_times import time_steps
+from learned_opt.evaluation.suite import run_suite
 from learned_opt.evaluation.tuning import log_grid, tune
 from learned_opt.inner.unroll import Unroll
 from learned_opt.optimizers.hand.references import make_adam, make_sgdm
-from learned_opt.reporting import tables
-from learned_opt.reporting.plots import Curve, plot_curves
-from learned_opt.reporting.run_files import write_report
+from learned_opt.reporting import plots, screens
+from learned_opt.reporting.evaluation_plots import curves_figure
+from learned_opt.runtime.run_folder import RunFolder
 from tasks.quadratic import Quadratic
 from tests.cases import FAMILIES, spec_of
+from tests.helpers.run_folders import cell_of, results_of
 
 
 def unroll(family=None) -> Unroll:
@@ -106,76 +118,119 @@ def test_paired_difference_removes_what_the_seeds_share() -> None:
     assert difference == pytest.approx((1, 1, 1))
 
 
-def test_compare_and_report(tmp_path) -> None:
-    inner = unroll(FAMILIES["mlp"]())
-    benchmark = Benchmark(12, 4, 4, {"sgdm": make_sgdm, "adam": make_adam}, 1e-3, 10.0, 5, 2)
-    entries, _ = compare(inner, "mine", benchmark, compile=False)
-    assert list(entries)[:2] == ["mine", "sgdm"]
-    assert {"adam", "sgdm"} <= set(entries)
-    both = dict.fromkeys(("one", "two"), Comparison(entries, ["a warning"]))
-    tasks = dict.fromkeys(both, inner.family.describe())
-    (tmp_path / "metrics.csv").write_text("step,meta_loss/train/one\n0,3.0\n1,nan\n2,2.0\n")
-    rows, others = write_report(tmp_path, tasks, both, "mine", {"seed": "0"}).values()
-    assert json.loads((tmp_path / "evaluation.json").read_text()) == [*rows, *others]
-    assert others == [{**row, "task": "two"} for row in rows]
-    assert len(rows) == 4 * len(entries)
-    keys = [
-        "task",
-        "optimizer",
-        "seed",
-        "horizon",
-        "mean_loss",
-        "final_loss",
-        "accuracy",
-        "steps_to_target",
-        "ms_per_step",
+def settings_of(inner: Unroll, benchmark: Benchmark, task: str = "one") -> Setting:
+    """A setting whose baselines are momentum SGD and Adam."""
+    baselines = [
+        Contender("sgdm", make_sgdm, {"kind": "sgdm"}),
+        Contender("adam", make_adam, {"kind": "adam"}),
     ]
-    assert list(rows[0])[:9] == keys
-    page = (tmp_path / "report.md").read_text()
-    assert page.count("| mine |") == 4  # two tables of each task
-    assert "## one" in page
-    losses = [row["heldout"]["test_loss"] for row in rows if row["optimizer"] == "mine"]
-    assert losses == pytest.approx(entries["mine"].runs.heldout["test_loss"].tolist())
+    family = inner.family
+    return Setting(task, family, inner.optimizer.spec, benchmark, baselines, compile=False)
+
+
+def test_the_comparison_that_ends_a_training(tmp_path) -> None:
+    """A suite of the tasks of the training, of the inner loops that are there already."""
+    inner = unroll(FAMILIES["mlp"]())
+    baselines = {"sgdm": make_sgdm, "adam": make_adam}
+    benchmark = Benchmark(12, 4, 4, baselines, 1e-3, 10.0, 5, 2)
+    trained = {"tasks": {"one": {}}, "draws": {"validation": "valid"}, "provenance": {}}
+    unrolls = {"one": inner, "two": inner}
+    mine = Contender("mine", make_sgdm, {}, trained, unrolls=unrolls)
+    settings = [settings_of(inner, benchmark, task) for task in ("one", "two")]
+    results = run_suite(settings, [mine], None, {"seed": "0"})
+    results.warn("a warning")
+
+    frame = results.frame
+    names = distinct(frame, "optimizer")
+    assert names[0] == "mine"
+    assert set(names) <= {"mine", "sgdm", "sgdm-final", "adam", "adam-final"}
+    alone = run_seeds(inner, theta_of(inner, 4), "heldout", range(4), 12, 4)
+    for task in ("one", "two"):
+        rows = select(frame, task=task, optimizer="mine")
+        assert rows["mean_loss"].tolist() == pytest.approx(alone.mean_loss.tolist())
+        assert rows["test_loss"].tolist() == pytest.approx(alone.heldout["test_loss"].tolist())
+
+    folder = RunFolder(tmp_path)
+    folder.metrics.write_text("step,meta_loss/train/one\n0,3.0\n1,nan\n2,2.0\n")
+    console = Console(file=io.StringIO(), width=200)
+    loss = screens.show_results(results, folder, console)
+    assert loss == pytest.approx(float(alone.mean_loss.mean()))
+    content = json.loads(folder.evaluation.read_text())
+    assert len(content["rows"]) == len(frame) == 2 * 4 * len(names)
+    back = read_evaluation(folder.evaluation)
+    pd.testing.assert_frame_equal(back.frame, frame, check_dtype=False)
+
+    page = folder.report_markdown.read_text()
+    assert page.count("| mine | ") >= 4  # two tables of each task
     assert page.count("| optimizer | test loss |") == 2
-    assert tables.heldout_table(rows)[0]["test loss"].startswith(
-        f"{sum(losses) / len(losses):.4f} ["
-    )
+    assert "## Result: one, horizon 12" in page
     assert "a warning" in page
     assert (tmp_path / "curves.png").stat().st_size > 10_000
-    own = [row["mean_loss"] for row in rows if row["optimizer"] == "mine"]
-    assert own == pytest.approx(entries["mine"].runs.mean_loss.tolist())
+
+
+def test_a_baseline_has_a_row_for_each_criterion_that_wants_another_rate(tmp_path) -> None:
+    """A large rate falls fast and stays at the noise, a small one ends lower."""
+    family = Quadratic(dim=3, noise=0.5)
+    inner = unroll(family)
+    baselines = {"sgd": partial(make_sgdm, gamma=1e-6)}
+    benchmark = Benchmark(60, 8, 8, baselines, 1e-3, 1.0, 7, 8, reference="sgd")
+    contender = Contender("sgd", baselines["sgd"], {})
+    setting = Setting("q", family, inner.optimizer.spec, benchmark, [contender], compile=False)
+    mine = Contender("mine", make_sgdm, {}, {"tasks": {}}, unrolls={"q": inner})
+
+    frame = run_suite([setting], [mine], None, {}).frame
+    assert distinct(frame, "optimizer") == ["mine", "sgd", "sgd-final"]
+    rates = {
+        name: select(frame, optimizer=name)["learning_rate"].iloc[0]
+        for name in ("sgd", "sgd-final")
+    }
+    assert rates["sgd"] > rates["sgd-final"]
+    means = frame.groupby("optimizer")[["mean_loss", "final_loss"]].mean()
+    assert means.loc["sgd", "mean_loss"] < means.loc["sgd-final", "mean_loss"]
+    assert means.loc["sgd", "final_loss"] > means.loc["sgd-final", "final_loss"]
+    # the target is the final loss of the reference as tuned for the final loss
+    final = select(frame, optimizer="sgd-final")["final_loss"].tolist()
+    assert select(frame, optimizer="mine")["target_loss"].tolist() == final
+
+    only_final = replace(setting, benchmark=replace(benchmark, tuned_for=["final_loss"]))
+    again = run_suite([only_final], [mine], None, {}).frame
+    assert distinct(again, "optimizer") == ["mine", "sgd"]
+    assert select(again, optimizer="sgd")["final_loss"].tolist() == final
 
 
 def test_a_negative_meta_loss_is_drawn(tmp_path) -> None:
-    """That of ``meta_loss.normaliser=log``; a logarithmic axis would warn, and warnings are errors here."""
-    mine = Curve(np.arange(1, 21), np.random.default_rng(0).random((20, 3)) + 1)
-    plot_curves(tmp_path / "curves.png", {"t": {"mine": mine}}, {"t": [(0, -0.1), (1, -0.3)]})
+    """That of ``meta_loss.normaliser=log``: a logarithmic axis would warn, which is an error."""
+    losses = np.random.default_rng(0).random((20, 3)) + 1
+    figure = curves_figure({("t", 20): {"mine": losses}}, {"t": [(0, -0.1), (1, -0.3)]})
+    plots.save(figure, tmp_path / "curves.png")
     assert (tmp_path / "curves.png").stat().st_size > 10_000
 
 
-def test_verdict_names_the_best_rival_and_the_direction() -> None:
-    def row(name: str, seed: int, loss: float) -> dict:
-        return {"optimizer": name, "seed": seed, "mean_loss": loss, "final_loss": 2 * loss}
+def losses_frame(bases: dict[str, float]) -> pd.DataFrame:
+    rows = []
+    for (name, base), seed in itertools.product(bases.items(), range(5)):
+        loss = base + 0.1 * seed
+        rows.append({"optimizer": name, "seed": seed, "mean_loss": loss, "final_loss": 2 * loss})
+    return pd.DataFrame(rows)
 
-    rows = [
-        row(n, s, base + 0.1 * s)
-        for n, base in (("mine", 1.0), ("a", 3.0), ("b", 2.0))
-        for s in range(5)
-    ]
-    assert tables.verdicts(rows, "mine")[0].startswith(
-        "mean loss: mine is ahead of b, difference -1.0000"
-    )
-    assert "behind mine" in tables.verdicts(rows, "b")[0]
-    rows[0]["mean_loss"] = None
-    assert "behind" in tables.verdicts(rows, "mine")[0]
+
+def test_verdict_names_the_best_rival_and_the_direction() -> None:
+    frame = losses_frame({"mine": 1.0, "a": 3.0, "b": 2.0})
+    sentence = "mean loss: mine is ahead of b, difference -1.0000"
+    assert scores.verdicts(frame, ["mine"])[0].startswith(sentence)
+    assert "behind mine" in scores.verdicts(frame, ["b"])[0]
+    frame.loc[0, "mean_loss"] = math.inf
+    assert "mine is behind b" in scores.verdicts(frame, ["mine"])[0]
+    assert "b is ahead of mine" in scores.verdicts(frame, ["b"])[0].replace("a is", "")
 
 
 def test_a_learned_optimizer_without_baselines_is_compared_with_nothing() -> None:
-    rows = tables.evaluation_rows(
-        "t", {"unf": tables.Entry(Runs(torch.ones(20, 2), {}, {}), 1.0, None)}
-    )
-    assert [row["steps_to_target"] for row in rows] == [None, None]
-    assert tables.verdicts(rows, "unf") == [
+    results = results_of({"unf": cell_of(torch.ones(20, 2))}, "t")
+    assert results.frame["steps_to_target"].isna().all()
+    assert results.reference == ""
+    (summary,) = scores.summarise(results.frame, results.reference)
+    assert (summary["ahead"], summary["behind"], summary["speedup"]) == (False, False, None)
+    assert scores.verdicts(results.frame, ["unf"]) == [
         "no baseline was run, so that unf is compared with nothing"
     ]
 
@@ -194,10 +249,13 @@ def test_times_are_positive_and_named() -> None:
         ({"num_seeds": 0}, "num_seeds must be at least 1, got 0"),
         ({"lowest_lr": 0.0}, "0 < lowest < highest, got 0.0"),
         ({"num_lrs": 1}, "at least 2, got 1"),
+        ({"reference": "lion"}, "reference must be one of the baselines adam, got 'lion'"),
+        ({"tuned_for": ["accuracy"]}, "tuned_for must be among mean_loss, final_loss, got 'acc"),
+        ({"tuned_for": []}, "tuned_for must name at least one of mean_loss, final_loss"),
     ],
 )
 def test_bad_values_are_named(settings, message) -> None:
-    values = {"horizon": 5, "num_seeds": 2, "num_chains": 2, "baselines": {}}
+    values = {"horizon": 5, "num_seeds": 2, "num_chains": 2, "baselines": {"adam": make_adam}}
     values |= {"lowest_lr": 0.1, "highest_lr": 1.0, "num_lrs": 3, "num_tuning_seeds": 1}
     with pytest.raises(ValueError, match=message):
         Benchmark(**(values | settings))

@@ -1,19 +1,29 @@
 """The evaluation suite: cells, resuming, pairing, divergence."""
 
+import io
 import json
 import math
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from rich.console import Console
 
 from learned_opt.evaluation import cells, scores
+from learned_opt.evaluation.aggregate import win_matrix
 from learned_opt.evaluation.benchmark import Benchmark
-from learned_opt.evaluation.cells import Cell, Contender, Setting
+from learned_opt.evaluation.cells import Cell
+from learned_opt.evaluation.frames import groups, select
+from learned_opt.evaluation.results import read_evaluation
+from learned_opt.evaluation.setting import Contender, Setting
 from learned_opt.evaluation.suite import run_suite
 from learned_opt.optimizers.hand.references import make_adam, make_sgdm
-from learned_opt.reporting import suite_report
+from learned_opt.reporting import screens
+from learned_opt.runtime.run_folder import RunFolder
 from tasks.quadratic import Quadratic
 from tests.cases import FAMILIES, spec_of
 
@@ -26,14 +36,18 @@ BASELINES = [
 ]
 
 
+def budget(horizon: int) -> Benchmark:
+    baselines = {baseline.name: baseline.constructor for baseline in BASELINES}
+    return Benchmark(horizon, 4, 4, baselines, 1e-2, 1.0, 3, 1, tuned_for=["final_loss"])
+
+
 def setting(family=None, horizon: int = 12, **rest) -> Setting:
     family = family or Quadratic(dim=3, noise=0.1)
-    benchmark = Benchmark(horizon, 4, 4, {}, 1e-2, 1.0, 3, 1)
     return Setting(
         rest.pop("task", family.name),
         family,
         spec_of(family),
-        benchmark,
+        budget(horizon),
         BASELINES,
         compile=False,
         **rest,
@@ -44,33 +58,39 @@ def learned(name: str = "mine", lr: float = 0.5) -> Contender:
     return Contender(name, partial(make_sgdm, lr=lr), {"lr": lr}, TRAINED)
 
 
-def run(folder, settings, optimizers=None, said=None):
-    say = (lambda line: None) if said is None else said
-    return run_suite(
-        settings, optimizers or [learned()], folder, "adam", "final_loss", {"git": "1"}, say
-    )
+def run(folder, settings, optimizers=None, progress=lambda line: None):
+    return run_suite(settings, optimizers or [learned()], folder, {"git": "1"}, progress)
+
+
+def report(folder, results) -> str:
+    """Write everything that an evaluation leaves; what the terminal shows."""
+    folder.mkdir(exist_ok=True)
+    console = Console(file=io.StringIO(), width=200)
+    screens.show_results(results, RunFolder(folder), console)
+    return console.file.getvalue()
 
 
 def test_all_optimizers_start_from_the_same_seeds(tmp_path) -> None:
-    frame = run(
-        tmp_path, [setting(FAMILIES["mlp"]()), setting(FAMILIES["mlp"](), horizon=15)]
-    ).frame
+    settings = [setting(FAMILIES["mlp"]()), setting(FAMILIES["mlp"](), horizon=15)]
+    frame = run(tmp_path, settings).frame
     assert len(frame) == 2 * 3 * 4
-    for _, of in frame.groupby("seed"):
-        assert of["start"].nunique() == 1
-        assert of["initial_loss"].nunique() == 1
+    for _, rows in groups(frame, ["seed"]):
+        assert rows["start"].nunique() == 1
+        assert rows["initial_loss"].nunique() == 1
     assert frame["start"].nunique() == frame["initial_loss"].nunique() == 4
-    own = frame[(frame["optimizer"] == "adam") & (frame["horizon"] == 15)]
-    assert own["learning_rate"].nunique() == 1
-    assert own["steps_to_target"].le(15).all()
-    np.testing.assert_array_equal(own["speedup"], 1.0)
-    np.testing.assert_array_equal(own["loss_ratio"], 1.0)
+    adam = select(frame, optimizer="adam", horizon=15)
+    assert adam["learning_rate"].nunique() == 1
+    assert adam["steps_to_target"].le(15).all()
+    np.testing.assert_array_equal(adam["speedup"], 1.0)
+    np.testing.assert_array_equal(adam["loss_ratio"], 1.0)
 
 
 def test_a_killed_evaluation_goes_on_and_gives_the_same_results(tmp_path) -> None:
     settings = [setting(), setting(task="longer", horizon=20)]
-    whole, lines = run(tmp_path / "whole", settings, said=(told := []).append), []
-    assert len(told) == 6
+    all_lines: list[str] = []
+    whole = run(tmp_path / "whole", settings, progress=all_lines.append)
+    assert len(all_lines) == 6
+    lines = []
 
     def killed(line: str) -> None:
         lines.append(line)
@@ -78,39 +98,63 @@ def test_a_killed_evaluation_goes_on_and_gives_the_same_results(tmp_path) -> Non
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run(tmp_path / "killed", settings, said=killed)
-    resumed = run(tmp_path / "killed", settings, said=(rest := []).append)
-    assert [*lines[:3], *rest] == told  # nothing is run twice, nothing is left out
-    assert resumed.reused == 3
-    pd.testing.assert_frame_equal(
-        resumed.frame.drop(columns=TIMES), whole.frame.drop(columns=TIMES)
-    )
-    again = run(tmp_path / "killed", settings, said=pytest.fail)
-    for folder, results in (("one", resumed), ("two", again)):
-        (tmp_path / folder).mkdir()
-        suite_report.write(tmp_path / folder, results, "adam", ["mine"], {})
-    files = [(tmp_path / folder / "results.parquet").read_bytes() for folder in ("one", "two")]
+        run(tmp_path / "killed", settings, progress=killed)
+    rest: list[str] = []
+    resumed = run(tmp_path / "killed", settings, progress=rest.append)
+    assert [*lines[:3], *rest] == all_lines  # nothing is run twice, nothing is left out
+    assert (resumed.reused, resumed.num_cells) == (3, 6)
+    expected = whole.frame.drop(columns=TIMES)
+    pd.testing.assert_frame_equal(resumed.frame.drop(columns=TIMES), expected)
+
+    again = run(tmp_path / "killed", settings, progress=pytest.fail)
+    assert again.reused == 6
+    report(tmp_path / "one", resumed)
+    report(tmp_path / "two", again)
+    files = [(tmp_path / folder / "curves.parquet").read_bytes() for folder in ("one", "two")]
     assert files[0] == files[1]
+    one = read_evaluation(tmp_path / "one" / "evaluation.json")
+    two = read_evaluation(tmp_path / "two" / "evaluation.json")
+    pd.testing.assert_frame_equal(one.frame, two.frame)
 
 
 def test_another_question_is_another_cell(tmp_path) -> None:
-    paths = {
-        cells.path_of(tmp_path, own, contender, criterion)
-        for own in (
-            setting(),
-            setting(horizon=13),
-            setting(Quadratic(dim=4)),
-            setting(config={"network": "wide"}),
-        )
-        for contender in (learned(), learned(lr=0.4), BASELINES[0])
-        for criterion in cells.CRITERIA
-    }
+    questions = (
+        setting(),
+        setting(horizon=13),
+        setting(Quadratic(dim=4)),
+        setting(config={"network": "wide"}),
+    )
+    paths = set()
+    for question in questions:
+        for criterion in ("mean_loss", "final_loss"):
+            benchmark = replace(question.benchmark, tuned_for=[criterion])
+            tuned = replace(question, benchmark=benchmark)
+            for contender in (learned(), learned(lr=0.4), BASELINES[0]):
+                paths.add(cells.path_of(tmp_path, tuned, contender))
     assert len(paths) == 4 * (2 + 2)  # what is tuned for matters to baselines alone
-    assert cells.path_of(tmp_path, setting(), learned(), "final_loss") in paths
+    assert cells.path_of(tmp_path, setting(), learned()) in paths
+
+
+def test_cells_of_earlier_versions_are_found_and_read(tmp_path) -> None:
+    """The digest is that of the version before 0.2; a file held one row name, without its name."""
+    path = cells.path_of(tmp_path, setting(), BASELINES[1])
+    assert path.name == "quadratic-horizon-12-adam-7c13aa3d09c9.parquet"
+    made = cells.run_cells(setting(), BASELINES[1], setting().unroll(BASELINES[1]))["adam"]
+    table = pa.Table.from_pandas(made.table, preserve_index=False)
+    facts = {"tuning": made.tuning, **made.facts, "identity": {}, "provenance": {"git": "0"}}
+    metadata = {**(table.schema.metadata or {}), cells.FACTS: json.dumps(facts)}
+    pq.write_table(table.replace_schema_metadata(metadata), path)
+    back = cells.read(path, BASELINES[1])
+    assert list(back) == ["adam"]
+    assert back["adam"].tuning == made.tuning
+    pd.testing.assert_frame_equal(back["adam"].table, made.table, check_dtype=False)
+    results = run(tmp_path, [setting()])
+    assert results.reused == 1
+    assert "some cells are of another revision (0) than this run's (1)" in results.warnings
 
 
 def test_a_damaged_cell_is_named(tmp_path) -> None:
-    path = cells.path_of(tmp_path, setting(), learned(), "final_loss")
+    path = cells.path_of(tmp_path, setting(), learned())
     path.write_bytes(b"nothing")
     with pytest.raises(ValueError, match="is damaged or no cell of an evaluation; remove it"):
         run(tmp_path, [setting()])
@@ -118,51 +162,57 @@ def test_a_damaged_cell_is_named(tmp_path) -> None:
 
 def test_divergence_is_a_result(tmp_path) -> None:
     optimizers = [learned(), learned("wild", lr=1e30)]
-    results = run(
-        tmp_path, [setting(horizon=30), setting(horizon=30, axis="longer", point="x2")], optimizers
-    )
-    shown = suite_report.write(tmp_path, results, "adam", ["mine", "wild"], {"seed": "0"})
-    rows = {row["optimizer"]: row for row in shown["quadratic, horizon 30"][1]}
-    assert rows["wild"]["diverged"] == "4/4"
-    assert rows["wild"]["final loss"] == "diverged"
-    assert rows["mine"]["diverged"] == "0/4"
-    frame = pd.read_parquet(tmp_path / "results.parquet")
-    wild = frame[(frame["optimizer"] == "wild") & (frame["axis"] == "")]
+    settings = [setting(horizon=30), setting(horizon=30, axis="longer", point="x2")]
+    results = run(tmp_path / "cells", settings, optimizers)
+    shown = report(tmp_path, results)
+    (line,) = [line for line in shown.splitlines() if line.strip().startswith("wild ")][:1]
+    assert line.split()[1:3] == ["diverged", "diverged"]
+    assert "generalisation card of quadratic" in shown
+
+    frame = read_evaluation(tmp_path / "evaluation.json").frame
+    wild = select(frame, optimizer="wild", axis="")
     assert wild["diverged"].all()
     assert wild["finite_steps"].between(1, 29).all()
     assert (wild["speedup"] == 0).all()
-    summary = json.loads((tmp_path / "summary.json").read_text())
-    assert summary["wins"]["mine"]["wild"] == 1.0
-    assert [row["diverged"] for row in summary["overall"] if row["optimizer"] == "wild"] == [4]
-    assert summary["cards"]["quadratic"]["longer"]["wild"][0]["status"] == "diverged"
-    assert {row["optimizer"] for row in summary["budgets"] if row["axis"]} == {
-        "mine",
-        "wild",
-        "adam",
-    }
+    assert np.isinf(wild["final_loss"]).all()
+    overall = {row["optimizer"]: row for row in scores.aggregate(frame)}
+    assert overall["wild"]["diverged"] == 4
+    assert win_matrix(scores.losses(frame))["mine"]["wild"] == 1.0
+    at_card = {row["optimizer"] for row in results.budgets if row["axis"]}
+    assert at_card == {"mine", "wild", "adam"}
+
     page = (tmp_path / "report.md").read_text()
     assert "3 learning rates x 1 seeds for final_loss" in page
     assert "diverged 4/4, **first failure**" in page
+    assert (tmp_path / "curves.png").stat().st_size > 10_000
+
+
+def test_several_settings_have_profiles_and_wins(tmp_path) -> None:
+    results = run(tmp_path / "cells", [setting(), setting(task="longer", horizon=20)])
+    report(tmp_path, results)
+    page = (tmp_path / "report.md").read_text()
+    assert "## all tasks and horizons" in page
     for name in ("profiles", "wins", "curves"):
         assert (tmp_path / f"{name}.png").stat().st_size > 10_000
+        assert f"]({name}.png)" in page
 
 
 def test_seeds_on_which_the_reference_diverges_are_spoken_of(tmp_path) -> None:
-    wild = [Contender("adam", lambda spec, lr=1.0: make_sgdm(spec, lr=1e30 * lr), {"kind": "wild"})]
+    def wild(spec, lr=1.0):
+        return make_sgdm(spec, lr=1e30 * lr)
+
     family = Quadratic(dim=3)
-    benchmark = Benchmark(30, 4, 4, {}, 1e-2, 1.0, 3, 1)
-    results = run(
-        tmp_path, [Setting("bowl", family, spec_of(family), benchmark, wild, compile=False)]
-    )
-    assert results.warnings[0].startswith(
-        "adam diverged on 4 of 4 seeds of bowl horizon 30: these have no target"
-    )
+    benchmark = replace(budget(30), baselines={"adam": wild})
+    baseline = Contender("adam", wild, {"kind": "wild"})
+    bowl = Setting("bowl", family, spec_of(family), benchmark, [baseline], compile=False)
+    results = run(tmp_path / "cells", [bowl])
+    sentence = "adam diverged on 4 of 4 seeds of bowl horizon 30: these have no target"
+    assert results.warnings[0].startswith(sentence)
     assert results.frame["speedup"].isna().all()
-    (summary,) = [
-        row for row in scores.summarise(results.frame, "adam") if row["optimizer"] == "mine"
-    ]
+    summaries = scores.summarise(results.frame, "adam")
+    (summary,) = [row for row in summaries if row["optimizer"] == "mine"]
     assert (summary["speedup"], summary["ahead"]) == (None, True)
-    suite_report.write(tmp_path, results, "adam", ["mine"], {})
+    report(tmp_path, results)
     assert "adam diverged on 4 of 4 seeds" in (tmp_path / "report.md").read_text()
 
 
@@ -180,21 +230,9 @@ def test_what_fits_no_task_is_left_out_with_its_reason(tmp_path) -> None:
         run(tmp_path, [setting()], [narrow])
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"reference": "lion"}, "reference must be one of the baselines sgdm, adam, got 'lion'"),
-        (
-            {"criterion": "accuracy"},
-            "tuned_for must be one of final_loss, mean_loss, got 'accuracy'",
-        ),
-        ({"learned": [learned("adam")]}, "a name of its own, got adam twice"),
-    ],
-)
-def test_bad_questions_are_refused(tmp_path, change, message) -> None:
-    given = {"learned": [learned()], "reference": "adam", "criterion": "final_loss"} | change
-    with pytest.raises(ValueError, match=message):
-        run_suite([setting()], folder=tmp_path, provenance={}, **given)
+def test_a_name_that_occurs_twice_is_refused(tmp_path) -> None:
+    with pytest.raises(ValueError, match="a name of its own, got adam twice"):
+        run(tmp_path, [setting()], [learned("adam")])
 
 
 def cell(*curves: list[float], lr: float | None = None) -> Cell:
@@ -207,24 +245,25 @@ def cell(*curves: list[float], lr: float | None = None) -> Cell:
         "losses": list(losses),
     }
     table |= {"min_loss": 0.0, "mean_loss": losses.mean(1), "diverged": np.isinf(losses[:, -1])}
-    return Cell(pd.DataFrame(table), {"tuning": None if lr is None else {"learning_rate": lr}})
+    return Cell(pd.DataFrame(table), None if lr is None else {"learning_rate": lr}, {})
 
 
 def test_speedups_by_hand() -> None:
     """The reference falls from 2 to 1 at step 20; the trailing mean of 10 reaches 1 at step 30."""
     reference = [2.0] * 20 + [1.0] * 20
-    fast, slow, gone = [1.0] * 40, [2.0] * 40, [2.0] * 5 + [math.inf] * 35
-    found = {"adam": cell(reference, reference, gone, lr=0.1), "mine": cell(fast, slow, fast)}
-    where = {"task": "t", "horizon": 40, "axis": "", "point": ""}
-    frame = scores.rows(where, found, "adam", {"adam": 1.0, "mine": 4.0})
-    own = frame[frame["optimizer"] == "mine"]
-    np.testing.assert_array_equal(
-        own["steps_to_target"], [10, math.inf, math.nan]
-    )  # no target where adam diverged
-    np.testing.assert_array_equal(own["speedup"], [3.0, 0.0, math.nan])
-    np.testing.assert_array_equal(own["time_speedup"], [0.75, 0.0, math.nan])
-    np.testing.assert_array_equal(own["seconds_to_target"], [0.04, math.inf, math.nan])
-    np.testing.assert_array_equal(own["loss_ratio"], [1.0, 2.0, math.nan])
+    fast = [1.0] * 40
+    slow = [2.0] * 40
+    gone = [2.0] * 5 + [math.inf] * 35
+    by_row = {"adam": cell(reference, reference, gone, lr=0.1), "mine": cell(fast, slow, fast)}
+    columns = {"task": "t", "horizon": 40, "axis": "", "point": ""}
+    frame = scores.rows(columns, by_row, "adam", {"adam": 1.0, "mine": 4.0})
+    mine = select(frame, optimizer="mine")
+    # no target where adam diverged
+    np.testing.assert_array_equal(mine["steps_to_target"], [10, math.inf, math.nan])
+    np.testing.assert_array_equal(mine["speedup"], [3.0, 0.0, math.nan])
+    np.testing.assert_array_equal(mine["time_speedup"], [0.75, 0.0, math.nan])
+    np.testing.assert_array_equal(mine["seconds_to_target"], [0.04, math.inf, math.nan])
+    np.testing.assert_array_equal(mine["loss_ratio"], [1.0, 2.0, math.nan])
     costs = scores.costs(frame, "steps_to_target")
     assert {name: list(values) for name, values in costs.items()} == {
         "adam": [30, 30],

@@ -7,67 +7,96 @@ from typing import Any
 import numpy as np
 import torch
 
+from learned_opt.core.files import write_text
 from learned_opt.deploy.weights import save_theta
-from learned_opt.evaluation.compare import Comparison
+from learned_opt.evaluation import scores
+from learned_opt.evaluation.cells import Cell, runs_table
+from learned_opt.evaluation.curves import write_curves
+from learned_opt.evaluation.results import Results, write_evaluation
 from learned_opt.evaluation.seeded_runs import Runs
-from learned_opt.reporting.curves import write_curves
-from learned_opt.reporting.run_files import write_report
-from learned_opt.reporting.tables import Entry
+from learned_opt.reporting.run_report import write_run_report
+from learned_opt.runtime.run_folder import RunFolder
 
-NUM_SEEDS, HORIZON = 6, 30
+NUM_SEEDS = 6
+HORIZON = 30
+TASKS = {"mlp": {"task": "mlp", "data": "digits", "fingerprint": "dd82963602a00ec7"}}
+FACTS = {
+    "command": "python -m learned_opt +task=mlp",
+    "seed": "0",
+    "git": "278af7e",
+    "torch": "2.13.0",
+}
 
 
-def comparison(learned: str, rate: float, horizon: int = HORIZON, seed: int = 0) -> Comparison:
+def cell_of(losses: torch.Tensor, learning_rate: float | None = None, **heldout: Any) -> Cell:
+    """A cell with these training losses ``(T, M)`` and figures on held-out data ``(M,)``."""
+    table = runs_table(Runs(losses.double(), heldout, {}), ["same"] * losses.shape[1])
+    tuning = None if learning_rate is None else {"learning_rate": learning_rate}
+    return Cell(table, tuning, {})
+
+
+def comparison(learned: str, rate: float, horizon: int = HORIZON, seed: int = 0) -> dict[str, Cell]:
     """Losses that fall at a rate of their own, and two baselines that are always the same."""
-    entries = {}
-    for i, (name, own, lr) in enumerate(
-        ((learned, rate, None), ("sgdm", 0.05, 0.1), ("adam", 0.08, 0.01))
-    ):
-        noise = np.random.default_rng([seed if lr is None else 0, i]).random((horizon, NUM_SEEDS))
-        losses = torch.as_tensor(np.exp(-own * np.arange(horizon))[:, None] * (2 + noise))
-        heldout = {"accuracy": torch.linspace(0.8, 0.9, NUM_SEEDS), "test_loss": losses[-1] + 0.1}
-        entries[name] = Entry(Runs(losses, heldout, {}), 0.1 * (i + 1), lr)
-    return Comparison(entries, [f"a warning about {learned}"])
+    cells = {}
+    optimizers = ((learned, rate, None), ("sgdm", 0.05, 0.1), ("adam", 0.08, 0.01))
+    for i, (name, decay, learning_rate) in enumerate(optimizers):
+        source = np.random.default_rng([seed if learning_rate is None else 0, i])
+        noise = source.random((horizon, NUM_SEEDS))
+        losses = torch.as_tensor(np.exp(-decay * np.arange(horizon))[:, None] * (2 + noise))
+        accuracy = torch.linspace(0.8, 0.9, NUM_SEEDS)
+        test_loss = losses[-1] + 0.1
+        cells[name] = cell_of(losses, learning_rate, accuracy=accuracy, test_loss=test_loss)
+    return cells
+
+
+def results_of(
+    cells: dict[str, Cell], task: str = "mlp", learned: tuple[str, ...] = (), **setting: Any
+) -> Results:
+    """What an evaluation with these cells came to; the first optimizer is the learned one."""
+    columns = {"task": task, "axis": "", "point": ""} | setting
+    horizon = len(next(iter(cells.values())).runs.losses)
+    times = {name: 0.1 * (i + 1) for i, name in enumerate(cells)}
+    reference = scores.reference_row(list(cells), "adam")
+    frame = scores.rows({"horizon": horizon, **columns}, cells, reference, times)
+    curves = {name: cell.runs.losses.numpy() for name, cell in cells.items()}
+    return Results(
+        reference="adam" if reference else "",
+        learned=list(learned) or [next(iter(cells))],
+        facts=FACTS,
+        frames=[frame],
+        curves={(task, horizon): curves},
+        described={task: TASKS["mlp"] | {"task": task}},
+    )
 
 
 def write_run(
-    folder: Path,
+    path: Path,
     learned: str = "unf",
     rate: float = 0.2,
     overrides: tuple[str, ...] = (),
     **settings: Any,
 ) -> Path:
     """What ``python -m learned_opt`` leaves in its folder, the checkpoint aside."""
-    (folder / ".hydra").mkdir(parents=True)
-    comparisons = {"mlp": comparison(learned, rate, **settings)}
-    tasks = {"mlp": {"task": "mlp", "data": "digits", "fingerprint": "dd82963602a00ec7"}}
-    facts = {
-        "command": "python -m learned_opt +task=mlp",
-        "seed": "0",
-        "git": "278af7e",
-        "torch": "2.13.0",
-    }
-    rows = [
-        f"{step},{1 / (step + 1)},{0.5 if step > 1 else ''},{'' if step == 0 else 1000}"
-        for step in range(5)
-    ]
-    (folder / "metrics.csv").write_text(
-        "step,meta_loss/train,meta_loss/valid,inner_steps_per_second\n" + "\n".join(rows) + "\n"
-    )
-    write_report(folder, tasks, comparisons, learned, facts)
-    write_curves(folder / "curves.csv", comparisons)
-    metadata = {"optimizer_name": learned, "specs": {}, "tasks": tasks, "provenance": facts}
-    save_theta(
-        folder,
-        {"w": torch.zeros(2)},
-        {**metadata, "warnings": {"mlp": comparisons["mlp"].warnings}},
-    )
+    folder = RunFolder(path)
+    results = results_of(comparison(learned, rate, **settings))
+    results.warnings = [f"a warning about {learned}"]
+    write_evaluation(folder.evaluation, results)
+    write_curves(folder.curves, results.curves)
+
+    lines = ["step,meta_loss/train,meta_loss/valid,inner_steps_per_second"]
+    for step in range(5):
+        valid = 0.5 if step > 1 else ""
+        rate_of_step = "" if step == 0 else 1000
+        lines.append(f"{step},{1 / (step + 1)},{valid},{rate_of_step}")
+    write_text(folder.metrics, "\n".join(lines) + "\n")
+
+    metadata = {"optimizer_name": learned, "specs": {}, "tasks": TASKS, "provenance": FACTS}
+    save_theta(path, {"w": torch.zeros(2)}, metadata)
     words = ["+task=mlp", *overrides]
-    (folder / ".hydra/overrides.yaml").write_text("".join(f"- {word}\n" for word in words))
-    (folder / ".hydra/config.yaml").write_text(
-        f"seed: 0\nhorizon: 30\nnote: <script>{learned}</script>\n"
-    )
-    return folder
+    write_text(folder.overrides, "".join(f"- {word}\n" for word in words))
+    write_text(folder.config, f"seed: 0\nhorizon: 30\nnote: <script>{learned}</script>\n")
+    write_run_report(path)
+    return path
 
 
 class Page(HTMLParser):
@@ -113,5 +142,5 @@ class Page(HTMLParser):
 
     def table(self, heading: str) -> dict[str, dict[str, str]]:
         """The first table that begins with a heading: first cell -> heading -> cell."""
-        own = next(table for table in self.tables if table[0][0] == heading)
-        return {row[0]: dict(zip(own[0], row, strict=True)) for row in own[1:]}
+        first = next(table for table in self.tables if table[0][0] == heading)
+        return {row[0]: dict(zip(first[0], row, strict=True)) for row in first[1:]}

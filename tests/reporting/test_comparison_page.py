@@ -1,4 +1,4 @@
-"""Pages that compare runs: names, shared baselines, what may be compared, and where they are written."""
+"""Pages that compare runs: names, shared baselines, what may be compared, where they lie."""
 
 import sys
 from pathlib import Path
@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from learned_opt.commands import report
+from learned_opt.evaluation.frames import distinct, select
+from learned_opt.evaluation.results import Results
 from learned_opt.reporting.comparison_page import (
     comparison_page,
     labels,
@@ -13,7 +15,6 @@ from learned_opt.reporting.comparison_page import (
     write_comparison_page,
 )
 from learned_opt.reporting.record import Record, read_record
-from learned_opt.reporting.run_page import run_page
 from tests.helpers.run_folders import Page, write_run
 
 
@@ -33,12 +34,12 @@ def page(runs) -> Page:
     return Page(comparison_page([read_record(folder) for folder in runs]))
 
 
-def test_learned_optimizers_come_first_and_equal_baselines_once(page, runs) -> None:
+def test_equal_baselines_are_there_once(page, runs) -> None:
     assert page.title == "unf, deep_set, nfn on mlp"
     table = page.table("optimizer")
-    assert list(table) == ["unf", "deep_set", "nfn", "sgdm", "adam"]
-    alone = Page(run_page(read_record(runs[1]))).table("optimizer")
-    assert alone == {name: table[name] for name in ("deep_set", "sgdm", "adam")}
+    assert list(table) == ["nfn", "unf", "deep_set", "adam", "sgdm"]  # best final loss first
+    alone = Page((runs[1] / "report.html").read_text()).table("optimizer")
+    assert alone == {name: table[name] for name in ("deep_set", "adam", "sgdm")}
 
 
 def test_every_run_is_judged_against_the_first(page) -> None:
@@ -62,50 +63,45 @@ def test_what_differs_is_a_line_for_each_key(page, runs) -> None:
 
 
 def test_a_baseline_that_came_out_otherwise_is_shown_for_each_run(tmp_path) -> None:
-    first, other = (read_record(write_run(tmp_path / name, name)) for name in ("unf", "nfn"))
-    changed = [
-        {**row, "mean_loss": row["mean_loss"] * (1.1 if row["optimizer"] == "adam" else 1)}
-        for row in other.rows
-    ]
-    rows, curves = merged({"unf": first, "nfn": Record(other.folder, changed, other.curves)}, "mlp")
+    first = read_record(write_run(tmp_path / "unf", "unf"))
+    other = read_record(write_run(tmp_path / "nfn", "nfn"))
+    assert other.results
+    changed = other.results.frame
+    is_adam = changed["optimizer"] == "adam"
+    changed.loc[is_adam, "mean_loss"] *= 1.1
+    results = Results("adam", ["nfn"], frames=[changed], curves=other.results.curves)
+
+    frame, curves = merged({"unf": first, "nfn": Record(other.folder, results)}, "mlp")
     names = ["unf", "nfn", "sgdm", "adam", "adam of nfn"]
-    assert list(dict.fromkeys(row["optimizer"] for row in rows)) == names
-    assert list(curves) == names
-    assert [row["mean_loss"] for row in rows if row["optimizer"] == "adam of nfn"] == [
-        row["mean_loss"] for row in changed if row["optimizer"] == "adam"
-    ]
+    assert distinct(frame, "optimizer") == names
+    assert list(curves["mlp", 30]) == names
+    shown = select(frame, optimizer="adam of nfn")["mean_loss"].tolist()
+    assert shown == select(changed, optimizer="adam")["mean_loss"].tolist()
 
 
 def test_runs_on_other_tasks_are_shown_but_not_compared(tmp_path) -> None:
-    records = [
-        read_record(write_run(tmp_path / str(h), name, horizon=h))
-        for name, h in (("unf", 30), ("nfn", 20))
-    ]
-    shown = Page(comparison_page(records))
+    longer = read_record(write_run(tmp_path / "30", "unf", horizon=30))
+    shorter = read_record(write_run(tmp_path / "20", "nfn", horizon=20))
+    shown = Page(comparison_page([longer, shorter]))
     assert (
         "unf and nfn cannot be compared by their numbers, their runs differ in horizon 30 and 20."
         in shown.text
     )
     assert "ahead of nfn" not in shown.text
-    assert list(shown.table("optimizer")) == [
-        "unf",
-        "nfn",
-        "sgdm",
-        "adam",
-        "sgdm of nfn",
-        "adam of nfn",
-    ]
+    first, second = [table for table in shown.tables if "mean loss" in table[0]]
+    assert sorted(row[0] for row in first[1:]) == ["adam", "sgdm", "unf"]
+    assert sorted(row[0] for row in second[1:]) == ["adam of nfn", "nfn", "sgdm of nfn"]
 
 
 def test_missing_files_are_named_by_run(runs, tmp_path) -> None:
     old = write_run(tmp_path / "old", "lstm")
-    (old / "curves.csv").unlink()
+    (old / "curves.parquet").unlink()
     shown = Page(comparison_page([read_record(runs[0]), read_record(old)]))
-    assert "lstm: curves.csv is not there" in shown.text
+    assert "lstm: curves.parquet is not there" in shown.text
 
 
 @pytest.mark.parametrize(
-    ("given", "expected"),
+    ("runs_of", "expected"),
     [
         ([("unf", "a"), ("nfn", "b")], ["unf", "nfn"]),
         ([("unf", "seed=0"), ("unf", "seed=1")], ["unf seed=0", "unf seed=1"]),
@@ -113,10 +109,10 @@ def test_missing_files_are_named_by_run(runs, tmp_path) -> None:
         ([("unf", "a=" + 60 * "x"), ("unf", "b=1")], ["unf (0)", "unf (1)"]),
     ],
 )
-def test_labels_are_short_and_tell_runs_apart(given, expected) -> None:
+def test_labels_are_short_and_tell_runs_apart(runs_of, expected) -> None:
     records = [
         Record(Path(f"sweep/{i}"), metadata={"optimizer_name": name}, overrides=["+task=mlp", word])
-        for i, (name, word) in enumerate(given)
+        for i, (name, word) in enumerate(runs_of)
     ]
     assert labels(records) == expected
 
@@ -128,7 +124,7 @@ def test_the_page_lies_beside_the_runs_and_a_multirun_is_all_its_jobs(
     report.main()
     beside = runs[0].parent / "comparison.html"
     assert Page(beside.read_text()).title == "unf, deep_set, nfn on mlp"
-    assert capsys.readouterr().out.startswith("written to ")
+    assert capsys.readouterr().out.startswith("written: ")
     out = tmp_path / "elsewhere.html"
     assert write_comparison_page(runs[:2], out) == out
     assert Page(out.read_text()).title == "unf, deep_set on mlp"

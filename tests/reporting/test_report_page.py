@@ -1,5 +1,6 @@
-"""Pages of runs: what they say, that they need nothing else, and what they do where files are missing."""
+"""Pages of runs: what they say, that they need nothing else, what is missing."""
 
+import itertools
 import json
 import math
 import re
@@ -13,10 +14,11 @@ import pandas as pd
 import pytest
 
 from learned_opt.commands import report
-from learned_opt.reporting import layers, plots
-from learned_opt.reporting.record import points, read_curves, read_record, read_table
-from learned_opt.reporting.run_page import run_page, write_run_page
-from tests.helpers.run_folders import HORIZON, NUM_SEEDS, Page, comparison, write_run
+from learned_opt.evaluation.curves import read_curves
+from learned_opt.reporting import plots, sections, update_plots
+from learned_opt.reporting.record import points, read_record, read_table
+from learned_opt.reporting.run_report import report_sections, title_of, write_run_report
+from tests.helpers.run_folders import FACTS, HORIZON, NUM_SEEDS, Page, comparison, write_run
 
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
@@ -27,17 +29,19 @@ CHROMIUM = next(
 def run(tmp_path_factory) -> Path:
     """A run folder; tests read it."""
     folder = write_run(tmp_path_factory.mktemp("runs") / "one")
-    rows = [
-        f"{o},mlp,{t},{name},effective_lr,{o + t + i}"
-        for o in (1, 4)
-        for t in (0, 9)
-        for i, name in enumerate("ab")
-    ]
+    rows = []
+    for outer, inner, i in itertools.product((1, 4), (0, 9), (0, 1)):
+        rows.append(f"{outer},mlp,{inner},{'ab'[i]},effective_lr,{outer + inner + i}")
     (folder / "diagnostics.csv").write_text(
         "outer_step,task,inner_step,tensor,quantity,value\n" + "\n".join(rows)
     )
-    write_run_page(folder)
+    write_run_report(folder)
     return folder
+
+
+def page_of(folder: Path) -> str:
+    record = read_record(folder)
+    return sections.page(title_of(record), report_sections(record), FACTS["command"])
 
 
 @pytest.fixture(scope="module")
@@ -46,26 +50,27 @@ def page(run) -> Page:
 
 
 def test_every_number_of_the_table_is_that_of_evaluation_json(run, page) -> None:
-    rows = json.loads((run / "evaluation.json").read_text())
+    rows = json.loads((run / "evaluation.json").read_text())["rows"]
     table = page.table("optimizer")
-    assert list(table) == ["unf", "sgdm", "adam"]
+    assert list(table) == ["unf", "adam", "sgdm"]
     for name, cells in table.items():
-        own = [row for row in rows if row["optimizer"] == name]
+        of_optimizer = [row for row in rows if row["optimizer"] == name]
         for heading, key, digits in (
             ("mean loss", "mean_loss", 4),
             ("final loss", "final_loss", 4),
-            ("accuracy",) * 2 + (3,),
+            ("min loss", "min_loss", 4),
+            ("accuracy", "accuracy", 3),
         ):
             mean, low, high = map(float, re.findall(r"[\d.]+", cells[heading]))
-            values = [row[key] for row in own]
+            values = [row.get(key, row["heldout"].get(key)) for row in of_optimizer]
             assert mean == round(sum(values) / len(values), digits)
             assert min(values) - 1e-3 <= low < mean < high <= max(values) + 1e-3
-        reached = [row["steps_to_target"] for row in own if row["steps_to_target"] is not None]
+        steps = [row["steps_to_target"] for row in of_optimizer]
+        reached = [step for step in steps if step is not None]
         assert cells["steps to target"].endswith(f"({len(reached)}/{NUM_SEEDS})")
-        assert float(cells["ms/step"]) == pytest.approx(own[0]["ms_per_step"])
-        assert cells["lr"] == (
-            "-" if own[0]["learning_rate"] is None else f"{own[0]['learning_rate']:.3g}"
-        )
+        assert float(cells["ms/step"]) == pytest.approx(of_optimizer[0]["ms_per_step"])
+        rate = of_optimizer[0]["learning_rate"]
+        assert cells["lr"] == ("-" if rate is None else f"{rate:.3g}")
 
 
 def test_the_page_says_what_a_reader_must_know(page) -> None:
@@ -97,7 +102,7 @@ def test_tensors_keep_their_order_where_one_has_no_first_value() -> None:
     rows = [("a", "ratio", 1, 0.5), ("b", "ratio", 0, 0.2), ("b", "ratio", 1, 0.3)]
     first = [("a", "cosine", 0, 1.0), ("b", "cosine", 0, 1.0)]
     measured = pd.DataFrame(first + rows, columns=["tensor", "quantity", "inner_step", "value"])
-    table = layers.layer_table(measured, "ratio")
+    table = update_plots.update_table(measured, "ratio")
     assert list(table.columns) == ["a", "b"]
     assert math.isnan(table.loc[0, "a"])
     assert table.loc[1].tolist() == [0.5, 0.3]
@@ -116,36 +121,57 @@ def test_the_page_needs_no_other_file_and_no_network(run, page) -> None:
 
 
 def test_the_same_files_give_the_same_bytes(run) -> None:
-    assert run_page(read_record(run)) == (run / "report.html").read_text()
+    assert page_of(run) == (run / "report.html").read_text()
 
 
 def test_what_is_missing_is_said_and_the_rest_is_shown(run, tmp_path) -> None:
     old = shutil.copytree(run, tmp_path / "old")
-    (old / "curves.csv").unlink()
-    early = [
-        {k: v for k, v in row.items() if k != "heldout"}
-        for row in json.loads((old / "evaluation.json").read_text())
-    ]
-    (old / "evaluation.json").write_text(json.dumps(early))
-    shown = Page(run_page(read_record(old)))
-    assert "curves.csv is not there" in shown.text
+    (old / "curves.parquet").unlink()
+    shown = Page(page_of(old))
+    assert "curves.parquet is not there" in shown.text
     assert shown.tags.count("img") == 3
-    assert list(shown.table("optimizer")) == ["unf", "sgdm", "adam"]
-    (old / "evaluation.json").unlink()
-    (old / "theta.safetensors").unlink()
-    (old / ".hydra/config.yaml").unlink()
-    stopped = Page(run_page(read_record(old)))
+    assert list(shown.table("optimizer")) == ["unf", "adam", "sgdm"]
+
+    for name in ("evaluation.json", "theta.safetensors", ".hydra/config.yaml"):
+        (old / name).unlink()
+    stopped = Page(page_of(old))
     for name in ("evaluation.json", "theta.safetensors", ".hydra/config.yaml"):
         assert f"{name} is not there" in stopped.text
     assert stopped.table("task")["old"]["outer steps"] == "5"
     assert "run folder" in stopped.table("fact")
 
 
+def test_a_run_of_an_earlier_version_is_shown_without_its_steps_to_target(run, tmp_path) -> None:
+    """Format 1: a list of rows, and curves as CSV; its target was another one."""
+    old = shutil.copytree(run, tmp_path / "old")
+    (old / "curves.parquet").unlink()
+    rows = []
+    kept = ("task", "optimizer", "seed", "horizon", "mean_loss", "final_loss", "ms_per_step")
+    for row in json.loads((run / "evaluation.json").read_text())["rows"]:
+        earlier = {name: row[name] for name in (*kept, "learning_rate", "steps_to_target")}
+        earlier |= {"accuracy": row["heldout"]["accuracy"], "heldout": {"test_loss": 0.5}}
+        rows.append(earlier)
+    (old / "evaluation.json").write_text(json.dumps(rows))
+    lines = ["task,seed,optimizer,step,loss"]
+    for seed, step in itertools.product(range(NUM_SEEDS), range(HORIZON)):
+        lines.append(f"mlp,{seed},unf,{step},{1 / (step + 1)}")
+    (old / "curves.csv").write_text("\n".join(lines))
+
+    shown = Page(page_of(old))
+    assert "these results are of a version before 0.2" in shown.text
+    table = shown.table("optimizer")
+    assert {cells["steps to target"] for cells in table.values()} == {"-"}
+    new = Page(page_of(run)).table("optimizer")
+    for name, cells in table.items():
+        assert cells["mean loss"] == new[name]["mean loss"]
+        assert cells["accuracy"] == new[name]["accuracy"]
+    assert shown.tags.count("img") == 4
+
+
 def test_curves_come_back_as_they_were(run) -> None:
-    curves = read_curves(run / "curves.csv")["mlp"]
-    for name, entry in comparison("unf", 0.2).entries.items():
-        assert curves[name].steps.tolist() == list(range(1, HORIZON + 1))
-        np.testing.assert_allclose(curves[name].losses, entry.runs.losses.numpy(), rtol=1e-5)
+    curves = read_curves(run / "curves.parquet")["mlp", HORIZON]
+    for name, cell in comparison("unf", 0.2).items():
+        np.testing.assert_allclose(curves[name], cell.runs.losses.numpy(), rtol=1e-6)
 
 
 def test_a_value_that_the_logger_carries_along_counts_once(tmp_path) -> None:
@@ -163,7 +189,8 @@ def test_bands_are_quantiles_and_end_where_runs_diverge() -> None:
     assert median.tolist() == pytest.approx([5.0] * 4)
     assert high.tolist() == pytest.approx([9.0] * 4)
     values[3, 4:] = math.inf
-    assert [math.isnan(own[3]) for own in plots.band(values, window=1)] == [False, True, True]
+    ends = [quantile[3] for quantile in plots.band(values, window=1)]
+    assert list(map(math.isnan, ends)) == [False, True, True]
     assert plots.band(np.arange(4.0)[:, None], window=2)[1].tolist() == [0.5, 1.5, 2.5]
 
 
@@ -193,14 +220,16 @@ def test_colours_differ_in_lightness_and_stand_out_on_white() -> None:
         ({}, "is no run folder: it has neither evaluation.json nor metrics.csv."),
         ({"evaluation.json": "{"}, "evaluation.json is not valid JSON: "),
         (
-            {"evaluation.json": '{"rows": 1}'},
+            {"evaluation.json": "[1]"},
             "evaluation.json is not ours: it must be a list of rows with ",
         ),
-        ({"metrics.csv": "a,b\n1,2\n"}, "metrics.csv lacks the columns step."),
         (
-            {"metrics.csv": "step\n1\n", "curves.csv": ""},
-            "curves.csv is no table: No columns to parse from file",
+            {"evaluation.json": '{"rows": 1}'},
+            "evaluation.json has format None, this version reads 2 and 1.",
         ),
+        ({"evaluation.json": '{"format": 2}'}, "evaluation.json is damaged or not of an"),
+        ({"metrics.csv": "a,b\n1,2\n"}, "metrics.csv lacks the columns step."),
+        ({"metrics.csv": ""}, "metrics.csv is no table: No columns to parse from file"),
         (
             {"metrics.csv": "step\n1\n", "diagnostics.csv": "a\n1\n"},
             "diagnostics.csv lacks the columns outer_step, ",
@@ -225,17 +254,26 @@ def test_a_folder_of_something_else_is_one_sentence(
     CHROMIUM is None, reason="no chromium here: whether pages fit a phone was NOT tested"
 )
 def test_in_a_browser_it_fits_the_screen_and_asks_the_network_for_nothing(run, tmp_path) -> None:
-    """In frames as wide as a phone and a desktop; a script measures what sticks out and counts what was fetched."""
+    """In frames as wide as a phone and a desktop.
+
+    A script measures what sticks out and counts what was fetched.
+    """
     widths = (360, 1280)
     frames = "".join(
         f'<iframe src="report.html" style="width:{w}px;height:900px;border:0"></iframe>'
         for w in widths
     )
-    measure = """onload = () => { document.title = [...document.querySelectorAll("iframe")].map(frame => {
-        const page = frame.contentDocument, view = frame.contentWindow;
-        const pictures = [...page.images].filter(i => i.complete && i.naturalWidth > 0).length;
-        const entries = view.performance.getEntriesByType("resource").filter(e => !e.name.startsWith("data:"));
-        return [view.innerWidth, page.documentElement.scrollWidth, pictures, entries.length].join() }).join(";") }"""
+    measure = """onload = () => {
+        const frames = [...document.querySelectorAll("iframe")];
+        document.title = frames.map(frame => {
+            const page = frame.contentDocument, view = frame.contentWindow;
+            const whole = [...page.images].filter(i => i.complete && i.naturalWidth > 0);
+            const entries = view.performance.getEntriesByType("resource");
+            const fetched = entries.filter(e => !e.name.startsWith("data:"));
+            const width = page.documentElement.scrollWidth;
+            return [view.innerWidth, width, whole.length, fetched.length].join();
+        }).join(";");
+    }"""
     (tmp_path / "frames.html").write_text(f"<title></title><script>{measure}</script>{frames}")
     shutil.copy(run / "report.html", tmp_path)
     flags = [
@@ -251,11 +289,12 @@ def test_in_a_browser_it_fits_the_screen_and_asks_the_network_for_nothing(run, t
         f"--user-data-dir={tmp_path}/profile",
         (tmp_path / "frames.html").as_uri(),
     ]
-    found = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
-    measured = re.findall(r"(\d+),(\d+),(\d+),(\d+)", found.split("</title>")[0])
-    assert len(measured) == 2, found
-    for width, own in zip(widths, measured, strict=True):
-        screen, content, pictures, fetched = map(int, own)
+    finished = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    title = finished.stdout.split("</title>")[0]
+    measured = re.findall(r"(\d+),(\d+),(\d+),(\d+)", title)
+    assert len(measured) == 2, finished.stdout
+    for width, numbers in zip(widths, measured, strict=True):
+        screen, content, pictures, fetched = map(int, numbers)
         assert screen == width
         assert content <= width
         assert (pictures, fetched) == (4, 0)

@@ -2,30 +2,26 @@
 
 import json
 import math
+from pathlib import Path
 
 import pandas as pd
 import pytest
 
+from learned_opt.evaluation.results import COLUMNS, Results, write_evaluation
 from learned_opt.reporting.results_table import table
+from learned_opt.runtime.run_folder import RunFolder
 
 
-def suite(folder, losses: dict[str, list[float]], task: str = "mlp", axis: str = "") -> str:
-    folder.mkdir()
-    rows = [
-        {
-            "task": task,
-            "axis": axis,
-            "horizon": 200,
-            "optimizer": name,
-            "seed": seed,
-            "final_loss": loss,
-        }
-        for name, own in losses.items()
-        for seed, loss in enumerate(own)
-    ]
-    pd.DataFrame(rows).to_parquet(folder / "results.parquet")
-    (folder / "summary.json").write_text(json.dumps({"tasks": {task: {"data": "digits"}}}))
-    return folder
+def suite(path: Path, losses: dict[str, list[float]], task: str = "mlp", axis: str = "") -> Path:
+    rows = []
+    for name, values in losses.items():
+        for seed, loss in enumerate(values):
+            row = {"task": task, "axis": axis, "horizon": 200, "optimizer": name, "seed": seed}
+            rows.append({**row, "final_loss": loss, "diverged": math.isinf(loss)})
+    frame = pd.DataFrame(rows).reindex(columns=COLUMNS)
+    results = Results(frames=[frame], described={task: {"data": "digits"}})
+    write_evaluation(RunFolder(path).evaluation, results)
+    return path
 
 
 def cells(text: str, row: int) -> list[str]:
@@ -44,8 +40,12 @@ def test_optimizers_by_settings_with_the_best_marked(tmp_path) -> None:
         "mlp, digits, 200 steps, 4 seeds",
         "cnn, digits, 200 steps, 2 seeds",
     ]
-    unf, adam, sgdm, lion = (cells(text, row) for row in range(2, 6))
-    assert [own[0] for own in (unf, adam, sgdm, lion)] == ["unf", "adam", "sgdm", "lion"]
+    lines = {cells(text, row)[0]: cells(text, row) for row in range(2, 6)}
+    assert list(lines) == ["unf", "adam", "sgdm", "lion"]
+    unf = lines["unf"]
+    adam = lines["adam"]
+    sgdm = lines["sgdm"]
+    lion = lines["lion"]
     assert unf[1].startswith("**1.1000 [")
     assert adam[1].startswith("2.1000 [")  # behind, with an interval that says so
     assert sgdm[1].startswith("_1.1500 [")  # its difference from the best can be 0
@@ -65,30 +65,26 @@ def test_points_of_a_card_are_no_settings(tmp_path) -> None:
         table([suite(tmp_path / "one", {"adam": [1.0]}, axis="wider")])
 
 
-def test_the_folder_of_a_training_counts_too(tmp_path) -> None:
-    rows = [
-        {"task": "mlp", "horizon": 200, "optimizer": "unf", "seed": s, "final_loss": x}
-        for s, x in ((0, 1.5), (1, None))
-    ]
+def test_the_folder_of_an_earlier_training_counts_too(tmp_path) -> None:
+    row = {"task": "mlp", "horizon": 200, "optimizer": "unf", "mean_loss": 1.0, "ms_per_step": 1}
+    rows = [row | {"seed": 0, "final_loss": 1.5}, row | {"seed": 1, "final_loss": None}]
     (tmp_path / "evaluation.json").write_text(json.dumps(rows))
-    (tmp_path / "theta.json").write_text(json.dumps({"tasks": {"mlp": {"data": "digits"}}}))
     assert cells(table([tmp_path]), 2) == ["unf", "diverged 1/2"]
 
 
 def test_what_cannot_be_a_table_is_refused(tmp_path) -> None:
-    one, two = (
-        suite(tmp_path / "one", {"adam": [1.0, 2.0]}),
-        suite(tmp_path / "two", {"adam": [1.0, 2.5]}),
-    )
-    with pytest.raises(
-        ValueError,
-        match=r"one and .*two disagree on adam on mlp, digits, 200 steps, seed 1; leave one",
-    ):
+    one = suite(tmp_path / "one", {"adam": [1.0, 2.0]})
+    two = suite(tmp_path / "two", {"adam": [1.0, 2.5]})
+    message = r"one and .*two disagree on adam on mlp, digits, 200 steps, seed 1; leave one"
+    with pytest.raises(ValueError, match=message):
         table([one, two])
     with pytest.raises(ValueError, match="holds no results of an evaluation"):
         table([tmp_path])
     with pytest.raises(ValueError, match="name at least one run folder"):
         table([])
-    (one / "summary.json").write_text("{")
-    with pytest.raises(ValueError, match="cannot be read"):
+    (one / "evaluation.json").write_text("{")
+    with pytest.raises(ValueError, match="is not valid JSON"):
         table([one])
+    (tmp_path / "results.parquet").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"is of a version before 0\.2"):
+        table([tmp_path])

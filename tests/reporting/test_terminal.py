@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 from learned_opt.commands import cli
-from learned_opt.reporting.terminal import FittingTable
+from learned_opt.reporting.tables import Table
 from learned_opt.training.callbacks.progress import ProgressBar
 
 HEADINGS = ("optimizer", "mean loss", "steps to target")
@@ -22,39 +22,37 @@ def console(width: int, terminal: bool = False) -> Console:
     return Console(file=io.StringIO(), width=width, force_terminal=terminal, legacy_windows=False)
 
 
-def printed(own: Console) -> list[str]:
-    assert isinstance(own.file, io.StringIO)
-    return [line.rstrip() for line in own.file.getvalue().splitlines()]
+def printed(screen: Console) -> list[str]:
+    assert isinstance(screen.file, io.StringIO)
+    return [line.rstrip() for line in screen.file.getvalue().splitlines()]
 
 
 @pytest.mark.parametrize("width", [24, 32, 40, 80])
 def test_a_table_fits_any_width_and_keeps_every_cell_whole(width) -> None:
-    own = console(width)
-    own.print(FittingTable(HEADINGS, ROWS, "title"))
-    lines = printed(own)
+    screen = console(width)
+    screen.print(Table(HEADINGS, ROWS, "title"))
+    lines = printed(screen)
     assert max(map(len, lines)) <= width
-    for cell in (
-        cell for row in ROWS for cell in row if len(cell) + 17 <= width
-    ):  # beside the longest heading
-        assert sum(cell in line for line in lines) == 1, cell
+    for row in ROWS:
+        for cell in row:
+            if len(cell) + 17 <= width:  # beside the longest heading
+                assert sum(cell in line for line in lines) == 1, cell
     if width >= 40:
-        ends = [
-            line.index(row[1]) + len(row[1]) for row in ROWS for line in lines if row[1] in line
-        ]
-        assert len(set(ends)) == 1  # aligned
+        ends = set()
+        for row in ROWS:
+            (line,) = [line for line in lines if row[1] in line]
+            ends.add(line.index(row[1]) + len(row[1]))
+        assert len(ends) == 1  # aligned
 
 
 def test_the_layout_follows_the_width() -> None:
     heights = []
     for width in (80, 40, 34):
-        own = console(width)
-        own.print(FittingTable(HEADINGS, ROWS))
-        heights.append(len(printed(own)))
-    assert heights == [
-        5,
-        6,
-        7,
-    ]  # lines, the same under two lines of headings, blocks; and an empty line
+        screen = console(width)
+        screen.print(Table(HEADINGS, ROWS))
+        heights.append(len(printed(screen)))
+    # lines, the same under two lines of headings, blocks; and an empty line
+    assert heights == [5, 6, 7]
 
 
 def train(bar: ProgressBar, num_steps: int, **settings: Any) -> None:
@@ -72,9 +70,9 @@ def train(bar: ProgressBar, num_steps: int, **settings: Any) -> None:
 
 
 def test_elsewhere_than_on_a_terminal_progress_is_a_few_plain_lines() -> None:
-    own = console(40)
-    train(ProgressBar(own), 200)
-    lines = printed(own)
+    screen = console(40)
+    train(ProgressBar(screen), 200)
+    lines = printed(screen)
     assert len(lines) == 11
     assert lines[0] == "compiling the inner step ..."
     assert lines[1].startswith("outer step 20/200  loss 0.5000  1,234/s")
@@ -86,9 +84,9 @@ def test_elsewhere_than_on_a_terminal_progress_is_a_few_plain_lines() -> None:
     ("width", "words"), [(40, "loss 0.5000  1,234/s"), (80, "meta-loss 0.5000  1,234 inner")]
 )
 def test_on_a_terminal_the_bar_is_one_line(width, words) -> None:
-    own = console(width, terminal=True)
-    train(ProgressBar(own), 20)
-    drawn = own.file.getvalue()  # pyright: ignore[reportAttributeAccessIssue]
+    screen = console(width, terminal=True)
+    train(ProgressBar(screen), 20)
+    drawn = screen.file.getvalue()  # pyright: ignore[reportAttributeAccessIssue]
     assert drawn.count("\n") == 1  # drawn again in its place
     last = Text.from_ansi(drawn.split("\x1b[2K")[-1].split("\n")[0]).plain
     assert "20/20" in last
@@ -97,9 +95,9 @@ def test_on_a_terminal_the_bar_is_one_line(width, words) -> None:
 
 
 def test_processes_but_the_first_are_silent() -> None:
-    own = console(80)
-    train(ProgressBar(own), 20, is_global_zero=False)
-    assert printed(own) == []
+    screen = console(80)
+    train(ProgressBar(screen), 20, is_global_zero=False)
+    assert printed(screen) == []
 
 
 class Terminal(io.StringIO):
