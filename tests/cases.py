@@ -25,7 +25,7 @@ from learned_opt.optimizers.nominal import Relative
 from learned_opt.optimizers.schedule import Cosine
 from learned_opt.optimizers.unf import UNFOptimizer
 from learned_opt.symmetry import PermutationSpec
-from learned_opt.unf import NFNLinear, Pointwise, PointwiseUNFLinear, UNFLinear
+from learned_opt.unf import NFNLinear, Pointwise, PointwiseUNFLinear, TypeTied, UNFLinear
 from tasks.arithmetic import Arithmetic
 from tasks.base import TaskFamily
 from tasks.data.arithmetic import arithmetic
@@ -182,7 +182,7 @@ OPTIMIZERS = {
     "unf_shared": partial(UNFOptimizer, head=PointwiseUNFLinear, channels=6, beta=0.1),
     "unf_tied": partial(
         UNFOptimizer,
-        head=partial(PointwiseUNFLinear, tie="type"),
+        head=partial(PointwiseUNFLinear, equivariant=TypeTied),
         channels=6,
         beta=0.1,
         nominal=Relative,

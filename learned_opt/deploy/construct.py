@@ -24,6 +24,10 @@ MOVED = {
     "learned_opt.optimizers.rules.": f"{HAND}.",
     f"{HAND}.HandDesigned": f"{HAND}.hand_designed.HandDesigned",
 }
+UNF_LINEAR = "learned_opt.unf.layers.UNFLinear"
+POINTWISE_UNF_LINEAR = "learned_opt.unf.layers.PointwiseUNFLinear"
+# an argument of earlier versions -> the class that takes its place
+TIES = {"tensor": UNF_LINEAR, "type": "learned_opt.unf.type_tied.TypeTied"}
 
 
 def build(node: Any, spec: PermutationSpec) -> MetaOptimizer:
@@ -68,7 +72,20 @@ def with_current_names(node: Any) -> Any:
     copy = {key: with_current_names(part) for key, part in node.items()}
     if isinstance(copy.get("_target_"), str):
         copy["_target_"] = _current_name(copy["_target_"])
-    return copy
+    return _without_tie(copy)
+
+
+def _without_tie(node: dict[str, Any]) -> dict[str, Any]:
+    """A layer whose ``tie`` names a class; other nodes stay as they are."""
+    target = node.get("_target_")
+    if target not in (UNF_LINEAR, POINTWISE_UNF_LINEAR) or node.get("tie") not in TIES:
+        return node
+
+    layer = {key: part for key, part in node.items() if key != "tie"}
+    tied = TIES[node["tie"]]
+    if target == UNF_LINEAR:
+        return layer | {"_target_": tied}
+    return layer | {"equivariant": {"_target_": tied, "_partial_": True}}
 
 
 def _current_name(target: str) -> str:

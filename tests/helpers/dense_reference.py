@@ -7,7 +7,7 @@ from torch import Tensor
 
 from learned_opt.symmetry import PermutationSpec
 from learned_opt.unf import UNFLinear
-from learned_opt.unf.layers import _key, escape
+from learned_opt.unf.layers import escape, weight_key
 from learned_opt.unf.plan import Pattern
 
 
@@ -65,7 +65,7 @@ def dense_forward(layer: UNFLinear, inputs: dict[str, Tensor]) -> dict[str, Tens
             for part, bias in zip(slices(layer, name, tensor), biases, strict=True):
                 part.add_(bias)
     for group in layer.plan.groups:
-        weight = layer.weights[_key(group.signature)].detach()
+        weight = layer.weights[weight_key(group.signature)].detach()
         sources = [
             (s, part)
             for s in group.sources

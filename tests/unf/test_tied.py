@@ -1,6 +1,7 @@
 """The layer tied by type against the untied one, and what it is for: one theta on every weight space."""
 
 from collections.abc import Iterator
+from functools import partial
 from itertools import product
 from pathlib import Path
 
@@ -10,12 +11,13 @@ from torch.func import functional_call, grad_and_value, vmap
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from learned_opt.core import tree
-from learned_opt.deploy import pretrained
+from learned_opt.deploy import construct, pretrained
 from learned_opt.inner.unroll import Unroll
+from learned_opt.optimizers.unf import UNFOptimizer
 from learned_opt.symmetry import PermutationSpec
 from learned_opt.unf import UNF, PointwiseUNFLinear, TypeTied, UNFLinear
 from learned_opt.unf.cells import make_blocks
-from learned_opt.unf.layers import _key, escape
+from learned_opt.unf.layers import escape, weight_key
 from learned_opt.unf.plan import Pattern
 from learned_opt.unf.types import TYPES
 from tests.cases import FAMILIES, OPTIMIZERS, SPECS, spec_of, spec_tensors
@@ -70,7 +72,7 @@ def untied(
             names = tuple(
                 spec.axes[target.parameter][target.labels.index(kept)] for kept in target.kept
             )
-            group, weight = groups[names], paper.weights[_key(names)]
+            group, weight = groups[names], paper.weights[weight_key(names)]
             weight[group.sources.index(source), :, group.targets.index(target)] += row
             maps.add((target, source))
     return paper, maps
@@ -144,7 +146,7 @@ def test_rebound_layer_equals_one_made_for_the_spec(name) -> None:
     spec, inputs = SPECS[name], spec_tensors(SPECS[name], 2)
     for first in (
         tied(CHAIN),
-        PointwiseUNFLinear(CHAIN, 2, 3, tie="type").double(),
+        PointwiseUNFLinear(CHAIN, 2, 3, equivariant=TypeTied).double(),
         _network(CHAIN),
     ):
         if isinstance(first, PointwiseUNFLinear):
@@ -161,7 +163,7 @@ def test_rebound_layer_equals_one_made_for_the_spec(name) -> None:
 
 
 def _both(spec: PermutationSpec) -> PointwiseUNFLinear:
-    return PointwiseUNFLinear(spec, 2, 3, tie="type").double()
+    return PointwiseUNFLinear(spec, 2, 3, equivariant=TypeTied).double()
 
 
 def _network(spec: PermutationSpec) -> UNF:
@@ -301,18 +303,50 @@ def test_factors_of_a_merged_axis_meet_partly() -> None:
         torch.testing.assert_close(moved[key], value, rtol=0, atol=1e-12)
 
 
+def test_constructors_return_their_own_class() -> None:
+    for kind in (UNFLinear, TypeTied, PointwiseUNFLinear):
+        assert type(kind(CHAIN, 1, 1)) is kind
+    with pytest.raises(TypeError, match="tie"):
+        UNFLinear(CHAIN, 1, 1, tie="type")
+
+
+@pytest.mark.parametrize("layer", ["UNFLinear", "PointwiseUNFLinear"])
+@pytest.mark.parametrize(("tie", "kind"), [("tensor", UNFLinear), ("type", TypeTied)])
+def test_a_theta_json_from_when_tie_was_an_argument_makes_the_same_layer(layer, tie, kind) -> None:
+    head = {"_target_": f"learned_opt.unf.layers.{layer}", "_partial_": True, "init": "he"}
+    node = {
+        "_target_": "learned_opt.optimizers.unf.UNFOptimizer",
+        "_partial_": True,
+        "head": head | {"tie": tie},
+        "channels": 4,
+    }
+    torch.manual_seed(0)
+    made = construct.build(node, CHAIN)
+    torch.manual_seed(0)
+    constructor = {
+        "UNFLinear": partial(kind, init="he"),
+        "PointwiseUNFLinear": partial(PointwiseUNFLinear, init="he", equivariant=kind),
+    }
+    expected = UNFOptimizer(CHAIN, head=constructor[layer], channels=4)
+    assert repr(made) == repr(expected)
+    assert made.state_dict().keys() == expected.state_dict().keys()
+    for name, value in expected.state_dict().items():
+        assert torch.equal(made.state_dict()[name], value)
+
+
+def test_an_unknown_tie_is_refused() -> None:
+    head = {"_target_": "learned_opt.unf.layers.UNFLinear", "_partial_": True, "tie": "name"}
+    node = {"_target_": "learned_opt.optimizers.unf.UNFOptimizer", "_partial_": True, "head": head}
+    with pytest.raises(ValueError, match=r"does not take these arguments: .*tie"):
+        construct.build(node, CHAIN)
+
+
 def test_bad_values_are_named() -> None:
-    with pytest.raises(ValueError, match=r"tie must be one of tensor, type, got 'name'"):
-        UNFLinear(CHAIN, 1, 1, tie="name")
-    with pytest.raises(
-        ValueError, match=r"TypeTied cannot read fixed axes as channels, but \['p'\] are folded"
-    ):
-        UNFLinear(
-            PermutationSpec({"w": ("h", "p")}, fixed={"p"}, fixed_sizes={"p": 2}, folded={"p"}),
-            1,
-            1,
-            tie="type",
-        )
+    folded = PermutationSpec({"w": ("h", "p")}, fixed={"p"}, fixed_sizes={"p": 2}, folded={"p"})
+    message = r"TypeTied cannot read fixed axes as channels, but \['p'\] are folded"
+    for layer in (TypeTied, partial(PointwiseUNFLinear, equivariant=TypeTied)):
+        with pytest.raises(ValueError, match=message):
+            layer(folded, 1, 1)
     with pytest.raises(ValueError, match="theta of UNFLinear belongs to one weight space"):
         UNFLinear(CHAIN, 1, 1).rebind(SPECS["mlp"])
 
