@@ -11,6 +11,7 @@ import difflib
 import importlib
 import os
 import re
+import select
 import sys
 from collections.abc import Callable, Iterable
 from functools import wraps
@@ -128,8 +129,10 @@ def answer(function: Callable[..., Any], *arguments: Any) -> Any:
     except RunError as error:
         fail(str(error), code=1)
     except BrokenPipeError:
-        if not _discard_broken_stdout():
+        if not _stdout_has_no_reader():
             raise
+        # so that the exit does not print what is left
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(BROKEN_PIPE)
     except Exception as error:
         if not _is_of_config(error):
@@ -163,14 +166,11 @@ def open_closed_streams() -> None:
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - as long as the process lives
 
 
-def _discard_broken_stdout() -> bool:
-    """Whether nobody reads what is printed; then nothing more is, also not at exit."""
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return True
-    return False
+def _stdout_has_no_reader() -> bool:
+    """Whether it is stdout that is broken, and no socket of a library."""
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
 
 
 def _is_of_config(error: BaseException) -> bool:

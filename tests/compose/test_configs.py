@@ -2,6 +2,7 @@
 
 import inspect
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,36 +12,50 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from learned_opt.commands import cli
-from learned_opt.compose import config_files
+from learned_opt.commands import help_pages
+from learned_opt.compose import config_files, resolve
 from learned_opt.compose.mixture import task_configs
-from learned_opt.core import errors, tree
+from learned_opt.core import tree
 from learned_opt.symmetry import PermutationSpec
 from tasks.networks.mlp import MLP
 
 CONFIGS = Path(config_files.config_dir())
-GROUPS = (
-    "network",
-    "data",
-    "meta_optimizer",
-    "estimator",
-    "perturbation",
-    "meta_loss",
-    "truncation",
-)
-GROUPS = (*GROUPS, "outer_optimizer", "trainer", "callbacks", "logger", "benchmark", "augment")
 HYDRA_KEYS = {"_target_", "_partial_"}
-SUPPLIED = {"save_dir"}  # by build.py
+# whose nodes stand elsewhere than at the name of their group, and the tests that compose them
+ELSEWHERE = {
+    "card": "test_every_point_of_every_card_fits_its_task",
+    "experiment": "test_experiments_compose_and_start_with_their_question",
+    "predictor": "test_predictors_compose",
+    "scale": "test_experiments_have_the_published_sizes",
+    "schedule": "test_schedules_compose",
+    "task": "test_tasks_compose_and_their_nodes_fit",
+    "zoo": "test_zoos_compose",
+    "hydra/launcher": "test_every_launcher_is_known_to_hydra",
+    "hydra/sweeper": "test_the_sweeper_searches_what_the_config_has",
+}
+CHOICES = []  # of every group that a run has
+for each_group in config_files.groups():
+    if each_group not in ELSEWHERE:
+        CHOICES += [(each_group, choice) for choice in config_files.options(each_group)]
 
 
 def composed(*overrides: str, name: str = "config") -> DictConfig:
+    """As Hydra gives it to a command."""
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         cfg = compose(name, overrides=list(overrides), return_hydra_config=True)
     HydraConfig.instance().set_config(cfg)
     return cfg
 
 
-def nodes(cfg: object, path: str = ""):
+def final(*overrides: str, name: str = "config") -> DictConfig:
+    """As a command has it from then on."""
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        cfg = compose(name, overrides=list(overrides), return_hydra_config=True)
+        HydraConfig.instance().set_config(cfg)
+        return resolve.final(cfg)
+
+
+def nodes(cfg: object, path: str = "") -> Iterator[tuple[str, DictConfig]]:
     """All nodes with a target, and their paths."""
     if isinstance(cfg, DictConfig):
         if "_target_" in cfg:
@@ -51,28 +66,26 @@ def nodes(cfg: object, path: str = ""):
 
 
 def check_nodes(cfg: DictConfig) -> int:
-    found = list(nodes(cfg))
-    for path, node in found:
+    targets = list(nodes(cfg))
+    for path, node in targets:
         parameters = inspect.signature(get_object(node["_target_"])).parameters
         takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
         unknown = set(node) - HYDRA_KEYS - set(parameters)
         assert takes_any or not unknown, (
             f"{path}: {sorted(unknown)} are no parameters of {node['_target_']}"
         )
-    return len(found)
+    return len(targets)
 
 
 @pytest.mark.parametrize("task", config_files.options("task"))
 def test_tasks_compose_and_their_nodes_fit(task) -> None:
-    for own in task_configs(composed(f"+task={task}"), [], []).values():
-        assert check_nodes(own) > 8
+    for task_config in task_configs(final(f"+task={task}"), [], []).values():
+        assert check_nodes(task_config) > 8
 
 
-@pytest.mark.parametrize(
-    ("group", "choice"), [(g, c) for g in GROUPS for c in config_files.options(g)]
-)
+@pytest.mark.parametrize(("group", "choice"), CHOICES)
 def test_every_choice_of_every_group_composes(group, choice) -> None:
-    cfg = composed("+task=mlp", f"{group}={choice}")
+    cfg = final("+task=mlp", f"{group}={choice}")
     assert check_nodes(cfg) > 8
     assert HydraConfig.get().runtime.choices[group] == choice
 
@@ -86,14 +99,19 @@ def test_schedules_compose(schedule) -> None:
     assert instantiate(cfg.meta_optimizer.schedule)(torch.tensor(3.0)) <= 1
 
 
-@pytest.mark.parametrize("name", ["evaluate", "bench", "lab", "contest"])
-def test_other_entry_points_compose(name) -> None:
-    assert check_nodes(composed("+task=cnn", name=name)) > 8
+@pytest.mark.parametrize("name", config_files.primaries())
+def test_every_config_of_a_verb_composes(name) -> None:
+    assert name in help_pages.CONFIGS.values()
+    is_of_a_run = (CONFIGS / f"{name}.yaml").read_text().count("\n  - config\n") or name == "config"
+    words = ["+task=cnn"] if is_of_a_run and name != "zoo" else []
+    words += ["verb=build"] if name == "zoo" else []
+    assert check_nodes(final(*words, name=name)) > 8
 
 
 def test_bench_of_deployed_optimizers_composes() -> None:
     cfg = composed(name="bench_deploy")
-    tied = 4  # the optimizer, its trunk, its head and its nominal part; the pointwise ones name their head alone
+    tied = check_nodes(composed("+task=mlp", "meta_optimizer=unf_tied").meta_optimizer)
+    # the pointwise ones name their head alone
     assert check_nodes(cfg) == len(cfg.networks) + tied + 2 * (len(cfg.learned) - 1)
 
 
@@ -144,29 +162,32 @@ def test_predictors_compose(predictor) -> None:
 
 
 def test_every_yaml_is_reached() -> None:
-    """No file lies outside of the groups that the tests above walk."""
+    """No file lies outside of the groups and the configs that the tests above walk."""
     files = {path.relative_to(CONFIGS).as_posix() for path in CONFIGS.rglob("*.yaml")}
-    groups = (*GROUPS, "schedule", "task", "experiment", "scale", "zoo", "predictor", "card")
-    groups = (*groups, "hydra/launcher", "hydra/sweeper")  # of tests/test_launcher.py
-    reached = {
-        f"{group}/{choice}.yaml" for group in groups for choice in config_files.options(group)
-    }
-    entry_points = {"evaluate", "bench", "bench_networks", "bench_deploy", "contest", "lab", "zoo"}
-    assert files == reached | {"config.yaml", *(f"{name}.yaml" for name in entry_points)}
+    reached = {f"{name}.yaml" for name in config_files.primaries()}
+    for group in config_files.groups():
+        reached |= {f"{group}/{choice}.yaml" for choice in config_files.options(group)}
+    assert files == reached
 
 
-def test_no_top_level_key_is_dead() -> None:
-    """Each key is read by name in the entry points, or is referred to by another key."""
-    code = "".join(
-        (Path(cli.__file__).parent / f"{name}.py").read_text()
-        for name in ("build", "training", "sizing", "train", "evaluate")
-    )
+@pytest.mark.parametrize("test", set(ELSEWHERE.values()))
+def test_the_tests_of_the_other_groups_are_there(test) -> None:
+    texts = [path.read_text() for path in Path(__file__).parents[1].rglob("test_*.py")]
+    assert any(f"def {test}(" in text for text in texts)
+
+
+@pytest.mark.parametrize("name", config_files.primaries())
+def test_no_top_level_key_is_dead(name) -> None:
+    """Each key is read by name where configs are known, or another key refers to it."""
+    package = Path(help_pages.__file__).parents[1]
+    code = ""
+    for folder in ("commands", "compose"):
+        code += "".join(path.read_text() for path in (package / folder).glob("*.py"))
     text = "".join(path.read_text() for path in CONFIGS.rglob("*.yaml"))
-    for key in OmegaConf.load(CONFIGS / "config.yaml"):
-        if key not in ("defaults", "hydra"):
-            assert re.search(rf"\b(cfg|own)\.{key}\b", code) or re.search(
-                rf"\${{{key}[.}}]", text
-            ), key
+    for key in OmegaConf.load(CONFIGS / f"{name}.yaml"):
+        is_read = re.search(rf"(cfg|config)\.{key}\b|\"{key}\"", code)
+        is_referred_to = re.search(rf"\${{{key}[.}}]", text)
+        assert key in ("defaults", "hydra") or is_read or is_referred_to, key
 
 
 def test_command_line_wins_over_the_task_file() -> None:
@@ -174,56 +195,6 @@ def test_command_line_wins_over_the_task_file() -> None:
     assert cfg.task.network["_target_"] == "tasks.networks.cnn.CNN"
     assert cfg.task.data.root == "somewhere"
     assert cfg.task.data.name == "cifar10"
-
-
-def test_a_mix_gives_each_task_the_config_that_it_would_have_alone() -> None:
-    words = [
-        "+task=mix",
-        "estimator=es",
-        "horizon=30",
-        "estimator.num_tasks=3",
-        "mix.cnn.task.batch_size=7",
-    ]
-    words += [
-        "+mix.rnn.horizon=20",
-        "+task@mix.fashion=mlp",
-        "data@mix.fashion.data=fashion_mnist",
-        "~mix.mlp",
-    ]
-    cfg = composed(*words)
-    groups = list(HydraConfig.get().runtime.choices)
-    own = task_configs(cfg, words, groups)
-    assert list(own) == ["cnn", "rnn", "fashion"]
-    alone = composed("+task=cnn", "task.batch_size=7", "network.channels=[8,16]")
-    assert own["cnn"].task == alone.task
-    assert [c.task.data["_target_"].split(".")[-1] for c in own.values()] == [
-        "digits",
-        "docs_text",
-        "images",
-    ]
-    assert [c.estimator.num_tasks for c in own.values()] == [3, 3, 3]  # the rnn's file says 8
-    assert [c.benchmark.num_chains for c in own.values()] == [16, 16, 16]
-    assert [c.horizon for c in own.values()] == [30, 30, 30]  # the command line speaks of all tasks
-    assert [c.horizon for c in task_configs(cfg, words[-4:], groups).values()] == [30, 20, 30]
-    assert (
-        own["rnn"].estimator.unroll_length == 30
-    )  # interpolations are those of the task's own config
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (
-            ["+task=mix", "~mix.mlp", "~mix.cnn", "~mix.rnn"],
-            "mix must hold at least one task, got none.",
-        ),
-        (["+task=mix", "+mix.gru.horizon=3"], "mix.gru has no task; add +task@mix.gru=NAME"),
-        (["+task=mlp", "+task@mix.cnn=cnn"], "there is one beside it, under task."),
-    ],
-)
-def test_a_mix_that_is_none_is_refused(words, message) -> None:
-    with pytest.raises(errors.UsageError, match=re.escape(message)):
-        task_configs(composed(*words), words, [])
 
 
 def test_one_dial_sets_the_horizon_everywhere() -> None:

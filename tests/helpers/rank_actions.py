@@ -6,19 +6,19 @@ from pathlib import Path
 
 
 def tell(folder: str) -> None:
-    """What another rank says of itself."""
+    """Write the process and the rank of this one into a file."""
     told = f"{os.getpid()} {os.environ['LOCAL_RANK']} {os.environ['WORLD_SIZE']}"
     Path(folder, "partial").write_text(told)
     Path(folder, "partial").rename(Path(folder, "rank"))
 
 
 def tell_and_fail(folder: str) -> None:
-    """What another rank does in one test below."""
+    """Tell, then end with an error."""
     tell(folder)
     os._exit(3)
 
 
 def tell_and_wait(folder: str) -> None:
-    """And in the other."""
+    """Tell, then go on until somebody ends the process."""
     tell(folder)
     time.sleep(1000)

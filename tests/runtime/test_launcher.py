@@ -3,6 +3,7 @@
 import importlib.util
 import inspect
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -16,6 +17,7 @@ from learned_opt.commands import train
 from learned_opt.compose import config_files
 from learned_opt.core import errors
 from learned_opt.runtime import job_file, job_record, slurm
+from learned_opt.runtime.run_folder import SweepFolder
 from learned_opt.runtime.sweep_launcher import SweepLauncher, register
 from tests.commands.test_cli import TINY
 from tests.compose.test_configs import composed
@@ -30,10 +32,10 @@ def launcher(*overrides: str) -> SweepLauncher:
     return SweepLauncher(**node)
 
 
-def sbatch_script(found: SweepLauncher) -> str:
+def sbatch_script(sweep_launcher: SweepLauncher) -> str:
     from submitit.slurm.slurm import _make_sbatch_string
 
-    parameters = found._executor()._executor.parameters
+    parameters = sweep_launcher._executor()._executor.parameters
     return _make_sbatch_string(command="job", folder="logs", **{**parameters, "map_count": 2})
 
 
@@ -98,7 +100,7 @@ def test_the_sweeper_searches_what_the_config_has() -> None:
 
 def test_without_optuna_it_says_what_to_install(monkeypatch, capsys, tmp_path) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("learned_opt.runtime.job_file.find_spec", lambda _: None)
+    monkeypatch.setattr("learned_opt.runtime.job_record.find_spec", lambda _: None)
     error = refused(monkeypatch, capsys, "-m", "+task=mlp", "hydra/sweeper=outer")
     assert error == (
         "learned_opt: hydra/sweeper needs Optuna, which is not installed; pip install -e '.[optuna]'.\n"
@@ -185,7 +187,7 @@ def test_a_finished_job_of_a_sweep_is_not_run_again(monkeypatch, tmp_path) -> No
     monkeypatch.setattr(
         sys, "argv", ["learned_opt", "-m", "+task=mlp", "seed=8", "hydra.sweep.dir=s"]
     )
-    (tmp_path / "s" / job_record.PLAN).unlink()  # as with a sweeper that keeps none
+    SweepFolder(tmp_path / "s").plan.unlink()  # as with a sweeper that keeps none
     with pytest.raises(SystemExit):
         train.main()
     assert job_file.read(tmp_path / "s" / "0")["overrides"] == overrides
@@ -259,6 +261,19 @@ def test_records_are_replaced_in_one_move(tmp_path) -> None:
     job_file.write(tmp_path / "0", {"state": "finished"})
     assert json.loads((tmp_path / "0" / "job.json").read_text()) == {"state": "finished"}
     assert [path.name for path in (tmp_path / "0").iterdir()] == ["job.json"]
+
+
+@pytest.mark.parametrize("value", [0.25, math.inf, None])
+def test_a_result_is_read_as_it_was_written(tmp_path, value) -> None:
+    job_file.write(tmp_path, {"state": "finished", "value": value})
+    assert job_file.read(tmp_path)["value"] == value
+    strict = json.loads((tmp_path / "job.json").read_text(), parse_constant=pytest.fail)
+    assert strict["state"] == "finished"
+
+
+def test_a_record_of_an_earlier_version_is_read(tmp_path) -> None:
+    (tmp_path / "job.json").write_text('{"state": "finished", "value": Infinity}')
+    assert job_file.read(tmp_path)["value"] == math.inf
 
 
 def test_jobs_are_told_apart_by_what_differs() -> None:

@@ -2,6 +2,8 @@
 
 import os
 import re
+import subprocess
+import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,7 +11,6 @@ from typing import Any
 
 import pytest
 import torch
-from omegaconf import OmegaConf
 
 from learned_opt.core.errors import RunError, UsageError
 from learned_opt.runtime.rank_processes import followers
@@ -37,10 +38,6 @@ def plain_environment(monkeypatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
-def config(**trainer: object):
-    return OmegaConf.create({"trainer": {"devices": 1, "num_nodes": 1} | trainer, "device": "cpu"})
-
-
 @pytest.mark.parametrize(
     ("trainer", "environment", "expected"),
     [
@@ -64,14 +61,15 @@ def config(**trainer: object):
 def test_who_am_i(monkeypatch, trainer, environment, expected) -> None:
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    assert world(config(**trainer)) == expected
+    assert world(**{"devices": 1, "device": "cpu", **trainer}) == expected
+    assert expected.is_leader == (expected.rank == 0)
 
 
 def test_impossible_worlds_are_refused() -> None:
     with pytest.raises(UsageError, match=r"trainer.devices must be auto or at least 1, got 0\."):
-        world(config(devices=0))
+        world(0, device="cpu")
     with pytest.raises(UsageError, match=r"num_nodes is 2, but this process was started alone"):
-        world(config(num_nodes=2))
+        world(1, num_nodes=2, device="cpu")
 
 
 def with_another(folder: Path, follow, error: BaseException) -> None:
@@ -92,10 +90,34 @@ def test_a_rank_that_fails_is_named(tmp_path) -> None:
 def test_other_ranks_end_with_this_one(tmp_path) -> None:
     with pytest.raises(KeyboardInterrupt):
         with_another(tmp_path, tell_and_wait, KeyboardInterrupt())
-    pid, rank, size = map(int, (tmp_path / "rank").read_text().split())
-    assert (rank, size) == (1, 2)
+    pid, *rank_and_size = map(int, (tmp_path / "rank").read_text().split())
+    assert rank_and_size == [1, 2]
     assert not Path(f"/proc/{pid}").exists()
     assert not {"LOCAL_RANK", "WORLD_SIZE"} & set(os.environ)
+
+
+def test_a_rank_that_waits_for_ever_is_ended_with_a_line_on_stderr(tmp_path) -> None:
+    script = (
+        "import time\n"
+        "from learned_opt.runtime import rank_processes\n"
+        "from tests.helpers.rank_actions import tell_and_fail\n"
+        "if __name__ == '__main__':\n"
+        "    rank_processes.GRACE = 0.1\n"
+        f"    with rank_processes.followers(2, 1, tell_and_fail, {str(tmp_path)!r}):\n"
+        "        time.sleep(100)\n"
+    )
+    (tmp_path / "waits.py").write_text(script)
+    root = str(Path(__file__).parents[2])
+    result = subprocess.run(
+        [sys.executable, str(tmp_path / "waits.py")],
+        env={**os.environ, "PYTHONPATH": root},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    line = "learned_opt: rank 1 has ended with exit code 3\n"
+    assert (result.returncode, result.stdout, result.stderr) == (1, "", line)
 
 
 def test_one_flipped_bit_of_theta_stops_all_ranks(monkeypatch) -> None:

@@ -189,5 +189,5 @@ def test_ranks_of_two_nodes_learn_what_ranks_of_one_learn(start, tmp_path) -> No
         assert process.returncode == 0, said
     theta, other = (load_file(tmp_path / name / "theta.safetensors") for name in ("here", "s/0"))
     assert all(other[name].equal(value) for name, value in theta.items())
-    records = [path.parent.name for path in (tmp_path / "s").glob(f"*/{job_file.FILE}")]
+    records = [path.parent.name for path in (tmp_path / "s").glob("*/job.json")]
     assert records == ["0"]
