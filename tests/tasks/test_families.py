@@ -46,7 +46,7 @@ def test_contract(name) -> None:
 def test_vmap_equals_loop(name) -> None:
     family = FAMILIES[name]()
     draws = [draw(family, seed) for seed in range(3)]
-    params, batches, tasks = (tree.stack([d[i] for d in draws]) for i in range(3))
+    params, batches, tasks = (tree.stack(list(column)) for column in zip(*draws, strict=True))
     losses = vmap(family.loss)(params, batches, tasks)
     torch.testing.assert_close(
         losses, torch.stack([family.loss(*d) for d in draws]), rtol=1e-5, atol=1e-6
@@ -56,7 +56,8 @@ def test_vmap_equals_loop(name) -> None:
 def test_quadratic_descends_as_its_closed_form_says() -> None:
     family = Quadratic(dim=4, condition=10.0)
     params, batch, task = draw(family, 0)
-    start, lr = params["x"], 0.5
+    start = params["x"]
+    lr = 0.5
     for _ in range(7):
         params = {"x": params["x"] - lr * grad(family.loss)(params, batch, task)["x"]}
     torch.testing.assert_close(params["x"], start * (1 - lr * family.curvatures) ** 7)

@@ -1,4 +1,6 @@
-"""Nearest-prototype mixtures against brute force, per-example loops and exact counts; loading of active experts."""
+"""Nearest-prototype mixtures against brute force, loops and exact counts; loading of experts."""
+
+from itertools import groupby
 
 import pytest
 import torch
@@ -48,7 +50,8 @@ def loop(made: NearestPrototypeMoE, inputs: Tensor) -> Tensor:
 @pytest.mark.parametrize("depth", [0, 1, 2, 3])
 @pytest.mark.parametrize("activation", ["prelu", "relu"])
 def test_batched_equals_per_example_loop(depth, activation) -> None:
-    made, inputs = mixture(depth=depth, activation=activation), examples()
+    made = mixture(depth=depth, activation=activation)
+    inputs = examples()
     expected = loop(made, inputs)
     torch.testing.assert_close(made(inputs), expected, rtol=0, atol=1e-12)
     torch.testing.assert_close(
@@ -58,7 +61,8 @@ def test_batched_equals_per_example_loop(depth, activation) -> None:
 
 @pytest.mark.parametrize("temperature", [None, 0.7])
 def test_vmap_grad_and_compile_agree_with_the_plain_call(temperature) -> None:
-    made, inputs = mixture(depth=2, temperature=temperature), examples()
+    made = mixture(depth=2, temperature=temperature)
+    inputs = examples()
     params = {k: p.detach() for k, p in made.named_parameters()}
 
     def loss(p: dict, x: torch.Tensor) -> torch.Tensor:
@@ -79,7 +83,8 @@ def test_vmap_grad_and_compile_agree_with_the_plain_call(temperature) -> None:
 
 
 def test_router_is_the_nearest_prototype_and_ties_go_to_the_lowest() -> None:
-    made, inputs = mixture(20), examples(500)
+    made = mixture(20)
+    inputs = examples(500)
     made.init_prototypes(inputs)
     choice = made.route(inputs)
     assert torch.equal(choice, brute_force(made, inputs))
@@ -101,26 +106,24 @@ def test_tree_equals_flat_where_cells_nest(side, dims, arity) -> None:
     points = points[torch.randperm(len(points), generator=torch.Generator().manual_seed(0))]
     points = points[prototypes.tree_order(points, arity)]
     inputs = torch.rand(400, dims, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    found = prototypes.descend(inputs, prototypes.tree_levels(points, arity), arity)
-    assert torch.equal(found, prototypes.nearest(inputs, points))
+    leaves = prototypes.descend(inputs, prototypes.tree_levels(points, arity), arity)
+    assert torch.equal(leaves, prototypes.nearest(inputs, points))
 
 
 def test_tree_visits_every_leaf_when_the_levels_are_not_full() -> None:
-    """Where cells do not nest the tree is another router: each choice is that of a descent by hand."""
-    points, inputs = examples(11, 2), examples(400, 2)
+    """Where cells do not nest the tree is another router: it chooses as a descent by hand."""
+    points = examples(11, 2)
+    inputs = examples(400, 2)
     points = points[prototypes.tree_order(points, 3)]
-    found = prototypes.descend(inputs, prototypes.tree_levels(points, 3), 3)
-    for x, leaf in zip(inputs[:50], found.tolist(), strict=False):
+    leaves = prototypes.descend(inputs, prototypes.tree_levels(points, 3), 3)
+    for x, leaf in zip(inputs[:50], leaves.tolist(), strict=False):
         members = list(range(11))
         for span in (9, 3, 1):
-            groups = [
-                [m for m in members if m // span == g] for g in sorted({m // span for m in members})
-            ]
-            members = min(
-                groups, key=lambda group: float((points[group].mean(0) - x).square().sum())
-            )
+            groups = [list(group) for _, group in groupby(members, key=lambda m: m // span)]
+            squares = [float((points[group].mean(0) - x).square().sum()) for group in groups]
+            members = groups[squares.index(min(squares))]
         assert members == [leaf]
-    assert (found == prototypes.nearest(inputs, points)).double().mean() > 0.6
+    assert (leaves == prototypes.nearest(inputs, points)).double().mean() > 0.6
     at_home = prototypes.descend(points, prototypes.tree_levels(points, 11), 11)
     assert at_home.tolist() == list(range(11))  # one level is flat routing
 
@@ -143,7 +146,8 @@ def test_active_parameters_do_not_grow_with_the_experts() -> None:
 
 
 def test_slopes_one_and_zero_are_linear_and_relu() -> None:
-    made, inputs = mixture(depth=2), examples()
+    made = mixture(depth=2)
+    inputs = examples()
     with torch.no_grad():
         made.slopes[0].fill_(1.0)
     rows = brute_force(made, inputs)
@@ -158,7 +162,8 @@ def test_slopes_one_and_zero_are_linear_and_relu() -> None:
 
 
 def test_experts_and_prototypes_permute_together() -> None:
-    made, inputs = mixture(), examples()
+    made = mixture()
+    inputs = examples()
     order = torch.randperm(7, generator=torch.Generator().manual_seed(2))
     moved = mixture()
     moved.load_state_dict({k: v[order] for k, v in made.state_dict().items()})
@@ -177,8 +182,10 @@ def test_the_expert_axis_is_one_free_name(temperature) -> None:
 
 
 def test_soft_assignment_becomes_hard_as_the_temperature_falls() -> None:
-    made, inputs = mixture(), examples()
-    hard, gaps = made(inputs), []
+    made = mixture()
+    inputs = examples()
+    hard = made(inputs)
+    gaps = []
     for progress in (0.0, 0.4, 1.0):
         made.temperature = annealed(progress, start=10.0, end=1e-5)
         gaps.append((made.train()(inputs) - hard).abs().max().item())
@@ -197,7 +204,8 @@ def test_dispatch_splits_and_pads_groups_to_the_mean() -> None:
     assert (dispatch(even).capacity, len(dispatch(even).used)) == (8, 8)
     assert (dispatch(skewed).capacity, len(dispatch(skewed).used)) == (2, 32 // 2 + 32)
     for index in (even, skewed, torch.empty(0, dtype=torch.long)):
-        groups, inputs = dispatch(index), torch.randn(len(index), 3)
+        groups = dispatch(index)
+        inputs = torch.randn(len(index), 3)
         assert torch.equal(groups.combine(groups.pack(inputs)), inputs)
         placed = groups.pack(torch.ones(len(index), 1)) * groups.used.view(-1, 1, 1)
         assert torch.equal(groups.combine(placed).flatten(), index.float())
@@ -205,7 +213,8 @@ def test_dispatch_splits_and_pads_groups_to_the_mean() -> None:
 
 @pytest.mark.parametrize("options", [{}, {"tree_arity": 2}, {"activation": "relu", "depth": 0}])
 def test_active_experts_equal_the_whole_mixture(tmp_path, options) -> None:
-    made, inputs = mixture(**options), examples(30)
+    made = mixture(**options)
+    inputs = examples(30)
     save_moe(made, tmp_path / "moe.safetensors")
     whole = load_moe(tmp_path / "moe.safetensors").eval()
     torch.testing.assert_close(whole(inputs), made.eval()(inputs), rtol=0, atol=0)
@@ -265,7 +274,8 @@ def test_bad_files_are_named(tmp_path) -> None:
 
 def test_nan_stays_nan_where_it_cannot_be_refused() -> None:
     for depth in (0, 1, 2):
-        made, inputs = mixture(depth=depth), examples(3)
+        made = mixture(depth=depth)
+        inputs = examples(3)
         inputs[1, 2] = torch.nan
         outputs = vmap(lambda p, made=made, x=inputs: functional_call(made, p, (x,)))(
             {k: p.detach().unsqueeze(0) for k, p in made.named_parameters()}

@@ -1,4 +1,4 @@
-"""Constructed mixtures against their error bounds and rates, sizes against papers.md, the VC bound against search."""
+"""Constructed mixtures against their error bounds and rates; sizes; the VC bound against search."""
 
 from itertools import product
 from math import log, pi, sqrt
@@ -18,7 +18,7 @@ from tasks.networks.moe_capacity import vc_dimension_bound
 
 
 def bumps(x: Tensor) -> Tensor:
-    """Smooth, with a gradient of norm at most pi and a Hessian of norm at most pi^2 in every dimension."""
+    """Smooth: norms at most pi of the gradient and pi^2 of the Hessian, in every dimension."""
     return torch.sin(pi * x).prod(-1, keepdim=True)
 
 
@@ -49,7 +49,7 @@ def sup_error(mixture: NearestPrototypeMoE, function, cells: int = 0) -> float:
 @pytest.mark.parametrize("dims", [1, 2, 3])
 @pytest.mark.parametrize(("depth", "rate"), [(0, 1), (1, 2)])
 def test_sup_error_falls_with_the_rate_of_the_experts(dims, depth, rate) -> None:
-    """Constant experts: slope -1/n in the number of experts; affine ones on a smooth function: -2/n; within 12%."""
+    """Slopes in the number of experts: -1/n of constant ones, -2/n of affine ones; within 12%."""
     sides = {1: (8, 64), 2: (8, 48), 3: (5, 16)}[dims]
     errors = [sup_error(fit_grid(bumps, dims, side, depth), bumps, side) for side in sides]
     slope = log(errors[1] / errors[0]) / log((sides[1] / sides[0]) ** dims)
@@ -99,12 +99,13 @@ def test_vc_bound_is_monotone_and_that_of_the_network_for_one_expert() -> None:
         "depth": (1, 3, 4),
         "width": (2, 8, 16),
     }.items():
-        found = [vc_dimension_bound(**{**base, key: v}) for v in sorted((*values, base[key]))]
-        assert found == sorted(set(found)), key
-        assert bound in found
+        bounds = [vc_dimension_bound(**{**base, key: v}) for v in sorted((*values, base[key]))]
+        assert bounds == sorted(set(bounds)), key
+        assert bound in bounds
     assert vc_dimension_bound(**base, activation="relu") < bound
     one = vc_dimension_bound(1, 4, 2, 5)
-    hidden, total = 5 * (4 + 1), 5 * (4 + 1) + 5 + 5 + 1
+    hidden = 5 * (4 + 1)
+    total = 5 * (4 + 1) + 5 + 5 + 1
 
     def patterns(m: int) -> float:
         return 1 + hidden * log2(m * 5, 1, hidden) + 1 + total * log2(m, 3, total)
@@ -119,7 +120,7 @@ def log2(polynomials: int, degree: int, variables: int) -> float:
 
 @pytest.mark.parametrize("num_experts", [1, 2, 3])
 def test_vc_bound_holds_where_the_dimension_is_known(num_experts) -> None:
-    """Constant experts on a line: L cells are L intervals, which label L points in every way, and no more."""
+    """Constant experts on a line: L intervals, which label L points in every way, and no more."""
     assert _most_labelled_on_a_line(num_experts) == num_experts
     assert vc_dimension_bound(num_experts, 1, 0, 1) >= num_experts
 
@@ -134,7 +135,12 @@ def _most_labelled_on_a_line(num_experts: int) -> int:
         cells = made.route(points)
         for signs in product((False, True), repeat=num_experts):
             seen.add(tuple(torch.tensor(signs)[cells].tolist()))
-    return max(m for m in range(6) if len({labels[:m] for labels in seen}) == 2**m)
+    most = 0
+    for m in range(6):
+        labellings = {labels[:m] for labels in seen}
+        if len(labellings) == 2**m:
+            most = m
+    return most
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,8 @@ def matrix(tree: PrefixTreeLinear, bits: tuple[bool, ...]) -> Tensor:
         if tree.rank is None
         else torch.stack([a.mT @ b for a, b in zip(tree.left, tree.right, strict=True)])
     )
-    total, node = tree.weight, 0
+    total = tree.weight
+    node = 0
     for bit in bits:
         node = 2 * node + 1 + int(bit)
         total = total + nodes[node - 1]
@@ -54,7 +55,8 @@ def loop(tree: PrefixTreeLinear, inputs: Tensor, bits: Tensor) -> Tensor:
 
 @pytest.mark.parametrize(("depth", "rank"), SHAPES)
 def test_batched_equals_per_example_loop(depth, rank) -> None:
-    tree, inputs = layer(depth, rank).eval(), examples()
+    tree = layer(depth, rank).eval()
+    inputs = examples()
     expected = loop(tree, inputs, gates_of(tree, inputs) > 0)
     torch.testing.assert_close(tree(inputs), expected, rtol=0, atol=1e-12)
     torch.testing.assert_close(
@@ -66,7 +68,8 @@ def test_batched_equals_per_example_loop(depth, rank) -> None:
 
 @pytest.mark.parametrize("rank", [None, 2])
 def test_vmap_grad_and_compile_agree_with_the_plain_call(rank) -> None:
-    tree, inputs = layer(3, rank), examples()
+    tree = layer(3, rank)
+    inputs = examples()
     params = dict(tree.named_parameters())
 
     def loss(p: dict, x: torch.Tensor) -> torch.Tensor:
@@ -89,7 +92,8 @@ def test_vmap_grad_and_compile_agree_with_the_plain_call(rank) -> None:
 
 @pytest.mark.parametrize(("depth", "rank"), SHAPES)
 def test_soft_equals_hard_at_saturated_gates(depth, rank) -> None:
-    soft, inputs = layer(depth, rank, mode="soft"), examples()
+    soft = layer(depth, rank, mode="soft")
+    inputs = examples()
     with torch.no_grad():
         soft.gate_weight.mul_(1e8)
         soft.gate_bias.mul_(1e8)
@@ -98,7 +102,7 @@ def test_soft_equals_hard_at_saturated_gates(depth, rank) -> None:
 
 
 def soft_loop(tree: PrefixTreeLinear, inputs: Tensor, probabilities: Tensor) -> Tensor:
-    """Mean over all codes, each weighted by its probability: multilinear in the bits, so equal to the soft form."""
+    """Mean over all codes by probability: multilinear in the bits, so equal to the soft form."""
     total = inputs.new_zeros(len(inputs), tree.out_features)
     for code in product((False, True), repeat=tree.depth):
         bits = torch.tensor(code)
@@ -109,14 +113,16 @@ def soft_loop(tree: PrefixTreeLinear, inputs: Tensor, probabilities: Tensor) -> 
 
 @pytest.mark.parametrize(("depth", "rank"), SHAPES)
 def test_soft_form_is_the_mean_over_codes(depth, rank) -> None:
-    tree, inputs = layer(depth, rank, mode="soft"), examples()
+    tree = layer(depth, rank, mode="soft")
+    inputs = examples()
     expected = soft_loop(tree, inputs, gates_of(tree, inputs).sigmoid())
     torch.testing.assert_close(tree(inputs), expected, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize(("depth", "rank"), SHAPES)
 def test_straight_through_gradient_is_the_soft_slope_at_the_hard_bits(depth, rank) -> None:
-    tree, inputs = layer(depth, rank), examples()
+    tree = layer(depth, rank)
+    inputs = examples()
     gates = gates_of(tree, inputs).detach().requires_grad_()
     bits = (gates > 0).double().detach()
     probabilities = bits + gates.sigmoid() - gates.sigmoid().detach()
@@ -128,8 +134,9 @@ def test_straight_through_gradient_is_the_soft_slope_at_the_hard_bits(depth, ran
 
 @pytest.mark.parametrize(("depth", "rank"), [(2, None), (3, 2)])
 def test_gradient_of_the_gates_can_be_differentiated(depth, rank) -> None:
-    """Backpropagation through training needs its slope in the nodes: against a central difference."""
-    tree, inputs = layer(depth, rank), examples()
+    """Backpropagation through training needs its slope in the nodes: a central difference tells."""
+    tree = layer(depth, rank)
+    inputs = examples()
     params = {k: p.detach() for k, p in tree.named_parameters()}
     key = "nodes" if rank is None else "left"
 
@@ -143,7 +150,8 @@ def test_gradient_of_the_gates_can_be_differentiated(depth, rank) -> None:
 
         return grad(loss)(params["gate_bias"]).sum()
 
-    direction, step = torch.randn_like(params[key]), 1e-5
+    direction = torch.randn_like(params[key])
+    step = 1e-5
     difference = gate_gradient(params[key] + step * direction) - gate_gradient(
         params[key] - step * direction
     )
@@ -153,8 +161,9 @@ def test_gradient_of_the_gates_can_be_differentiated(depth, rank) -> None:
 
 
 def test_reinforce_gradient_is_unbiased() -> None:
-    """Mean over draws against the gradient of the expected loss, enumerated; four standard errors."""
-    tree, inputs = layer(2, seed=3), examples(4)
+    """Mean over draws against the exact gradient of the expected loss; four standard errors."""
+    tree = layer(2, seed=3)
+    inputs = examples(4)
     targets = torch.randn(4, 4, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
     exact = inputs.new_zeros(())
     for code in product((False, True), repeat=2):
@@ -165,7 +174,8 @@ def test_reinforce_gradient_is_unbiased() -> None:
             + (prefix_gates.log_probability(gates_of(tree, inputs), bits).exp() * losses).mean()
         )
     expected = torch.autograd.grad(exact, tree.gate_weight)[0]
-    source, draws = torch.Generator().manual_seed(0), []
+    source = torch.Generator().manual_seed(0)
+    draws = []
     for _ in range(1500):
         outputs, log_probabilities = tree.sample(inputs, generator=source)
         losses = (outputs - targets).square().sum(1)
@@ -178,7 +188,8 @@ def test_reinforce_gradient_is_unbiased() -> None:
 
 
 def test_noise_reaches_the_gates_in_training_only() -> None:
-    tree, inputs = layer(2, mode="noisy", noise=0.5), examples()
+    tree = layer(2, mode="noisy", noise=0.5)
+    inputs = examples()
     assert (tree(inputs) - tree(inputs)).abs().max() > 1e-3
     assert torch.equal(tree.eval()(inputs), tree(inputs))
     silent = layer(2, mode="noisy", noise=0.0)
@@ -200,7 +211,8 @@ def test_depth_zero_and_zero_nodes_are_a_plain_linear_layer(rank) -> None:
 
 @pytest.mark.parametrize("rank", [None, 1])
 def test_only_the_nodes_of_the_path_are_touched(rank) -> None:
-    tree, inputs = layer(3, rank).eval(), examples(1)
+    tree = layer(3, rank).eval()
+    inputs = examples(1)
     tree(inputs).sum().backward()
     nodes = tree.nodes if rank is None else tree.left
     visited = nodes.grad.flatten(1).abs().amax(1) > 0

@@ -58,7 +58,8 @@ def test_convolution_is_the_dense_layer_on_unfolded_patches(terms) -> None:
 
 
 def test_identity_start_is_the_linear_layer_bit_for_bit() -> None:
-    layer, x = QuadraticLinear(8, 6), torch.randn(5, 8)
+    layer = QuadraticLinear(8, 6)
+    x = torch.randn(5, 8)
     assert torch.equal(layer(x), nn.functional.linear(x, layer.weight_a, layer.bias_a))
     layer(x).square().sum().backward()
     assert all(p.grad.abs().max() > 0 for p in layer.parameters())  # no branch is stuck there
@@ -79,7 +80,8 @@ def test_a_network_draws_the_parameters_of_its_layers_from_its_generator() -> No
 @pytest.mark.parametrize("norm", ["batch", "layer"])
 def test_branch_norms_come_before_the_product(norm) -> None:
     torch.manual_seed(0)
-    layer, x = QuadraticConv2d(4, 6, 3, init="unit_variance", norm=norm), 10 * images()
+    layer = QuadraticConv2d(4, 6, 3, init="unit_variance", norm=norm)
+    x = 10 * images()
     a, b, c = (
         layer.norms[k[-1]](nn.functional.conv2d(x, w))
         for k, w in layer.named_parameters()
@@ -94,7 +96,8 @@ def test_branch_norms_come_before_the_product(norm) -> None:
 
 @pytest.mark.parametrize("recompute", [0, 1, 2])
 def test_autocast(recompute) -> None:
-    layer, x = QuadraticLinear(8, 6, recompute=recompute), torch.randn(5, 8)
+    layer = QuadraticLinear(8, 6, recompute=recompute)
+    x = torch.randn(5, 8)
     with torch.autocast("cpu", torch.bfloat16):
         outputs = layer(x)
     outputs.float().sum().backward()
@@ -109,7 +112,8 @@ def test_autocast(recompute) -> None:
 @pytest.mark.parametrize("terms", ["product+linear", "product", "form+linear"])
 def test_quadratize_keeps_the_function_and_then_trains(make, terms) -> None:
     torch.manual_seed(0)
-    network, x = make(), images()[:, :, :1, 0].flatten(1)
+    network = make()
+    x = images()[:, :, :1, 0].flatten(1)
     x = x if isinstance(network, MLP) else images()
     before = network(x)
     assert quadratize(network, terms=terms) is network

@@ -1,4 +1,4 @@
-"""Quadratic neurons: gradients, what one neuron can do, what is remembered, how large the outputs start."""
+"""Quadratic neurons: gradients, what one neuron can do, what is remembered, how outputs start."""
 
 from itertools import product as pairs
 
@@ -42,17 +42,19 @@ def factors(name: str, *, bias: bool = True) -> list[Tensor | None]:
 
 @pytest.mark.parametrize(("name", "recompute", "bias"), list(pairs(MAPS, (1, 2), (True, False))))
 def test_gradients_equal_autograd_and_differences(name, recompute, bias) -> None:
-    geometry, tensors = MAPS[name][0], factors(name, bias=bias)
+    geometry = MAPS[name][0]
+    tensors = factors(name, bias=bias)
 
     def function(inputs: Tensor, *rest: Tensor, recompute: int = recompute) -> Tensor:
-        given = iter(rest)
-        branches = [next(given) if t is not None else None for t in tensors[1:]]
+        remaining = iter(rest)
+        branches = [next(remaining) if t is not None else None for t in tensors[1:]]
         return product(geometry, inputs, Branch(*branches[:2]), Branch(*branches[2:]), recompute)
 
     leaves = [t.requires_grad_() for t in tensors if t is not None]
     assert torch.autograd.gradcheck(function, leaves)
     assert torch.autograd.gradgradcheck(function, leaves)
-    outputs, plain = function(*leaves), function(*leaves, recompute=0)
+    outputs = function(*leaves)
+    plain = function(*leaves, recompute=0)
     assert torch.equal(outputs, plain)
     weights = draw(*outputs.shape, seed=5)
     ours = torch.autograd.grad(outputs, leaves, weights)
@@ -61,15 +63,16 @@ def test_gradients_equal_autograd_and_differences(name, recompute, bias) -> None
 
 
 def test_gradients_equal_the_closed_form() -> None:
-    """papers of the neuron: with G the gradient of the outputs, dW_a = (G v)^T x, db_a = sum G v, and so on."""
+    """With G the gradient of the outputs: dW_a = (G v)^T x, db_a = sum G v, and so on."""
     torch.manual_seed(0)
-    layer, x, g = (
-        QuadraticLinear(3, 4, init="unit_variance").double(),
-        draw(5, 3).requires_grad_(),
-        draw(5, 4, seed=1),
-    )
-    a, b, c = layer.weight_a, layer.weight_b, layer.weight_c
-    u, v = x @ a.T + layer.bias_a, x @ b.T + layer.bias_b
+    layer = QuadraticLinear(3, 4, init="unit_variance").double()
+    x = draw(5, 3).requires_grad_()
+    g = draw(5, 4, seed=1)
+    a = layer.weight_a
+    b = layer.weight_b
+    c = layer.weight_c
+    u = x @ a.T + layer.bias_a
+    v = x @ b.T + layer.bias_b
     layer(x).backward(g)
     expected = {"weight_a": (g * v).T @ x, "weight_b": (g * u).T @ x, "weight_c": g.T @ x}
     expected |= {"bias_a": (g * v).sum(0), "bias_b": (g * u).sum(0), "bias_c": g.sum(0)}
@@ -80,8 +83,12 @@ def test_gradients_equal_the_closed_form() -> None:
 
 @pytest.mark.parametrize(("name", "recompute"), list(pairs(MAPS, (1, 2))))
 def test_function_transforms(name, recompute) -> None:
-    """vmap over chains of the gradient, and the gradient of a gradient step, as in backpropagation through training."""
-    geometry, tensors = MAPS[name][0], factors(name)
+    """vmap over chains of the gradient, and the gradient of a gradient step.
+
+    The latter is what backpropagation through training takes.
+    """
+    geometry = MAPS[name][0]
+    tensors = factors(name)
     chains = [torch.stack([t, 2 * t, -t]) for t in tensors]
 
     def loss(tensors: list[Tensor], recompute: int) -> Tensor:
@@ -107,7 +114,8 @@ def test_outputs_are_polynomials_of_degree_two(terms) -> None:
     """Third differences along a line vanish, second differences do not."""
     torch.manual_seed(0)
     layer = QuadraticLinear(4, 6, terms=terms, init="unit_variance").double()
-    start, step = draw(4), draw(4, seed=1)
+    start = draw(4)
+    step = draw(4, seed=1)
     values = layer(start + torch.arange(4)[:, None] * step)
     assert values.diff(n=3, dim=0).abs().max() < 1e-13 * values.abs().max()
     assert values.diff(n=2, dim=0).abs().min() > 1e-3
@@ -115,7 +123,8 @@ def test_outputs_are_polynomials_of_degree_two(terms) -> None:
 
 def test_types_are_special_cases_of_each_other() -> None:
     torch.manual_seed(0)
-    x, full = draw(5, 4), QuadraticLinear(4, 3, terms="form+linear", init="unit_variance").double()
+    x = draw(5, 4)
+    full = QuadraticLinear(4, 3, terms="form+linear", init="unit_variance").double()
     expected = torch.einsum("bi,mij,bj->bm", x, full.weight_f, x) + functional.linear(
         x, full.weight_c, full.bias_c
     )
@@ -160,7 +169,8 @@ def test_counts_of_a_neuron(terms, parameters, multiply_adds) -> None:
 
 def fit(layer: nn.Module, x: Tensor, inside: Tensor, steps: int = 200) -> float:
     """Share of points on the right side of 0 after training one neuron."""
-    optimizer, target = torch.optim.Adam(layer.parameters(), lr=0.1), inside.double()
+    optimizer = torch.optim.Adam(layer.parameters(), lr=0.1)
+    target = inside.double()
     for _ in range(steps):
         optimizer.zero_grad()
         functional.binary_cross_entropy_with_logits(layer(x)[:, 0], target).backward()
@@ -170,7 +180,8 @@ def fit(layer: nn.Module, x: Tensor, inside: Tensor, steps: int = 200) -> float:
 
 def test_one_neuron_separates_xor() -> None:
     corners = torch.tensor([[0.0, 0], [0, 1], [1, 0], [1, 1]], dtype=torch.float64)
-    exact, xor = QuadraticLinear(2, 1).double(), torch.tensor([False, True, True, False])
+    exact = QuadraticLinear(2, 1).double()
+    xor = torch.tensor([False, True, True, False])
     with torch.no_grad():  # -2 x1 x2 + x1 + x2
         for name, value in {"weight_a": [-2, 0], "weight_b": [0, 1], "weight_c": [1, 1]}.items():
             getattr(exact, name).copy_(torch.tensor([value]))
@@ -182,9 +193,14 @@ def test_one_neuron_separates_xor() -> None:
 
 
 def test_one_neuron_separates_a_disc_from_a_ring_if_its_form_can_be_definite() -> None:
-    """The form of ``product+linear`` has eigenvalues of both signs or rank one: a ring crosses all its regions."""
-    angle, radius = 3 * draw(100), torch.tensor([0.5, 1.5]).repeat(50)
-    x, inside = torch.stack([radius * angle.cos(), radius * angle.sin()], 1), radius < 1
+    """A ring crosses all regions of a form with eigenvalues of both signs, or of rank one.
+
+    So is that of ``product+linear``.
+    """
+    angle = 3 * draw(100)
+    radius = torch.tensor([0.5, 1.5]).repeat(50)
+    x = torch.stack([radius * angle.cos(), radius * angle.sin()], 1)
+    inside = radius < 1
     torch.manual_seed(0)
     for terms, separates in [
         ("product+squares", True),
@@ -231,7 +247,7 @@ def test_recomputation_remembers_that_many_factors_less(recompute) -> None:
 
 @pytest.mark.parametrize("terms", TYPES)
 def test_unit_variance_start(terms) -> None:
-    """Mean square over independent neurons of one input, whose mean square is 1, within four standard errors."""
+    """Mean square over neurons of one input of mean square 1, within four standard errors."""
     torch.manual_seed(1)
     x = draw(32, dtype=torch.float32)
     x = x / x.square().mean().sqrt()
