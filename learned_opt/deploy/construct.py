@@ -78,11 +78,11 @@ def with_current_names(node: Any) -> Any:
 def _without_tie(node: dict[str, Any]) -> dict[str, Any]:
     """A layer whose ``tie`` names a class; other nodes stay as they are."""
     target = node.get("_target_")
-    if target not in (UNF_LINEAR, POINTWISE_UNF_LINEAR) or node.get("tie") not in TIES:
+    tied = TIES.get(str(node.get("tie")))
+    if target not in (UNF_LINEAR, POINTWISE_UNF_LINEAR) or tied is None:
         return node
 
     layer = {key: part for key, part in node.items() if key != "tie"}
-    tied = TIES[node["tie"]]
     if target == UNF_LINEAR:
         return layer | {"_target_": tied}
     return layer | {"equivariant": {"_target_": tied, "_partial_": True}}
