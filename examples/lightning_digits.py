@@ -53,7 +53,7 @@ class Digits(LightningModule):
 
 
 def main(words: list[str] | None = None) -> None:
-    """Train and print losses."""
+    """Train, and print the first and the last loss."""
     arguments = options.parse(words, "An MLP on digits, trained by Lightning", steps=200)
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
 

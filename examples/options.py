@@ -21,5 +21,6 @@ def parse(words: Sequence[str] | None, description: str, steps: int) -> argparse
         default=WEIGHTS,
         help="packaged name, run folder, or owner/name of the hub",
     )
+
     parser.add_argument("--steps", type=int, default=steps, help="training steps")
     return parser.parse_args(words)

@@ -1,1 +1,1 @@
-"""Inner networks."""
+"""Inner networks: what tasks train, one file for each kind."""

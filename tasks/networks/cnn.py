@@ -1,4 +1,4 @@
-"""Small convolutional network."""
+"""Small convolutional network for images."""
 
 from collections.abc import Callable, Sequence
 

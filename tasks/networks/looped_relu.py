@@ -64,6 +64,7 @@ class SubleqNetwork(nn.Module):
                 f"{dtype} is exact up to {largest_exact:.0f}, "
                 f"but word_bits={word_bits} needs {largest_sum:.0f}."
             )
+
         self.to(dtype).requires_grad_(trainable)
 
     def forward(self, state: Tensor) -> Tensor:
@@ -98,6 +99,7 @@ class SubleqNetwork(nn.Module):
             moving = (next_state != state).any(-1)
             state = next_state
             steps = steps + moving
+
             # a look costs a wait for the device, so that not every step has one
             if step % HALT_CHECK == 0 and not moving.any():
                 break
@@ -151,6 +153,7 @@ class NoisySubleq(Network):
         super().__init__()
         if noise < 0:
             raise ValueError(f"noise must not be negative, got {noise}.")
+
         exact = SubleqNetwork(num_words, word_bits, compact=compact)
         num_bits = exact.machine.state_bits
         if tuple(input_shape) != (num_bits,) or num_outputs != num_bits:

@@ -1,4 +1,4 @@
-"""Multilayer perceptron."""
+"""Multilayer perceptron, whose hidden layers may be of any class."""
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise

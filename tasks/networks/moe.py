@@ -94,9 +94,11 @@ class NearestPrototypeMoE(nn.Module):
         if self.depth:
             for inputs, outputs in pairwise([self.in_features, *output_sizes]):
                 self.weights.append(torch.empty(self.num_experts, outputs, inputs))  # (L, out, in)
+
         self.biases = nn.ParameterList()
         for outputs in output_sizes:
             self.biases.append(torch.zeros(self.num_experts, outputs))
+
         self.slopes = nn.ParameterList()
         if self.activation == "prelu":
             for size in hidden_sizes:

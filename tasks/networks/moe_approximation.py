@@ -63,6 +63,7 @@ def plan(eps: float, num_inputs: int, alpha: float = 1.0, r: float = 0.0, arity:
         raise ValueError(f"eps must be between 0 and 1, got {eps}.")
     if not 0 < alpha <= 1:
         raise ValueError(f"alpha must be in (0, 1], got {alpha}.")
+
     largest_r = num_inputs / (2 * alpha)
     if not 0 <= r <= largest_r:
         raise ValueError(f"r must be between 0 and n / (2 alpha) = {largest_r:g}, got {r}.")

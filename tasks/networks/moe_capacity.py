@@ -94,6 +94,7 @@ def _expert_layers(
         num_params += (inputs + 1) * units
         if learned_slopes and not is_first:
             num_params += width  # of the activation before this layer
+
         degree = 2 * index + 1 if learned_slopes else index + 1
         layers.append(LayerCount(units, num_params, degree))
         inputs = units

@@ -42,6 +42,7 @@ class PrefixTreeMLP(Network):
         super().__init__()
         check_sizes(num_outputs=num_outputs)
         check_each_size("hidden_sizes", hidden_sizes)
+
         if not hidden_sizes:
             raise ValueError(
                 "hidden_sizes must hold at least one width, "

@@ -111,6 +111,7 @@ class PrefixTreeLinear(nn.Module):
             "right": 1 / self.in_features,
             "gate_weight": 1 / self.in_features,
         }
+
         return sqrt(variances.get(name, 0.0))
 
     def initial_value(self, name: str, parameter: Tensor, generator: torch.Generator) -> Tensor:
@@ -266,11 +267,13 @@ def _check(
     check_sizes(in_features=in_features, out_features=out_features)
     if depth < 0:
         raise ValueError(f"depth must not be negative, got {depth}.")
+
     full_rank = min(in_features, out_features)
     if rank is not None and not 1 <= rank <= full_rank:
         raise ValueError(
             f"rank must be between 1 and min(in_features, out_features) = {full_rank}, got {rank}."
         )
+
     if gate not in GATES:
         raise ValueError(f"gate must be one of {', '.join(GATES)}, got {gate!r}.")
     if mode not in MODES:

@@ -107,7 +107,9 @@ class _Product(torch.autograd.Function):
     setup_context = staticmethod(_remember)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, grad: Tensor
+    ) -> Any:
         inputs, left_weight, left_bias, right_weight, right_bias = ctx.saved_tensors
         _, needs_inputs, *needs_parameters = ctx.needs_input_grad
         needs_left = [needs_inputs, *needs_parameters[:2]]
@@ -142,7 +144,9 @@ class _Times(torch.autograd.Function):
     setup_context = staticmethod(_remember)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, grad: Tensor
+    ) -> Any:
         factor, inputs, weight, bias = ctx.saved_tensors
         needs = ctx.needs_input_grad[2:]
         right_grads = _pull(ctx.geometry, grad * factor, inputs, weight, needs)
@@ -174,6 +178,7 @@ def _pull(
         needs: which of the three are computed; None is returned for the others.
     """
     needs_inputs, needs_weight, needs_bias = needs
+
     if geometry is not None:
         stride, padding, dilation, groups = geometry
         return torch.ops.aten.convolution_backward(

@@ -90,6 +90,7 @@ def tree_levels(prototypes: Tensor, arity: int) -> list[Level]:
         counts = present.unflatten(0, (num_nodes, -1)).sum(1)
         sums = padded.unflatten(0, (num_nodes, -1)).sum(1)  # (V^h, I)
         centres = sums / counts.clamp(min=1).unsqueeze(1)
+
         absent = torch.where(counts > 0, torch.zeros_like(counts), torch.inf)
         levels.append(Level(centres, absent))
     return levels

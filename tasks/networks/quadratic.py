@@ -61,6 +61,7 @@ class QuadraticLinear(QuadraticLayer):
         recompute: int = 2,
     ) -> None:
         check_sizes(in_features=in_features, out_features=out_features)
+
         super().__init__(
             geometry=None,
             shape=(out_features, in_features),
@@ -73,6 +74,7 @@ class QuadraticLinear(QuadraticLayer):
             device=device,
             dtype=dtype,
         )
+
         self.in_features = in_features
         self.out_features = out_features
 
@@ -158,6 +160,7 @@ class QuadraticConv2d(QuadraticLayer):
             device=device,
             dtype=dtype,
         )
+
         self.kernel_size = plain.kernel_size
         self.sides = None if is_inner else sides
         self.padding_mode = padding_mode.replace("zeros", "constant")

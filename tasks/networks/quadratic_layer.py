@@ -84,11 +84,13 @@ class QuadraticLayer(nn.Module, ABC):
         letters = "".join(TERMS[term] for term in self.terms)
         for letter in letters:
             self._make_branch(letter, shape, bias, factory)
+
         self.norms = nn.ModuleDict()
         if norm != "none":
             make_norm = self.NORMS[norm]
             for letter in letters:
                 self.norms[letter] = make_norm(self.num_outputs, **factory)
+
         self.reset_parameters()
 
     def _make_branch(
@@ -112,9 +114,11 @@ class QuadraticLayer(nn.Module, ABC):
             )
         if self.init not in INITS:
             raise ValueError(f"init must be one of {INITS}, got {self.init!r}.")
+
         norm_names = ("none", *self.NORMS)
         if norm not in norm_names:
             raise ValueError(f"norm must be one of {norm_names}, got {norm!r}.")
+
         if self.recompute not in (0, 1, 2):
             raise ValueError(f"recompute must be 0, 1 or 2, got {self.recompute}.")
         if not self.gain > 0:
@@ -129,6 +133,7 @@ class QuadraticLayer(nn.Module, ABC):
                 "init 'identity' needs a product or a linear term, and no square, "
                 f"which would stay 0, got the terms {self.terms}."
             )
+
         if norm != "none" or not bias:
             obstacle = f"norm {norm!r}" if bias else "no bias"
             raise ValueError(
@@ -151,6 +156,7 @@ class QuadraticLayer(nn.Module, ABC):
             "square": 1,
             "linear": 0,
         }
+
         per_neuron = sum(products_of_term[term] for term in self.terms)
         for name, parameter in self.named_parameters():
             if name.startswith("weight"):

@@ -1,4 +1,4 @@
-"""Small residual convolutional network."""
+"""Small residual convolutional network for images."""
 
 from collections.abc import Sequence
 
@@ -82,6 +82,7 @@ class Block(nn.Module):
         self.norm2 = nn.GroupNorm(groups, outputs)
         self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, padding=1)
         self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1)
+
         if inputs != outputs or stride != 1:
             self.shortcut: nn.Module = nn.Conv2d(inputs, outputs, 1, stride, bias=False)
         else:

@@ -65,6 +65,7 @@ class Seq2Seq(Network):
 
         if answers is not None:
             length = answers.shape[1]
+
         token = inputs[:, -1]  # (B,)
         all_scores = []
         for position in range(length):

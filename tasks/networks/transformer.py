@@ -61,6 +61,7 @@ class Transformer(Network):
         self.blocks = nn.ModuleList()
         for _ in range(num_blocks):
             self.blocks.append(Block(width, num_heads, head_size, mlp_size))
+
         self.norm = nn.LayerNorm(width)
         self.head = nn.Linear(width, num_outputs)
 

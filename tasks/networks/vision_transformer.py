@@ -54,6 +54,7 @@ class VisionTransformer(Network):
             head_size=head_size,
             mlp_size=mlp_size,
         )
+
         if image_height % patch or image_width % patch:
             raise ValueError(
                 f"patch must divide the height {image_height} and the width {image_width} "
@@ -66,6 +67,7 @@ class VisionTransformer(Network):
         self.blocks = nn.ModuleList()
         for _ in range(num_blocks):
             self.blocks.append(Block(width, num_heads, head_size, mlp_size, causal=False))
+
         self.norm = nn.LayerNorm(width)
         self.head = nn.Linear(width, num_outputs)
 
