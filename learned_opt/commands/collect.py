@@ -18,6 +18,7 @@ def run() -> None:
     folder = parser.parse_args().folder
 
     from learned_opt.compose import sweep_plan
+    from learned_opt.core.errors import usage_errors
     from learned_opt.runtime import job_file
 
     jobs = sweep_plan.find_jobs(folder)
@@ -28,7 +29,8 @@ def run() -> None:
         states.append({**setting, "job": job.name, "state": job.state, "why": job.why})
         if job.state == "finished":
             finished[job.folder] = setting
-    _show(folder, states, finished, sweep_plan.command(folder, jobs))
+    with usage_errors():  # an evaluation may be damaged
+        _show(folder, states, finished, sweep_plan.command(folder, jobs))
 
 
 def _show(

@@ -88,9 +88,9 @@ def _expand(cfg: DictConfig, path: str, group: str, choose: Callable[[Nodes], No
     entries = OmegaConf.select(cfg, path)
     if not OmegaConf.is_dict(entries) or ALL not in entries:
         return
-    nodes = choose(_containers(hydra_job.group_nodes(group)))
     beside = _containers(entries)
-    del beside[ALL]
+    wants_all = beside.pop(ALL)
+    nodes = choose(_containers(hydra_job.group_nodes(group))) if wants_all else {}
 
     expanded = {}
     for name in [*beside, *(name for name in nodes if name not in beside)]:

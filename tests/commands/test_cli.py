@@ -1,4 +1,4 @@
-"""The command lines as a person types them: real processes for whole runs, the same functions for error paths."""
+"""Runs as a person types them, in real processes; error paths by the same functions."""
 
 import csv
 import json
@@ -14,7 +14,9 @@ from safetensors.torch import load_file
 
 from learned_opt.commands import cli, evaluate, train
 from learned_opt.compose import config_files
+from learned_opt.evaluation.results import read_evaluation
 from learned_opt.reporting import screens
+from learned_opt.runtime.run_folder import RunFolder
 from tasks.networks.mlp import MLP
 
 
@@ -47,8 +49,9 @@ class WrongAxes(MLP):
         return {**axes, "layers.0.weight": ("input", "hidden0")}, fixed
 
 
-def shell(folder: Path, module: str, *arguments: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-W", "error::UserWarning:learned_opt", "-m", module, *arguments]
+def shell(folder: Path, *words: str) -> subprocess.CompletedProcess:
+    """What a person types behind ``python -m learned_opt``."""
+    command = [sys.executable, "-W", "error::UserWarning:learned_opt", "-m", "learned_opt", *words]
     environment = {
         "PYTHONPATH": str(Path(cli.__file__).parents[2]),
         "PATH": "/usr/bin:/bin",
@@ -69,7 +72,7 @@ def shell(folder: Path, module: str, *arguments: str) -> subprocess.CompletedPro
 def finished(tmp_path_factory) -> Path:
     """The folder in which one tiny run has been made; the run itself is ``runs/mlp/*``."""
     folder = tmp_path_factory.mktemp("user")
-    result = shell(folder, "learned_opt", "+task=mlp", *TINY)
+    result = shell(folder, "+task=mlp", *TINY)
     assert result.returncode == 0, result.stderr
     assert "held-out seeds" in result.stdout
     assert "Warning" not in result.stderr + result.stdout
@@ -78,6 +81,13 @@ def finished(tmp_path_factory) -> Path:
 
 def run_folder(folder: Path) -> Path:
     return next((folder / "runs" / "mlp").iterdir())
+
+
+def mean_losses(folder: Path) -> dict[tuple[str, int], float]:
+    """Optimizer and seed -> mean loss, of an evaluation."""
+    frame = read_evaluation(RunFolder(folder).evaluation).frame
+    keys = zip(frame["optimizer"], frame["seed"], strict=True)
+    return dict(zip(keys, frame["mean_loss"], strict=True))
 
 
 def test_a_run_writes_what_the_readme_says(finished) -> None:
@@ -97,8 +107,7 @@ def test_a_run_writes_what_the_readme_says(finished) -> None:
         "checkpoints/step_4.ckpt.sha256",
     ]:
         assert (run / name).stat().st_size > 0, name
-    rows = json.loads((run / "evaluation.json").read_text())
-    assert {row["optimizer"] for row in rows} >= {"unf", "sgdm", "adam"}
+    assert {name for name, _ in mean_losses(run)} >= {"unf", "sgdm", "adam"}
     with (run / "metrics.csv").open() as file:
         logged = [row for row in csv.DictReader(file) if row["meta_loss/train"]]
     assert len(logged) == 4
@@ -113,10 +122,8 @@ def test_a_run_leaves_a_page_of_itself(finished) -> None:
     page = (run_folder(finished) / "report.html").read_text()
     assert "<title>unf on mlp</title>" in page
     assert "What is missing" not in page
-    again = shell(
-        finished, "learned_opt.commands.report", str(run_folder(finished)), "--out=again.html"
-    )
-    assert again.stdout == "written to again.html\n", again.stderr
+    again = shell(finished, "report", str(run_folder(finished)), "--out=again.html")
+    assert again.stdout == "written: again.html\n", again.stderr
     assert (finished / "again.html").read_text() == page
 
 
@@ -124,19 +131,16 @@ def test_theta_can_be_evaluated_and_training_resumed(finished) -> None:
     run = run_folder(finished)
     again = shell(
         finished,
-        "learned_opt.commands.evaluate",
+        "evaluate",
         "+task=mlp",
         f"checkpoint={run}/theta.safetensors",
         *TINY,
     )
     assert again.returncode == 0, again.stderr
     evaluated = next((finished / "runs" / "mlp-evaluate").iterdir())
-    before, after = (json.loads((f / "evaluation.json").read_text()) for f in (run, evaluated))
-    key = "mean_loss"
-    assert [row[key] for row in before] == pytest.approx([row[key] for row in after])
+    assert mean_losses(evaluated) == pytest.approx(mean_losses(run))
     more = shell(
         finished,
-        "learned_opt",
         "+task=mlp",
         *TINY,
         "trainer.max_steps=6",
@@ -153,7 +157,7 @@ def test_training_starts_from_a_trained_theta(finished) -> None:
         "outer_optimizer.schedule.eta_min=0",
         "hydra.run.dir=runs/further",
     ]
-    more = shell(finished, "learned_opt", "+task=mlp", *TINY, start, *still)
+    more = shell(finished, "+task=mlp", *TINY, start, *still)
     assert more.returncode == 0, more.stderr
     assert f"going on from {run_folder(finished)}" in more.stdout
     before, after = (
@@ -168,9 +172,7 @@ def test_training_starts_from_a_trained_theta(finished) -> None:
 
 
 def test_training_starts_from_a_packaged_theta_on_any_network(tmp_path) -> None:
-    result = shell(
-        tmp_path, "learned_opt", "+task=cnn", *TINY, "theta=unf-transfer", "hydra.run.dir=run"
-    )
+    result = shell(tmp_path, "+task=cnn", *TINY, "theta=unf-transfer", "hydra.run.dir=run")
     assert result.returncode == 0, result.stderr
     config = OmegaConf.load(tmp_path / "run/.hydra/config.yaml")
     assert config.meta_optimizer.nominal.orthogonal is True
@@ -178,24 +180,20 @@ def test_training_starts_from_a_packaged_theta_on_any_network(tmp_path) -> None:
 
 
 def test_multirun_gives_one_folder_per_job(tmp_path) -> None:
-    result = shell(tmp_path, "learned_opt", "-m", "+task=mlp", "meta_optimizer=sgdm,adam", *TINY)
+    result = shell(tmp_path, "-m", "+task=mlp", "meta_optimizer=sgdm,adam", *TINY)
     assert result.returncode == 0, result.stderr
     sweep = next((tmp_path / "runs" / "sweeps").iterdir())
     names = [
         json.loads((sweep / job / "theta.json").read_text())["optimizer_name"] for job in ("0", "1")
     ]
     assert names == ["sgdm", "adam"]
-    rows = json.loads((sweep / "0" / "evaluation.json").read_text())
-    assert {row["optimizer"] for row in rows} >= {
-        "sgdm-learned",
-        "sgdm",
-        "adam",
-    }  # the tuned one beside it
+    # the tuned one beside it
+    assert {name for name, _ in mean_losses(sweep / "0")} >= {"sgdm-learned", "sgdm", "adam"}
 
 
 def test_no_task_is_answered_at_once(tmp_path) -> None:
     start = time.perf_counter()
-    result = shell(tmp_path, "learned_opt")
+    result = shell(tmp_path)
     assert time.perf_counter() - start < 2  # under a second on a quiet machine
     assert result.returncode == 2
     assert (
@@ -224,12 +222,13 @@ def refused(monkeypatch, capsys, tmp_path, main, *arguments: str) -> str:
         (["task=mlp"], "write +task=NAME, with the plus"),
         (
             ["+task=nope"],
-            "unknown task 'nope'; choose one of: arithmetic, choosing, cnn, mix, mix4, mlp, rnn, subleq, transformer, "
-            "unseen.",
+            "unknown task 'nope'; choose one of: arithmetic, choosing, cnn, mix, mix4, mlp, rnn, "
+            "subleq, transformer, unseen.",
         ),
         (
             ["+task=mlp", "network=mpl"],
-            f"unknown network 'mpl'; choose one of: {', '.join(config_files.options('network'))}. Did you mean 'mlp'?",
+            f"unknown network 'mpl'; choose one of: {', '.join(config_files.options('network'))}. "
+            "Did you mean 'mlp'?",
         ),
         (
             ["+task=mlp", "estimator.sgima=0.1"],
@@ -268,16 +267,18 @@ def refused(monkeypatch, capsys, tmp_path, main, *arguments: str) -> str:
             "root: no parquet files in fashion_mnist or .",
         ),
         (
-            ["+task=mlp", "network._target_=tests.test_cli.WrongAxes"],
+            ["+task=mlp", "network._target_=tests.commands.test_cli.WrongAxes"],
             "axis 0 of 'layers.0.bias' is named 'hidden0'",
         ),
         (
-            ["+task=mlp", "network._target_=tests.test_cli.WrongSymmetry"],
-            "wrong: output is no symmetry: permuting axis 0 of layers.1.weight, axis 0 of layers.1.bias changes",
+            ["+task=mlp", "network._target_=tests.commands.test_cli.WrongSymmetry"],
+            "wrong: output is no symmetry: permuting axis 0 of layers.1.weight, "
+            "axis 0 of layers.1.bias changes",
         ),
         (
             ["+task=mlp", "ckpt=nowhere.ckpt"],
-            "ckpt must be a checkpoint file or a run folder that holds one, but there is none at nowhere.ckpt.",
+            "ckpt must be a checkpoint file or a run folder that holds one, "
+            "but there is none at nowhere.ckpt.",
         ),
     ],
 )

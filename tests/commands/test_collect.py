@@ -9,8 +9,10 @@ from omegaconf import OmegaConf
 
 from learned_opt.commands import collect
 from learned_opt.compose.sweep_plan import command, find_jobs
-from learned_opt.reporting import sweep_report, tables
-from learned_opt.runtime import job_file, job_record
+from learned_opt.core.files import write_json
+from learned_opt.reporting import sweep_report
+from learned_opt.runtime import job_file
+from learned_opt.runtime.run_folder import SweepFolder
 
 SEEDS, OPTIMIZERS = ("0", "1"), ("sgdm", "adam")
 
@@ -31,14 +33,21 @@ def evaluation(losses: dict[str, list[float | None]]) -> list[dict]:
             "learning_rate": None if name == "learned" else 0.1,
             "heldout": {},
         }
-        for name, own in losses.items()
-        for seed, loss in enumerate(own)
+        for name, of_seeds in losses.items()
+        for seed, loss in enumerate(of_seeds)
     ]
+
+
+def shown(rows: list) -> dict[str, str]:
+    """The only row of a table, heading -> cell."""
+    table = sweep_report.table(rows)
+    (cells,) = table.rows
+    return dict(zip(table.headings, cells, strict=True))
 
 
 def finish(folder, overrides, losses) -> None:
     job_file.write(folder, {**job_file.started("finished", overrides), "value": 1.0})
-    tables.write_json(folder / "evaluation.json", evaluation(losses))
+    write_json(folder / "evaluation.json", evaluation(losses))
 
 
 @pytest.fixture
@@ -55,7 +64,7 @@ def folder(tmp_path):
         },
         "job": {"config_name": "config"},
     }
-    OmegaConf.save({"hydra": hydra}, tmp_path / job_record.PLAN)
+    OmegaConf.save({"hydra": hydra}, SweepFolder(tmp_path).plan)
     finish(
         tmp_path / "0",
         ["+task=mlp", "meta_optimizer=sgdm", "seed=0"],
@@ -72,27 +81,27 @@ def folder(tmp_path):
 
 
 def test_states_and_the_command_that_mends_them(folder) -> None:
-    found = find_jobs(folder)
-    assert [(job.name, job.state) for job in found] == [
+    jobs = find_jobs(folder)
+    assert [(job.name, job.state) for job in jobs] == [
         ("0", "finished"),
         ("1", "finished"),
         ("2", "failed"),
         ("-", "missing"),
     ]
-    assert found[2].why == "sigma must be positive, got -1.0."
-    assert found[3].overrides == ["+task=mlp", "meta_optimizer=adam", "seed=1"]
-    assert command(folder, found) == (
+    assert jobs[2].why == "sigma must be positive, got -1.0."
+    assert jobs[3].overrides == ["+task=mlp", "meta_optimizer=adam", "seed=1"]
+    assert command(folder, jobs) == (
         "python -m learned_opt -m +task=mlp meta_optimizer=sgdm,adam seed=0,1 hydra/launcher=slurm "
         f"hydra.sweep.dir={folder}"
     )
-    assert command(folder, found[:2]) == ""
+    assert command(folder, jobs[:2]) == ""
 
 
 def test_of_a_sweep_without_a_plan_each_job_is_run_again(folder) -> None:
-    (folder / job_record.PLAN).unlink()
-    found = find_jobs(folder)
-    assert [job.name for job in found] == ["0", "1", "2"]
-    assert command(folder, found) == (
+    SweepFolder(folder).plan.unlink()
+    jobs = find_jobs(folder)
+    assert [job.name for job in jobs] == ["0", "1", "2"]
+    assert command(folder, jobs) == (
         f"python -m learned_opt +task=mlp meta_optimizer=adam seed=0 hydra.run.dir={folder}/2"
     )
 
@@ -107,9 +116,9 @@ def test_killed_running_and_queued_are_told_apart(folder, monkeypatch) -> None:
     log = folder / ".submitit" / "5_2" / "5_2_0_log.err"
     log.parent.mkdir(parents=True)
     log.write_text("outer step 3/9\nslurmstepd: error: *** STEP 5.2 CANCELLED ***\n\n")
-    found = find_jobs(folder)
-    assert [job.state for job in found] == ["running", "queued", "killed", "missing"]
-    assert found[2].why == "CANCELLED; its last line: slurmstepd: error: *** STEP 5.2 CANCELLED ***"
+    jobs = find_jobs(folder)
+    assert [job.state for job in jobs] == ["running", "queued", "killed", "missing"]
+    assert jobs[2].why == "CANCELLED; its last line: slurmstepd: error: *** STEP 5.2 CANCELLED ***"
     monkeypatch.setattr(
         "learned_opt.runtime.slurm.queue",
         Mock(side_effect=OSError("there is no squeue on this machine")),
@@ -125,7 +134,7 @@ def test_killed_running_and_queued_are_told_apart(folder, monkeypatch) -> None:
 def test_figures_by_hand(folder) -> None:
     settings = [{"meta_optimizer": "sgdm", "seed": seed} for seed in SEEDS]
     rows = sweep_report.collect(
-        {folder / name: own for name, own in zip("01", settings, strict=True)}
+        {folder / name: setting for name, setting in zip("01", settings, strict=True)}
     )
     assert [(row["job"], row["optimizer"], row["mean_loss"].mean) for row in rows] == [
         ("0", "learned", 2.0),
@@ -137,7 +146,7 @@ def test_figures_by_hand(folder) -> None:
     assert group["overrides"] == {"meta_optimizer": "sgdm"}
     assert (group["runs"], tuple(group["mean_loss"])) == (2, (4.0, 2.0, 6.0))
     assert group["accuracy"] is None
-    assert sweep_report.shown([group])[0] == {
+    assert shown([group]) == {
         "meta_optimizer": "sgdm",
         "task": "mlp",
         "optimizer": "learned",
@@ -150,9 +159,7 @@ def test_figures_by_hand(folder) -> None:
 
 def test_long_numbers_are_shown_with_three_digits(folder) -> None:
     overrides = {"lr": "0.012520653814999465", "steps": "2000", "meta_optimizer": "deep_set_small"}
-    (row,) = sweep_report.shown(
-        sweep_report.learned(sweep_report.collect({folder / "0": overrides}))
-    )
+    row = shown(sweep_report.learned(sweep_report.collect({folder / "0": overrides})))
     assert [row[key] for key in overrides] == ["0.0125", "2000", "deep_set_small"]
 
 
@@ -163,9 +170,8 @@ def test_a_diverged_run_says_so(folder) -> None:
         {"learned": [None, 7.0], "sgdm": [6.0, 6.0]},
     )
     rows = sweep_report.collect({folder / "1": {"seed": "1"}})
-    assert sweep_report.shown(sweep_report.learned(rows))[0]["mean loss"] == "diverged"
-    sweep_report.plot(folder / "sweep.png", rows)
-    assert (folder / "sweep.png").stat().st_size > 0
+    assert shown(sweep_report.learned(rows))["mean loss"] == "diverged"
+    assert len(sweep_report.sweep_figure(rows).axes) == 2
 
 
 def test_the_command_line_writes_and_prints(folder, monkeypatch, capsys) -> None:
