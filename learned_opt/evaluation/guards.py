@@ -148,6 +148,7 @@ def seeds_sentence(name: str, metadata: Metadata, purpose: str) -> str:
                 f"{name} does not say which random draws its meta-training used; it may have seen "
                 "the held-out seeds."
             )
+
         uses = [use for use, key in draws.items() if key == purpose]
         if uses:
             return (

@@ -94,6 +94,7 @@ def run_seeds(
     losses: list[Tensor] = []
     heldout: list[Tree] = []
     params: list[Tree] = []
+
     for start in range(0, len(seeds), num_chains):
         index = [min(start + i, len(seeds) - 1) for i in range(num_chains)]
         keys = [(split, seeds[i]) for i in index]
@@ -119,6 +120,7 @@ def _run_block(
     """Losses ``(T, M)`` of the runs of one block, and their chains at the end."""
     chains = unroll.start(keys)
     losses = []
+
     for start in range(0, horizon, SEGMENT):
         num_steps = min(SEGMENT, horizon - start)
         batches = unroll.batches([(*key, start) for key in keys], chains, num_steps)

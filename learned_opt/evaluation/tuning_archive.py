@@ -31,6 +31,7 @@ class Archive:
     def __init__(self, folder: Path | None, facts: Mapping[str, Any]) -> None:
         self.facts = dict(facts)
         self.path = folder / file_name(facts) if folder else None
+
         if self.path and self.path.exists():
             self.rows = pd.read_parquet(self.path)
         else:
@@ -61,6 +62,7 @@ class Archive:
         """Score -> mean over the first seeds of each learning rate, ``(len(learning_rates),)``."""
         runs = self.rows.set_index(list(KEYS))
         wanted = [(lr, seed) for lr in learning_rates for seed in range(num_seeds)]
+
         means = {}
         for name in SCORES:
             values = torch.tensor(runs[name].reindex(wanted).to_numpy())

@@ -87,13 +87,16 @@ def describe(value: Any) -> Any:
             "args": describe(value.args),
             **describe(keywords),
         }
+
     if is_dataclass(value) and not isinstance(value, type):
         attributes = {field.name: getattr(value, field.name) for field in fields(value)}
         return {"call": describe(type(value)), **describe(attributes)}
+
     if isinstance(value, Mapping):
         return {str(name): describe(part) for name, part in value.items()}
     if isinstance(value, list | tuple):
         return [describe(part) for part in value]
+
     if value is None or isinstance(value, bool | int | float | str):
         return value
     return _name(value)

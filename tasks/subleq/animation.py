@@ -36,11 +36,12 @@ def draw(path: Path, network: SubleqNetwork, memory: list[int], steps: Sequence[
         figure = Figure(figsize=SIZE, dpi=110, layout="constrained")
         _draw_picture(figure, network, memory, steps)
         figure.savefig(path)
-    else:
-        figure = Figure(figsize=SIZE, dpi=80)
-        figure.subplots_adjust(left=0.06, right=0.98, bottom=0.09, top=0.94, hspace=0.35)
-        moving = _animation(figure, network, memory, steps)
-        moving.save(path, writer=animation.PillowWriter(fps=FRAMES_PER_SECOND))
+        return
+
+    figure = Figure(figsize=SIZE, dpi=80)
+    figure.subplots_adjust(left=0.06, right=0.98, bottom=0.09, top=0.94, hspace=0.35)
+    moving = _animation(figure, network, memory, steps)
+    moving.save(path, writer=animation.PillowWriter(fps=FRAMES_PER_SECOND))
 
 
 def _draw_picture(

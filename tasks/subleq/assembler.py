@@ -112,11 +112,13 @@ class _Assembler:
         if match is None or source[match.end() :].lstrip()[:1] not in ("", ";"):
             self._fail(f"a string is not closed in {source.strip()!r}")
 
-        label, word, rest = match[1], match[2], match[3].strip()
+        label, word, rest = match.groups()
         if label:
             self._define(label)
         if word is None:
             return
+
+        rest = rest.strip()
         if word == ".text":
             self._emit([str(ord(character)) for character in self._string(rest)])
         elif word == ".zero":
@@ -168,6 +170,7 @@ class _Assembler:
         bound = dict(zip(names, operands, strict=False))
         if mnemonic == "SUBLEQ":
             bound.setdefault("c", "?")
+
         if len(bound) != len(names) or len(operands) > len(bound):
             expected = " ".join(names) or "(none)"
             self._fail(

@@ -44,6 +44,7 @@ class Machine:
             raise ValueError(
                 f"num_words must be a power of two and at least 4, got {self.num_words}."
             )
+
         if not self.address_bits <= self.word_bits <= LARGEST_WORD:
             raise ValueError(
                 f"word_bits must be from {self.address_bits} (an address of {self.num_words} "

@@ -39,6 +39,7 @@ class StepPrinter:
                 f"pc {step.pc:>5}  [{step.b}] -= [{step.a}] = {step.value}  ->  {step.result}, "
                 f"to {step.next_pc}"
             )
+
         if step.b != self.output_address or step.halts:
             return
         if self.text:
@@ -115,6 +116,7 @@ def _print_summary(
         STEP_LIMIT: f"still running at the limit of {max_steps:,} instructions (--max-steps)",
         INTERRUPTED: "interrupted",
     }
+
     layers = f"{num_steps * num_layers:,} layer calls, " if num_layers else ""
     rate = f"{num_steps / seconds:,.0f} instructions/s"
     print(f"{endings[code]}: {num_steps:,} instructions, {layers}{rate}", file=sys.stderr)

@@ -46,6 +46,7 @@ class State:
             "steps": self.steps,
             "memory": self.memory,
         }
+
         partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
         try:
             partial.write_text(json.dumps(saved) + "\n", encoding="utf-8")
@@ -103,6 +104,7 @@ def execute(state: State, engine: Engine, max_steps: int, on_step: Callable[[Ste
     """
     progress_time = time.monotonic()
     progress_steps = state.steps
+
     while state.steps < max_steps:
         memory, pc, steps = engine(state.memory, state.pc, min(BLOCK, max_steps - state.steps))
         halted = steps[-1].halts

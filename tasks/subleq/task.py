@@ -104,6 +104,7 @@ def _runs(machine: Machine, starts: Tensor, length: int) -> Tensor:
     """Bits of the states of whole runs, ``(T + 1, S, n)``, from starts ``(S, M + 1)``."""
     memory = starts[:, :-1]
     pc = starts[:, -1]
+
     states = [machine.encode(memory, pc)]
     for _ in range(length):
         memory, pc = machine.step(memory, pc)
@@ -152,6 +153,7 @@ class SubleqStep(NetworkTask):
             "word_bits": data.machine.word_bits,
             "fingerprint": fingerprint_of([data.train[0].to(torch.uint8)]),
         }
+
         inner = network((num_bits,), num_bits)
         super().__init__(name, inner, facts, data.train, data.test, batch_size, valid_fraction)
         self.runs = data.runs

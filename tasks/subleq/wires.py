@@ -60,6 +60,7 @@ def rows(table: Sequence[Mapping[int, float]]) -> Term:
     shape = (len(table), max(len(row) for row in table))
     wires = torch.zeros(shape, dtype=torch.long)
     weights = torch.zeros(shape, dtype=torch.float64)
+
     for i, row in enumerate(table):
         wires[i, : len(row)] = torch.tensor(list(row))
         weights[i, : len(row)] = torch.tensor(list(row.values()), dtype=torch.float64)
@@ -90,6 +91,7 @@ class SparseMatrix(nn.Module):
 
         row_sizes = torch.cat(counts)  # numbers of each row
         self.shape = (len(row_sizes), num_columns)
+
         offsets = torch.cat([row_sizes.new_zeros(1), row_sizes.cumsum(0)])
         self.register_buffer("columns", torch.cat(columns).int())
         self.register_buffer("offsets", offsets.int())
@@ -111,6 +113,7 @@ class SparseMatrix(nn.Module):
         """The same matrix with its zeros, ``(rows, columns)``."""
         row_numbers = torch.arange(self.shape[0], device=self.offsets.device)
         index = (row_numbers.repeat_interleave(self.offsets.diff()), self.columns.long())
+
         empty = self.values.new_zeros(self.shape)
         return empty.index_put(index, self.values.detach(), accumulate=True)
 
