@@ -6,6 +6,7 @@ from torch.func import grad, vmap
 
 from learned_opt.core import tree
 from learned_opt.core.rng import generator
+from tasks.base import TaskFamily
 from tasks.networks.cnn import CNN
 from tasks.networks.mlp import MLP
 from tasks.quadratic import Quadratic
@@ -51,6 +52,17 @@ def test_vmap_equals_loop(name) -> None:
     torch.testing.assert_close(
         losses, torch.stack([family.loss(*d) for d in draws]), rtol=1e-5, atol=1e-6
     )
+
+
+def test_four_methods_make_a_family() -> None:
+    assert TaskFamily.__abstractmethods__ == {"sample", "init", "batch", "loss"}
+    family = FAMILIES["four_methods"]()
+    params, _, task = draw(family, 0)
+    assert family.evaluate(params, task) == {}
+    assert family.permutation_axes() is None
+    assert family.describe() == {"task": "task"}
+    assert family.rows("train") is None
+    assert family.to("cpu") is family
 
 
 def test_quadratic_descends_as_its_closed_form_says() -> None:
