@@ -105,16 +105,16 @@ def hub_text(
     texts = {}
     for split in ("train", "test"):
         rows = splits[split]
-        num_left_out = len(rows) - max_rows if max_rows is not None else 0
-        if num_left_out > 0:
+        num_kept = len(rows) if max_rows is None else min(max_rows, len(rows))
+        if num_kept < len(rows):
             log.warning(
                 "%s: %d of %d rows of %s are left out by max_rows",
                 name,
-                num_left_out,
+                len(rows) - num_kept,
                 len(rows),
                 split,
             )
-            rows = rows.select(range(max_rows))
+            rows = rows.select(range(num_kept))
         texts[split] = separator.join(rows[text_column])
 
     return tokenise(name, [texts["train"]], [texts["test"]], tokeniser, max_vocab)
