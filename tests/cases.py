@@ -4,6 +4,10 @@ from functools import partial
 
 import torch
 
+from learned_opt.estimators.bptt import BPTT
+from learned_opt.estimators.es import ES
+from learned_opt.estimators.nres import NRES
+from learned_opt.estimators.pes import PES
 from learned_opt.inner.task_spec import symmetry_of
 from learned_opt.optimizers.adafactor_features import AdafactorFeatures
 from learned_opt.optimizers.celo2 import Celo2
@@ -12,9 +16,9 @@ from learned_opt.optimizers.hand.adafactor import Adafactor
 from learned_opt.optimizers.hand.adagrad import Adagrad, RMSProp
 from learned_opt.optimizers.hand.adam import NAdam, RAdam
 from learned_opt.optimizers.hand.hand_designed import HandDesigned
-from learned_opt.optimizers.hand.references import make_adam, make_sgdm
 from learned_opt.optimizers.hand.lion import Lion
 from learned_opt.optimizers.hand.matrix import Muon, Shampoo
+from learned_opt.optimizers.hand.references import make_adam, make_sgdm
 from learned_opt.optimizers.hand.schedule_free import ScheduleFreeAdamW
 from learned_opt.optimizers.hand.sgd import SGD, Momentum
 from learned_opt.optimizers.hand.soap import SOAP
@@ -161,7 +165,7 @@ HAND_DESIGNED = {
     "muon": partial(HandDesigned, rule=Muon, lr=0.01),
     "schedule_free_adamw": partial(HandDesigned, rule=ScheduleFreeAdamW, lr=0.01),
     "shampoo": partial(HandDesigned, rule=partial(Shampoo, eps=0.1), lr=0.01),
-    # eps damps directions without a gradient (the sum of all logits), where rounding alone would decide
+    # eps damps directions without a gradient (the sum of all logits), where rounding would decide
     "soap": partial(HandDesigned, rule=partial(SOAP, eps=1e-2, largest=3), lr=0.01),
 }
 OPTIMIZERS = {
@@ -196,26 +200,21 @@ OPTIMIZERS = {
     ),
     "nfn": partial(UNFOptimizer, head=NFNLinear, channels=6, beta=0.1),
 }
-TELLS_POSITIONS_APART = {
-    "unf_fold",
-    "unf_encode",
-    "nfn",
-}  # not equivariant to permutations of (some) fixed axes
-POINTWISE = {
-    *HAND_DESIGNED,
-    "mlp",
-    "adafactor_mlp",
-    "lstm",
-    "adam_controller",
-    "celo2",
-}  # see no network, only tensors
+# not equivariant to permutations of (some) fixed axes
+TELLS_POSITIONS_APART = {"unf_fold", "unf_encode", "nfn"}
+# see no network, only tensors
+POINTWISE = {*HAND_DESIGNED, "mlp", "adafactor_mlp", "lstm", "adam_controller", "celo2"}
+# theta of these moves to any weight space, that of the others belongs to one
+FITS_EVERY_SPEC = {*POINTWISE, "deep_set", "unf_tied"}
 CHAINS_ONLY = {"nfn"}
 CHAINS = {"mlp", "mlp_deep", "cnn", "cnn_flatten"}
-NOT_DIFFERENTIABLE = {  # a sign, or a read-out that is zero at the start, hides these parts of theta
+# a sign, or a read-out that is zero at the start, hides these parts of theta
+NOT_DIFFERENTIABLE = {
     "lion": {"rule.logit_beta1", "rule.logit_beta2"},
     "adam_controller": {"cell.weight", "cell.bias"},
 }
-# gradients of key biases are zero but for rounding, which relative steps bring to full size (LOG.md, 2026-11-23)
+# gradients of key biases are zero but for rounding, which relative steps bring to full size
+# (LOG.md, 2026-11-23)
 ROUNDING_DECIDES = {("vision_transformer", "unf_tied"), ("vision_transformer", "unf_muon")}
 PAIRS = [
     (family, optimizer)
@@ -238,25 +237,41 @@ SIZES = {"h": 4, "o": 2, "p": 3}
 def spec_tensors(
     spec: PermutationSpec, channels: int, seed: int = 0, dtype: torch.dtype = torch.float64
 ) -> dict:
-    """Random tensors ``(*shape, channels)`` that fit a spec; names without a size in SIZES get 3."""
+    """Random tensors ``(*shape, channels)`` that fit a spec; names not in SIZES get 3."""
     source = torch.Generator().manual_seed(seed)
-    shapes = {name: [SIZES.get(axis, 3) for axis in axes] for name, axes in spec.axes.items()}
-    return {
-        n: torch.randn(*shape, channels, generator=source, dtype=dtype)
-        for n, shape in shapes.items()
-    }
+    tensors = {}
+    for name, axes in spec.axes.items():
+        shape = [SIZES.get(axis, 3) for axis in axes]
+        tensors[name] = torch.randn(*shape, channels, generator=source, dtype=dtype)
+    return tensors
 
 
-# made-up weight spaces with repeated names, diagonals and ranks 0 to 4, beside those of the networks
-SPECS = {
-    name: spec.measure(spec_tensors(spec, 1))
-    for name, spec in {
-        "vector": PermutationSpec({"b": ("h",)}),
-        "square": PermutationSpec({"w": ("h", "h"), "b": ("h",)}),
-        "rank3": PermutationSpec({"w": ("h", "h", "o"), "v": ("o", "h"), "s": ()}, fixed={"o"}),
-        "rank4": PermutationSpec({"w": ("h", "o", "h", "p"), "v": ("p", "o")}),
-        "cube": PermutationSpec({"w": ("h", "h", "h"), "b": ("h",)}),
-        "mlp": PermutationSpec(*MLP((3,), 4, (5,)).permutation_axes()),
-        "cnn": PermutationSpec(*CNN((2, 4, 4), 3, (4,), (1,)).permutation_axes()),
-    }.items()
+# made-up weight spaces with repeated names, diagonals and ranks 0 to 4, and those of networks
+UNMEASURED_SPECS = {
+    "vector": PermutationSpec({"b": ("h",)}),
+    "square": PermutationSpec({"w": ("h", "h"), "b": ("h",)}),
+    "rank3": PermutationSpec({"w": ("h", "h", "o"), "v": ("o", "h"), "s": ()}, fixed={"o"}),
+    "rank4": PermutationSpec({"w": ("h", "o", "h", "p"), "v": ("p", "o")}),
+    "cube": PermutationSpec({"w": ("h", "h", "h"), "b": ("h",)}),
+    "mlp": PermutationSpec(*MLP((3,), 4, (5,)).permutation_axes()),
+    "cnn": PermutationSpec(*CNN((2, 4, 4), 3, (4,), (1,)).permutation_axes()),
 }
+SPECS = {name: spec.measure(spec_tensors(spec, 1)) for name, spec in UNMEASURED_SPECS.items()}
+
+
+class AnyBPTT(BPTT):
+    """BPTT with the settings of the others, of which it leaves sigma out."""
+
+    def __init__(self, unroll, truncation, num_tasks, unroll_length, sigma=0.0, **settings) -> None:
+        super().__init__(unroll, truncation, num_tasks, unroll_length, **settings)
+
+
+# constructors ``(unroll, truncation, num_tasks, unroll_length, sigma)``
+ESTIMATORS = {
+    "es": ES,
+    "pes": PES,
+    "nres": NRES,
+    "gpes": partial(NRES, noise_period=2),
+    "bptt": AnyBPTT,
+}
+PERTURBED = {name: kind for name, kind in ESTIMATORS.items() if name != "bptt"}

@@ -50,13 +50,10 @@ def momentum_step(
     if library is None:
         return False
 
-    # the kernel sees memory, so a tensor in another order goes through a copy
-    param_copies = _contiguous(params)
-    momentum_copies = _contiguous(momentum)
-    momenta_copies = _contiguous(momenta)
-    grad_copies = _contiguous(grads)  # bound to names, since C holds no reference
-    weight_copies = _contiguous(weights)
-    bias_copies = _contiguous(biases)
+    # the kernel sees memory, so a tensor in another order goes through a copy; copies need names
+    # that outlive the call, since C holds no reference
+    written = [_contiguous(tensors) for tensors in (params, momentum, momenta)]
+    read = [_contiguous(tensors) for tensors in (grads, weights, biases)]
 
     count = len(params)
     int64s = ctypes.c_int64 * count
@@ -65,22 +62,21 @@ def momentum_step(
         ctypes.c_int64(count),
         int64s(*[tensor.numel() for tensor in params]),
         int64s(*[tensor.ndim for tensor in params]),
-        fused.addresses(param_copies),
-        fused.addresses(grad_copies),
-        fused.addresses(momentum_copies),
-        fused.addresses(momenta_copies),
+        fused.addresses(written[0]),
+        fused.addresses(read[0]),
+        fused.addresses(written[1]),
+        fused.addresses(written[2]),
         doubles(*[rate for rate, _ in rates]),
         doubles(*[keep for _, keep in rates]),
-        fused.addresses(weight_copies),
-        fused.addresses(bias_copies),
+        fused.addresses(read[1]),
+        fused.addresses(read[2]),
         *map(ctypes.c_double, nominal),
         int(joint),
         torch.get_num_threads(),
     )
 
-    _copy_back(param_copies, params)
-    _copy_back(momentum_copies, momentum)
-    _copy_back(momenta_copies, momenta)
+    for copies, tensors in zip(written, (params, momentum, momenta), strict=True):
+        _copy_back(copies, tensors)
     return True
 
 

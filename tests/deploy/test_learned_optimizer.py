@@ -247,7 +247,7 @@ def test_a_scaler_skips_steps_that_overflow() -> None:
 
 
 class Module(LightningModule):
-    """The smallest training."""
+    """The smallest training that Lightning runs."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -44,7 +44,7 @@ def run_folder(folder, node: dict, spec: PermutationSpec | None = None) -> MetaO
 
 
 def small() -> nn.Module:
-    """Another architecture than ``model``."""
+    """A network of another architecture than ``model``."""
     torch.manual_seed(0)
     return nn.Linear(5, 2)
 

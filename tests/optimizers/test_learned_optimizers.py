@@ -1,5 +1,6 @@
 """Learned optimizers against slow references written out for one weight or tensor at a time."""
 
+from itertools import product
 from math import exp, log, sqrt, tanh
 
 import pytest
@@ -38,7 +39,8 @@ def dense(network: torch.nn.Module, inputs: torch.Tensor) -> torch.Tensor:
 
 def steps(optimizer: torch.nn.Module, count: int) -> tuple[list[dict], list[dict], list[dict]]:
     """Parameters before, gradients and updates of each of the steps."""
-    params, trace = tensors(0), ([], [], [])
+    params = tensors(0)
+    trace = ([], [], [])
     state = optimizer.init_state(params)
     for seed in range(1, count + 1):
         grads = tensors(seed)
@@ -62,23 +64,20 @@ def test_mlp_is_the_published_function_of_19_features() -> None:
         for decay in (0.1, 0.5, 0.9, 0.99, 0.999, 0.9999):
             momentum = sum((1 - decay) * decay ** (2 - t) * grads[t][name] for t in range(3))
             columns.append(unit(momentum))
-        for index in (
-            torch.cartesian_prod(*map(torch.arange, param.shape))
-            .reshape(param.numel(), -1)
-            .tolist()
-        ):
-            time = [tanh(2 / tau - 1) for tau in TAUS]
-            own = torch.tensor(
-                [column[tuple(index)].item() for column in columns] + time, dtype=torch.float64
-            )
-            direction, magnitude = dense(optimizer.function, own).tolist()
+
+        time = [tanh(2 / tau - 1) for tau in TAUS]
+        for index in product(*map(range, param.shape)):
+            of_weight = [column[index].item() for column in columns]
+            features = torch.tensor(of_weight + time, dtype=torch.float64)
+            direction, magnitude = dense(optimizer.function, features).tolist()
             expected = -1e-3 * direction * exp(1e-3 * magnitude)
-            assert updates[2][name][tuple(index)].item() == pytest.approx(expected, rel=1e-7)
+            assert updates[2][name][index].item() == pytest.approx(expected, rel=1e-7)
 
 
 def test_adafactor_features_are_the_published_39_without_time() -> None:
     """Of one entry of a matrix and one of a vector, after two steps; the decays at their start."""
-    features, gradients = AdafactorFeatures().double(), [tensors(seed) for seed in (1, 2)]
+    features = AdafactorFeatures().double()
+    gradients = [tensors(seed) for seed in (1, 2)]
     params = tensors(0)
     state = features.init_state(params)
     for grads in gradients:
@@ -88,38 +87,37 @@ def test_adafactor_features_are_the_published_39_without_time() -> None:
         return sum((1 - decay) * decay**age * of(g) for age, g in enumerate(reversed(history)))
 
     for name, param in params.items():
-        history, grad = [grads[name] for grads in gradients], gradients[-1][name]
+        history = [grads[name] for grads in gradients]
+        grad = gradients[-1][name]
         momenta = [average(decay, lambda g: g) for decay in (0.9, 0.99, 0.999)]
         second = average(0.999, torch.square)
         rows = columns = [average(decay, torch.square) for decay in (0.9, 0.99, 0.999)]
-        factors = [(own + 1e-9).rsqrt() for own in rows]
+        factors = [(square + 1e-9).rsqrt() for square in rows]
         if param.ndim == 2:
             longest = max((0, 1), key=lambda axis: (param.shape[axis], axis))
-            rows, columns = (
-                [own.mean(axis, keepdim=True) for own in rows] for axis in (longest, 1 - longest)
-            )
+            squares = rows
+            rows = [square.mean(longest, keepdim=True) for square in squares]
+            columns = [square.mean(1 - longest, keepdim=True) for square in squares]
             # the outer product of both over their mean
-            factors = [
-                ((r / (r.mean() + 1e-9)) * c).rsqrt() for r, c in zip(rows, columns, strict=True)
-            ]
+            pairs = zip(rows, columns, strict=True)
+            factors = [((r / (r.mean() + 1e-9)) * c).rsqrt() for r, c in pairs]
+
         inverse = (second + 1e-6).rsqrt()
         expected = [grad, param, *momenta, second, *[m * inverse for m in momenta], inverse]
         expected += [grad * factor for factor in factors] + rows + columns
-        expected += [(own + 1e-8).rsqrt() for own in (*rows, *columns)]
+        expected += [(mean + 1e-8).rsqrt() for mean in (*rows, *columns)]
         expected += [m * factor for m, factor in zip(momenta, factors, strict=True)]
         assert values[name].shape == (*param.shape, 28)
-        for channel, own in enumerate(expected):
-            torch.testing.assert_close(
-                values[name][..., channel], unit(own.expand(param.shape)), msg=f"{channel}"
-            )
+        for channel, value in enumerate(expected):
+            normalised = unit(value.expand(param.shape))
+            torch.testing.assert_close(values[name][..., channel], normalised, msg=f"{channel}")
 
 
 def test_decays_follow_theta() -> None:
     features = AdafactorFeatures().double()
     features.momentum_decays.shift.data[:] = torch.tensor([0.0, log(2) / 10, -log(2) / 10])
-    torch.testing.assert_close(
-        features.momentum_decays(0), torch.tensor([0.9, 0.98, 0.9995]).double()
-    )
+    shifted = torch.tensor([0.9, 0.98, 0.9995]).double()
+    torch.testing.assert_close(features.momentum_decays(0), shifted)
     with pytest.raises(ValueError, match=r"a decay must lie between 0 and 1, got 1\.0"):
         AdafactorFeatures(rms_decays=(1.0,))
     with pytest.raises(
@@ -130,7 +128,8 @@ def test_decays_follow_theta() -> None:
 
 @torch.no_grad()
 def test_lstm_cell_is_that_of_torch() -> None:
-    ours, peer = LSTMCell(3, 4).double(), torch.nn.LSTMCell(3, 4).double()
+    ours = LSTMCell(3, 4).double()
+    peer = torch.nn.LSTMCell(3, 4).double()
     forget, write, read, candidate = ours.weight.mT.chunk(4)
     rows = torch.cat([write, forget, candidate, read])  # torch's order
     peer.weight_ih.copy_(rows[:, :3])
@@ -138,15 +137,15 @@ def test_lstm_cell_is_that_of_torch() -> None:
     forget, write, read, candidate = ours.bias.chunk(4)
     peer.bias_ih.copy_(torch.cat([write, forget, candidate, read]))
     peer.bias_hh.zero_()
-    inputs, state = torch.randn(5, 3).double(), torch.randn(2, 5, 4).double()
+
+    inputs = torch.randn(5, 3).double()
+    state = torch.randn(2, 5, 4).double()
     torch.testing.assert_close(ours(inputs, state), torch.stack(peer(inputs, tuple(state))))
 
 
 def test_gradients_are_read_by_logarithm_and_sign() -> None:
-    read = log_and_sign(
-        torch.tensor([exp(-3.0), -exp(5.0), 0.0, exp(-11.0), -exp(-10.0)], dtype=torch.float64),
-        10.0,
-    )
+    grads = [exp(-3.0), -exp(5.0), 0.0, exp(-11.0), -exp(-10.0)]
+    read = log_and_sign(torch.tensor(grads, dtype=torch.float64), 10.0)
     expected = [[-0.3, 1], [0.5, -1], [-1, 0], [-1, exp(-1)], [-1, -1]]
     torch.testing.assert_close(read, torch.tensor(expected, dtype=torch.float64))
 
@@ -173,20 +172,16 @@ def test_controller_is_adam_until_its_knobs_move() -> None:
     for name in updates[0]:
         first = second = 0
         for t in range(3):
-            first, second = (
-                0.9 * first + 0.1 * grads[t][name],
-                0.999 * second + 0.001 * grads[t][name] ** 2,
-            )
+            first = 0.9 * first + 0.1 * grads[t][name]
+            second = 0.999 * second + 0.001 * grads[t][name] ** 2
             expected = -0.01 * (1 + 1e-8) * first / (1e-8 + (second + 1e-10).sqrt())
             torch.testing.assert_close(updates[t][name], expected, rtol=1e-5, atol=0)
-    optimizer.bias.copy_(
-        torch.tensor([3.0, 0, 0, 0])
-    )  # log lr moves by 10 x 0.01 x 3 at every step
+
+    optimizer.bias.copy_(torch.tensor([3.0, 0, 0, 0]))  # log lr moves by 10 x 0.01 x 3 a step
     _, _, faster = steps(optimizer, 3)
     for t in range(3):
-        torch.testing.assert_close(
-            faster[t]["layers.0.bias"], exp(0.3 * t) * updates[t]["layers.0.bias"]
-        )
+        expected = exp(0.3 * t) * updates[t]["layers.0.bias"]
+        torch.testing.assert_close(faster[t]["layers.0.bias"], expected)
 
 
 @torch.no_grad()
@@ -209,21 +204,19 @@ def test_celo2_moves_matrices_by_equal_orthogonal_steps_and_vectors_by_adam() ->
             assert update.square().mean().sqrt().item() == pytest.approx(1e-3, rel=1e-5)
             values = torch.linalg.svdvals(update)
             assert values.min() / values.max() > 0.5
-    first = sum(0.1 * 0.9 ** (2 - t) * grads[t]["layers.0.bias"] for t in range(3)) / (1 - 0.9**3)
-    second = sum(0.05 * 0.95 ** (2 - t) * grads[t]["layers.0.bias"] ** 2 for t in range(3)) / (
-        1 - 0.95**3
-    )
-    torch.testing.assert_close(
-        updates[2]["layers.0.bias"], -0.02 * first / second.sqrt(), rtol=1e-5, atol=0
-    )
+
+    bias_grads = [step["layers.0.bias"] for step in grads]
+    first = sum(0.1 * 0.9 ** (2 - t) * grad for t, grad in enumerate(bias_grads))
+    second = sum(0.05 * 0.95 ** (2 - t) * grad**2 for t, grad in enumerate(bias_grads))
+    unbiased = (first / (1 - 0.9**3)) / (second / (1 - 0.95**3)).sqrt()
+    torch.testing.assert_close(updates[2]["layers.0.bias"], -0.02 * unbiased, rtol=1e-5, atol=0)
 
 
 def test_published_sizes() -> None:
-    decays, lr, adam = 7, 1, 3
-    sizes = {"mlp": 1_762, "adafactor_mlp": 2_409, "lstm": 5_141, "celo2": 329 + decays + lr + adam}
-    assert {
-        name: tree.num_elements(dict(published(name).named_parameters())) for name in sizes
-    } == sizes
+    celo2 = 329 + 7 + 1 + 3  # the MLP, decays, lr, Adam
+    sizes = {"mlp": 1_762, "adafactor_mlp": 2_409, "lstm": 5_141, "celo2": celo2}
+    for name, size in sizes.items():
+        assert tree.num_elements(dict(published(name).named_parameters())) == size, name
 
 
 @pytest.mark.parametrize(

@@ -24,17 +24,20 @@ def tensors(seed: int, scale: float = 1.0) -> dict:
 
 def make(init: str = "zero", **settings: float) -> UNFOptimizer:
     torch.manual_seed(0)
-    head, nominal = partial(Pointwise, init=init), partial(Relative, **settings)
-    return UNFOptimizer(
+    head = partial(Pointwise, init=init)
+    nominal = partial(Relative, **settings)
+    optimizer = UNFOptimizer(
         SPEC, head=head, channels=6, alpha=0.1, normalisation="channel", nominal=nominal
-    ).double()
+    )
+    return optimizer.double()
 
 
 def steps(
     optimizer: torch.nn.Module, params: dict, scale: float = 1.0, number: int = 5
 ) -> list[dict]:
     """Updates on a fixed stream of gradients, parameters held still."""
-    state, updates = optimizer.init_state(params), []
+    state = optimizer.init_state(params)
+    updates = []
     for seed in range(1, number + 1):
         update, state = optimizer(tensors(seed, scale), state, params, LOSS)
         updates.append(update)
@@ -50,12 +53,10 @@ def test_without_a_learned_part_it_is_adam_in_units_of_each_tensor() -> None:
     params = tensors(0)
     ours = steps(make(beta2=0.99, floor=0.1, period=20.0), params)
     adam = steps(make_adam(SPEC, lr=0.1, beta2=0.99, eps=1e-12).double(), params)
-    for t, (own, other) in enumerate(zip(ours, adam, strict=True), start=1):
-        for name, value in other.items():
-            size = size_of(params[name], 0.1)
-            torch.testing.assert_close(
-                own[name], value * size / (1 + t / 20) ** 0.5, rtol=1e-5, atol=1e-7
-            )
+    for t, (update, adam_update) in enumerate(zip(ours, adam, strict=True), start=1):
+        for name, value in adam_update.items():
+            expected = value * size_of(params[name], 0.1) / (1 + t / 20) ** 0.5
+            torch.testing.assert_close(update[name], expected, rtol=1e-5, atol=1e-7)
 
 
 def test_orthogonal_steps_are_muons_for_matrices_and_adams_for_vectors() -> None:
@@ -72,7 +73,8 @@ def test_orthogonal_steps_are_muons_for_matrices_and_adams_for_vectors() -> None
 @pytest.mark.parametrize("orthogonal", [False, True])
 def test_without_an_added_part_a_tensor_at_rest_stays(orthogonal) -> None:
     """What was learned can scale the direction only."""
-    params, zero = tensors(0), tree_map(torch.zeros_like, tensors(0))
+    params = tensors(0)
+    zero = tree_map(torch.zeros_like, params)
     for additive in (True, False):
         optimizer = make("lecun", orthogonal=orthogonal, additive=additive)
         updates, _ = optimizer(zero, optimizer.init_state(params), params, LOSS)
@@ -80,22 +82,23 @@ def test_without_an_added_part_a_tensor_at_rest_stays(orthogonal) -> None:
 
 
 def test_without_the_added_output_it_is_the_same_with_that_output_at_zero() -> None:
-    factor_only, both = (
-        make("lecun", orthogonal=True, additive=False),
-        make("lecun", orthogonal=True),
-    )
+    factor_only = make("lecun", orthogonal=True, additive=False)
+    both = make("lecun", orthogonal=True)
     theta = dict(factor_only.named_parameters())
     with torch.no_grad():
         for name, param in both.named_parameters():
             last = param.shape != theta[name].shape
             param.zero_()[..., -1:].copy_(theta[name]) if last else param.copy_(theta[name])
-    for own, other in zip(steps(factor_only, tensors(0)), steps(both, tensors(0)), strict=True):
-        torch.testing.assert_close(own, other, rtol=1e-6, atol=1e-9)
+
+    factor_steps = steps(factor_only, tensors(0))
+    both_steps = steps(both, tensors(0))
+    for left, right in zip(factor_steps, both_steps, strict=True):
+        torch.testing.assert_close(left, right, rtol=1e-6, atol=1e-9)
 
 
 @pytest.mark.parametrize(("additive", "least", "most"), [(True, 3.0, 4.0), (False, 0.8, 1.25)])
 def test_what_is_added_grows_with_the_width_and_factors_do_not(additive, least, most) -> None:
-    """Spectral norm of a step over that of its direction; the learned output is of rank one in both cases."""
+    """Spectral norm of a step over that of its direction; the learned output is of rank one."""
     norms = []
     for width in (16, 256):
         direction = torch.linalg.qr(torch.randn(width, width)).Q * width**0.5
@@ -112,22 +115,24 @@ def test_what_is_added_grows_with_the_width_and_factors_do_not(additive, least, 
 @pytest.mark.parametrize("orthogonal", [False, True])
 def test_scaling_the_loss_changes_nothing(orthogonal) -> None:
     runs = (steps(make("lecun", orthogonal=orthogonal), tensors(0), scale) for scale in (1.0, 1e4))
-    for own, other in zip(*runs, strict=True):
-        for name, value in own.items():
-            torch.testing.assert_close(other[name], value, rtol=1e-6, atol=1e-9)
+    for plain, scaled in zip(*runs, strict=True):
+        for name, value in plain.items():
+            torch.testing.assert_close(scaled[name], value, rtol=1e-6, atol=1e-9)
 
 
 def test_scaling_a_matrix_scales_its_steps() -> None:
-    """``loss(scale x)`` from ``x / scale``: gradients are scale times as large, steps must be 1 / scale times."""
-    few, many = (steps(make("lecun", floor=1e-9), tensors(0, 1 / s), s) for s in (1.0, 100.0))
-    for own, other in zip(few, many, strict=True):
-        for name, value in own.items():
+    """``loss(scale x)`` from ``x / scale``: scale times the gradient, 1 / scale times the step."""
+    plain = steps(make("lecun", floor=1e-9), tensors(0), 1.0)
+    scaled = steps(make("lecun", floor=1e-9), tensors(0, 1 / 100.0), 100.0)
+    for plain_step, scaled_step in zip(plain, scaled, strict=True):
+        for name, value in plain_step.items():
             expected = value / 100 if value.ndim > 1 else value
-            torch.testing.assert_close(other[name], expected, rtol=1e-6, atol=1e-12)
+            torch.testing.assert_close(scaled_step[name], expected, rtol=1e-6, atol=1e-12)
 
 
 def test_no_step_is_longer_than_the_limit() -> None:
-    optimizer, params = make("lecun", limit=2.0), tensors(0)
+    optimizer = make("lecun", limit=2.0)
+    params = tensors(0)
     with torch.no_grad():
         optimizer.log_beta.fill_(4.0)  # whatever was learned
     for updates in steps(optimizer, params):
@@ -138,7 +143,8 @@ def test_no_step_is_longer_than_the_limit() -> None:
 
 @pytest.mark.parametrize("orthogonal", [False, True])
 def test_weights_without_gradient_stay_and_have_finite_meta_gradients(orthogonal) -> None:
-    optimizer, params = make(orthogonal=orthogonal), tensors(0)
+    optimizer = make(orthogonal=orthogonal)
+    params = tensors(0)
     state = optimizer.init_state(params)
     for _ in range(3):
         updates, state = optimizer(tree_map(torch.zeros_like, params), state, params, LOSS)

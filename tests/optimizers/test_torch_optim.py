@@ -1,4 +1,4 @@
-"""Classes of ``torch.optim`` in the contract: the same steps, side by side, traced and stopped halfway."""
+"""Classes of ``torch.optim`` in the contract: the same steps, side by side, traced, resumed."""
 
 from functools import partial
 
@@ -27,26 +27,30 @@ WRAPPED = {
 
 
 def make(name: str, settings: dict, lr: float = 0.03) -> HandDesigned:
-    return HandDesigned(
-        SPECS["mlp"], partial(TorchOptim, f"torch.optim.{name}", settings), lr
-    ).double()
+    rule = partial(TorchOptim, f"torch.optim.{name}", settings)
+    return HandDesigned(SPECS["mlp"], rule, lr).double()
 
 
 @pytest.mark.parametrize("name", WRAPPED)
 @torch.no_grad()
 def test_steps_are_those_of_the_class(name) -> None:
-    """The state goes through our hands at every step, so each step is a resume; lr is stored as a float32 logarithm."""
-    ours, params = make(name, WRAPPED[name]), tensors(0)
+    """The state goes through our hands at every step, so each step is a resume.
+
+    The tolerance is that of lr, which is stored as a float32 logarithm.
+    """
+    ours = make(name, WRAPPED[name])
+    params = tensors(0)
     mirror = {key: value.clone().requires_grad_() for key, value in params.items()}
-    peer, state = (
-        getattr(torch.optim, name)(mirror.values(), lr=0.03, **WRAPPED[name]),
-        ours.init_state(params),
-    )
+    peer = getattr(torch.optim, name)(mirror.values(), lr=0.03, **WRAPPED[name])
+    state = ours.init_state(params)
+
     for seed in range(1, 11):
         before = tree.tree_map(torch.clone, state)
-        updates, after = ours(tensors(seed), state, params, LOSS)
+        updates, state_after = ours(tensors(seed), state, params, LOSS)
         torch.testing.assert_close(state, before, rtol=0, atol=0)  # pure
-        params, state = tree.add(params, updates), after
+        params = tree.add(params, updates)
+        state = state_after
+
         for key, value in mirror.items():
             value.grad = tensors(seed)[key]
         peer.step()
@@ -56,14 +60,12 @@ def test_steps_are_those_of_the_class(name) -> None:
 
 @torch.no_grad()
 def test_vmap_equals_loop_and_one_chain_may_be_ahead() -> None:
-    ours, params = make("Adamax", {}), tensors(0)
+    ours = make("Adamax", {})
+    params = tensors(0)
     fresh = ours.init_state(params)
     _, ahead = ours(tensors(1), fresh, params, LOSS)
-    states, theta = (
-        tree.stack([fresh, ahead]),
-        {"log_lr": torch.tensor([-3.0, -4.0], dtype=torch.float64)},
-    )
-
+    states = tree.stack([fresh, ahead])
+    theta = {"log_lr": torch.tensor([-3.0, -4.0], dtype=torch.float64)}
     grads = tensors(2)
 
     def step(theta: dict, state: dict) -> tuple[dict, dict]:
@@ -79,9 +81,11 @@ def test_vmap_equals_loop_and_one_chain_may_be_ahead() -> None:
 
 @torch.no_grad()
 def test_the_inner_loop_runs_it_and_can_trace_it() -> None:
-    family, keys = FAMILIES["mlp"](), [("test", 0), ("test", 1)]
+    family = FAMILIES["mlp"]()
+    keys = [("test", 0), ("test", 1)]
     optimizer = HandDesigned(spec_of(family), partial(TorchOptim, "torch.optim.Adamax"), 0.03)
-    unroll, theta = Unroll(family, optimizer, compile=False), {"log_lr": torch.tensor([-3.0, -2.0])}
+    unroll = Unroll(family, optimizer, compile=False)
+    theta = {"log_lr": torch.tensor([-3.0, -2.0])}
     chains = unroll.start(keys)
     batches = unroll.batches(keys, chains, 30)
     losses, after = unroll.run(theta, chains, batches)
@@ -93,7 +97,8 @@ def test_the_inner_loop_runs_it_and_can_trace_it() -> None:
 
 
 def test_a_meta_gradient_through_it_is_refused() -> None:
-    ours, params = make("Adamax", {}), tensors(0)
+    ours = make("Adamax", {})
+    params = tensors(0)
     updates, _ = ours(tensors(1), ours.init_state(params), params, LOSS)
     with pytest.raises(RuntimeError, match="no autograd formula was registered"):
         updates["layers.0.bias"].sum().backward()

@@ -99,7 +99,7 @@ def _(grad, param, lr, step, state, names, path, settings):
 
 @torch_step.register_vmap
 def _(info, in_dims, grad, param, lr, step, state, names, path, settings):
-    """One chain after another."""
+    """The chains run one after another."""
 
     def of_chain(tensor: Tensor, dim: int | None, i: int) -> Tensor:
         return tensor if dim is None else tensor.select(dim, i)
