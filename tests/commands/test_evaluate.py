@@ -10,6 +10,8 @@ import pytest
 from learned_opt.commands import evaluate
 from learned_opt.compose import contenders
 from learned_opt.deploy.weights import save_theta
+from learned_opt.evaluation.frames import distinct, groups
+from learned_opt.evaluation.results import read_evaluation
 from learned_opt.optimizers.hand.references import make_adam, make_sgdm
 from learned_opt.symmetry import PermutationSpec
 from tasks.networks.mlp import MLP
@@ -26,23 +28,31 @@ TINY = [
 TINY += ["benchmark.num_lrs=2", "benchmark.num_tuning_seeds=1", "hydra.run.dir=run", "cells=cells"]
 
 
+RULES = {
+    "sgdm": "learned_opt.optimizers.hand.sgd.Momentum",
+    "adam": "learned_opt.optimizers.hand.adam.Adam",
+}
+
+
 def trained(folder: Path, optimizer: str = "sgdm") -> Path:
     """A checkpoint as a meta-training leaves it."""
     folder.mkdir()
-    kind = {"sgdm": make_sgdm, "adam": make_adam}[optimizer]
+    make = {"sgdm": make_sgdm, "adam": make_adam}[optimizer]
     spec = PermutationSpec(*MLP((1, 8, 8), 10, (32,)).permutation_axes())
     metadata = {
         "optimizer_name": optimizer,
         "meta_optimizer": {
-            "_target_": f"{kind.__module__}.{kind.__name__}",
+            "_target_": "learned_opt.optimizers.hand.hand_designed.HandDesigned",
             "_partial_": True,
+            "rule": {"_target_": RULES[optimizer], "_partial_": True},
+            "lr": 0.1,
         },
         "specs": {"mlp": spec.as_dict()},
         "tasks": {"mlp": {"task": "mlp", "data": "digits", "fingerprint": "of another split"}},
         "draws": {"validation": "valid"},
         "provenance": {},
     }
-    return save_theta(folder, dict(kind(spec, lr=1.0).named_parameters()), metadata)
+    return save_theta(folder, dict(make(spec, lr=1.0).named_parameters()), metadata)
 
 
 def command(monkeypatch, *words: str) -> None:
@@ -62,32 +72,45 @@ def test_a_suite_with_a_card_and_the_table_of_it(tmp_path, monkeypatch, capsys) 
     ]
     words += ["+card.longer.x2.horizon=x2", "+card.deeper.two.network.hidden_sizes=[8,8]"]
     command(monkeypatch, *words)
-    first = capsys.readouterr().out
+    first = " ".join(capsys.readouterr().out.split())
     assert "mlp, horizon 15" in first
     assert "generalisation card of mlp" in first
-    assert "mine was meta-trained on data of the same name" in " ".join(first.split())
-    assert "0 of 8 cells were there already" in " ".join(first.split())
-    frame = pd.read_parquet("run/results.parquet")
-    assert set(frame["optimizer"]) == {"mine", "adam"}
-    assert set(zip(frame["axis"], frame["horizon"], strict=True)) == {
-        ("", 12),
-        ("", 15),
-        ("longer", 24),
-        ("deeper", 12),
-    }
+    assert "mine was meta-trained on data of the same name" in first
+    assert "0 of 8 cells were there already" in first
+
+    results = read_evaluation(Path("run/evaluation.json"))
+    frame = results.frame
+    assert distinct(frame, "optimizer") == ["mine", "adam"]
+    points = {values for values, _ in groups(frame, ["axis", "horizon"])}
+    assert points == {("", 12), ("", 15), ("longer", 24), ("deeper", 12)}
+    assert {row["kind"] for row in results.origins} == {"data of the same name"}
+
     command(monkeypatch, *words)
     assert "8 of 8 cells were there already" in " ".join(capsys.readouterr().out.split())
-    pd.testing.assert_frame_equal(pd.read_parquet("run/results.parquet"), frame)
-    summary = json.loads(Path("run/summary.json").read_text())
-    assert {row["kind"] for row in summary["origins"]} == {"data of the same name"}
+    again = read_evaluation(Path("run/evaluation.json")).frame
+    pd.testing.assert_frame_equal(again, frame)
+
     command(monkeypatch, "table", "run")
     lines = capsys.readouterr().out.splitlines()
-    assert (
-        lines[0]
-        == "| optimizer | mlp, digits, 12 steps, 3 seeds | mlp, digits, 15 steps, 3 seeds |"
-    )
+    heading = "| optimizer | mlp, digits, 12 steps, 3 seeds | mlp, digits, 15 steps, 3 seeds |"
+    assert lines[0] == heading
     command(monkeypatch, "table", "run", "rows=mine")
     assert capsys.readouterr().out.splitlines()[3].endswith(" adam |")
+
+
+def test_one_checkpoint_is_evaluated_as_after_its_training(tmp_path, monkeypatch, capsys) -> None:
+    """Baselines are tuned for both losses; beside several checkpoints for the final one."""
+    monkeypatch.chdir(tmp_path)
+    theta = trained(tmp_path / "mine")
+    command(monkeypatch, "+task=mlp", f"checkpoint={theta}", "baselines=[adam]", *TINY)
+    assert "sgdm" in capsys.readouterr().out
+    results = read_evaluation(Path("run/evaluation.json"))
+    assert results.learned == ["sgdm"]
+    criteria = [row["criterion"] for row in results.budgets if "criterion" in row]
+    assert criteria[0] == "mean_loss"
+    command(monkeypatch, "+task=mlp", f"checkpoints={{mine: {theta}}}", "baselines=[adam]", *TINY)
+    budgets = read_evaluation(Path("run/evaluation.json")).budgets
+    assert [row["criterion"] for row in budgets if "criterion" in row] == ["final_loss"]
 
 
 def test_what_nobody_tunes_runs_as_it_is_and_a_packaged_name_is_a_checkpoint(
@@ -96,10 +119,22 @@ def test_what_nobody_tunes_runs_as_it_is_and_a_packaged_name_is_a_checkpoint(
     monkeypatch.chdir(tmp_path)
     words = ["+task=mlp", "checkpoints={ours: unf-transfer}", "baselines=[adam]", *TINY]
     command(monkeypatch, *words, "+meta_optimizer@fixed.plain=adamw", "fixed.plain.lr=1e-3")
-    summary = json.loads(Path("run/summary.json").read_text())
-    budgets = {row["optimizer"]: row.get("tries") for row in summary["budgets"]}
+    results = read_evaluation(Path("run/evaluation.json"))
+    budgets = {row["optimizer"]: row.get("tries") for row in results.budgets}
     assert budgets == {"ours": None, "adam": 2, "plain": None}
-    assert {row["optimizer"] for row in summary["origins"]} == {"ours"}
+    assert {row["optimizer"] for row in results.origins} == {"ours"}
+
+
+def test_a_class_of_somebody_elses_is_imported_only_where_it_is_trusted(
+    tmp_path, monkeypatch, capsys
+) -> None:
+    theta = trained(tmp_path / "mine")
+    metadata = json.loads(theta.with_suffix(".json").read_text())
+    metadata["meta_optimizer"] = {"_target_": "pandas.read_pickle", "filepath_or_buffer": "x"}
+    theta.with_suffix(".json").write_text(json.dumps(metadata))
+    words = ["+task=mlp", f"checkpoints=[{theta}]", *TINY]
+    message = refused(monkeypatch, capsys, tmp_path, evaluate.main, *words)
+    assert "names 'pandas.read_pickle', which is no class of learned_opt" in message
 
 
 def test_a_list_of_checkpoints_is_named_by_kind(tmp_path) -> None:
@@ -121,7 +156,7 @@ def test_a_list_of_checkpoints_is_named_by_kind(tmp_path) -> None:
     [
         (
             ["+task=mlp"],
-            "give checkpoint=FILE, or checkpoints={NAME: FILE, NAME: FILE} for a suite.",
+            "give checkpoint=FILE, or checkpoints={NAME: FILE, NAME: FILE} for several.",
         ),
         (["+task=mlp", "theta=unf-transfer"], "to evaluate it give checkpoint=unf-transfer."),
         (["+task=mlp", "checkpoint=a", "checkpoints=[b]"], "give checkpoint=FILE, or checkpoints="),
@@ -143,7 +178,7 @@ def test_a_list_of_checkpoints_is_named_by_kind(tmp_path) -> None:
         ),
         (
             ["+task=mlp", "checkpoints=[ONE]", "tuned_for=speed"],
-            "tuned_for must be one of final_loss, mean_loss, got 'speed'",
+            "tuned_for must be among mean_loss, final_loss, got 'speed'",
         ),
         (
             ["+task=mlp", "checkpoints=[ONE]", "horizons=20"],
@@ -163,6 +198,7 @@ def test_bad_words_are_one_sentence(tmp_path, monkeypatch, capsys, words, messag
     damaged.write_bytes(b"\0")
     files = {"ONE": str(trained(tmp_path / "one")), "DAMAGED": str(damaged)}
     for word, path in files.items():
-        words = [given.replace(word, path) for given in words]
-    given = words if words[0] == "table" else [*words, *TINY]
-    assert message in refused(monkeypatch, capsys, tmp_path, evaluate.main, *given)
+        words = [one.replace(word, path) for one in words]
+    if words[0] != "table":
+        words = [*words, *TINY]
+    assert message in refused(monkeypatch, capsys, tmp_path, evaluate.main, *words)
