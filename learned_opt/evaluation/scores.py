@@ -192,7 +192,10 @@ def aggregate(frame: pd.DataFrame) -> list[dict[str, Any]]:
     overall = []
     for (name,), rows_of_optimizer in groups(of_tasks, ["optimizer"]):
         strata = [stratum for _, stratum in groups(rows_of_optimizer, ["task", "horizon"])]
-        ratios = {ratio: _ratio([stratum[ratio] for stratum in strata]) for ratio in RATIOS}
+        ratios = {}
+        for ratio in RATIOS:
+            ratios[ratio] = _ratio([stratum[ratio] for stratum in strata])
+
         counts = {
             "settings": len(strata),
             "of": num_settings,

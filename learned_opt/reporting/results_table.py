@@ -88,8 +88,11 @@ def table(folders: Sequence[Path], shown: Sequence[str] = ()) -> str:
         columns[heading] = _column(losses_of, shown)
 
     names = [*shown, BEST_OTHER] if shown else optimizers
-    cells = [[name, *(column.get(name, "-") for column in columns.values())] for name in names]
-    return f"{markdown_table(('optimizer', *columns), cells)}\n\n{NOTES}"
+    rows = []
+    for name in names:
+        cells = [column.get(name, numbers.ABSENT) for column in columns.values()]
+        rows.append([name, *cells])
+    return f"{markdown_table(('optimizer', *columns), rows)}\n\n{NOTES}"
 
 
 def _column(losses: Mapping[str, list[float]], shown: Sequence[str]) -> dict[str, str]:

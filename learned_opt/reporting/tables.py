@@ -38,7 +38,9 @@ class Table(NamedTuple):
     @property
     def plain(self) -> "Table":
         """The same without the stars of bold Markdown."""
-        rows = [[cell.replace("**", "") for cell in row] for row in self.rows]
+        rows = []
+        for row in self.rows:
+            rows.append([cell.replace("**", "") for cell in row])
         return Table(self.headings, rows, self.title)
 
     def __rich_console__(
@@ -86,7 +88,10 @@ def _blocks(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> RichTable
 def table_of(headings: Iterable[str], rows: Iterable[Mapping[str, Any]]) -> Table:
     """A table of dicts with the headings as keys."""
     names = list(headings)
-    return Table(names, [[str(row[name]) for name in names] for row in rows])
+    cells = []
+    for row in rows:
+        cells.append([str(row[name]) for name in names])
+    return Table(names, cells)
 
 
 def markdown_table(headings: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
@@ -94,8 +99,3 @@ def markdown_table(headings: Iterable[str], rows: Iterable[Iterable[str]]) -> st
     names = list(headings)
     lines = [names, ["---"] * len(names), *map(list, rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-# until the last caller is moved
-plain_table = table_of
-from learned_opt.core.files import write_json as write_json  # noqa: E402

@@ -107,7 +107,9 @@ class Page(HTMLParser):
         self.tables: list[list[list[str]]] = []
         self.addresses: list[str] = []
         self.tags: list[str] = []
-        self.text, self.title, self.open = "", "", ""
+        self.text = ""
+        self.title = ""
+        self.open = ""  # tag
         self.feed(text)
         self.close()
 
