@@ -109,28 +109,21 @@ def check_function(
             continue
 
         error = trial.change_under_name(name)
-        axes = spec.occurrences(name)
+        axes = _listed(spec.occurrences(name))
         if name in spec.fixed:
             if error <= tolerance:
                 too_small.append(
-                    f"{name} is fixed, but permuting {_listed(axes)} together leaves the outputs "
-                    "unchanged"
+                    f"{name} is fixed, but permuting {axes} together leaves the outputs unchanged"
                 )
             continue
 
         worst = max(worst, error)
-        if error > tolerance:
+        if error <= tolerance:
+            too_small += _loose_axes(trial, name, tolerance)
+        else:
             wrong.append(
-                f"{name} is no symmetry: permuting {_listed(axes)} changes the outputs by "
-                f"{error:.1e}"
+                f"{name} is no symmetry: permuting {axes} changes the outputs by {error:.1e}"
             )
-            continue
-
-        for parameter, axis in axes if len(axes) > 1 else []:
-            if trial.change_under_axis(name, parameter, axis) <= tolerance:
-                too_small.append(
-                    f"axis {axis} of {parameter} need not move with the rest of {name}"
-                )
 
     if candidates is not None:
         for part, error in trial.changes_under_parts(candidates).items():
@@ -213,6 +206,19 @@ class _Trial:
         for _ in range(self.num_draws):
             moves.append(still | {name: _derangement(self.sizes[name], self.generator)})
         return moves
+
+
+def _loose_axes(trial: _Trial, name: str, tolerance: float) -> list[str]:
+    """A sentence on each axis of a name that may be permuted alone."""
+    axes = trial.spec.occurrences(name)
+    if len(axes) < 2:
+        return []
+
+    sentences = []
+    for parameter, axis in axes:
+        if trial.change_under_axis(name, parameter, axis) <= tolerance:
+            sentences.append(f"axis {axis} of {parameter} need not move with the rest of {name}")
+    return sentences
 
 
 def _random_function(

@@ -55,7 +55,8 @@ def test_flat_names_are_paths_and_lead_back() -> None:
 
 
 def test_stacked_and_expanded_trees_have_a_new_first_axis() -> None:
-    first, second = example(0), example(1)
+    first = example(0)
+    second = example(1)
     both = tree.stack([first, second])
     assert both["scale"].shape == (2,)
     assert torch.equal(both["layers"]["w"][1], second["layers"]["w"])

@@ -27,7 +27,10 @@ def combined_partition(target: Pattern, source: Pattern) -> tuple[int, ...]:
 def basis_matrix(
     labels: tuple[int, ...], out_shape: tuple[int, ...], in_shape: tuple[int, ...]
 ) -> Tensor:
-    """E_P as a 0/1 matrix ``(prod(out_shape), prod(in_shape))``: 1 where equal labels have equal indices."""
+    """E_P as a 0/1 matrix ``(prod(out_shape), prod(in_shape))``.
+
+    An entry is 1 where equal labels have equal indices.
+    """
     matrix = torch.zeros((*out_shape, *in_shape), dtype=torch.float64)
     for index in product(*map(range, (*out_shape, *in_shape))):
         values: dict[int, int] = {}
@@ -45,10 +48,10 @@ def mean_normalised(matrix: Tensor) -> Tensor:
 def slices(layer: UNFLinear, parameter: str, tensor: Tensor) -> list[Tensor]:
     """The tensor at every index of its folded axes, views in the order of the indices."""
     names = layer.spec.axes[parameter]
-    ranges = [
-        range(tensor.shape[axis]) if name in layer.spec.folded else [slice(None)]
-        for axis, name in enumerate(names)
-    ]
+    ranges = []
+    for axis, name in enumerate(names):
+        is_folded = name in layer.spec.folded
+        ranges.append(range(tensor.shape[axis]) if is_folded else [slice(None)])
     return [tensor[index] for index in product(*ranges)]
 
 
@@ -66,30 +69,33 @@ def dense_forward(layer: UNFLinear, inputs: dict[str, Tensor]) -> dict[str, Tens
                 part.add_(bias)
     for group in layer.plan.groups:
         weight = layer.weights[weight_key(group.signature)].detach()
-        sources = [
-            (s, part)
-            for s in group.sources
-            for part in slices(layer, s.parameter, inputs[s.parameter])
-        ]
-        targets = [
-            (t, part)
-            for t in group.targets
-            for part in slices(layer, t.parameter, outputs[t.parameter])
-        ]
-        for (k, (source, read)), (d, (target, written)) in product(
-            enumerate(sources), enumerate(targets)
-        ):
-            labels = combined_partition(target, source)
-            matrix = mean_normalised(basis_matrix(labels, written.shape[:-1], read.shape[:-1]))
-            mixed = matrix @ read.reshape(-1, layer.in_channels) @ weight[k, :, d]
-            written.add_(mixed.reshape(written.shape))
+        sources = parts_of(group.sources, layer, inputs)
+        targets = parts_of(group.targets, layer, outputs)
+        for k, (source, read) in enumerate(sources):
+            for d, (target, written) in enumerate(targets):
+                labels = combined_partition(target, source)
+                matrix = mean_normalised(basis_matrix(labels, written.shape[:-1], read.shape[:-1]))
+                mixed = matrix @ read.reshape(-1, layer.in_channels) @ weight[k, :, d]
+                written.add_(mixed.reshape(written.shape))
     return outputs
+
+
+def parts_of(
+    patterns: tuple[Pattern, ...], layer: UNFLinear, tensors: dict[str, Tensor]
+) -> list[tuple[Pattern, Tensor]]:
+    """Each pattern with each folded slice of its tensor."""
+    parts = []
+    for pattern in patterns:
+        views = slices(layer, pattern.parameter, tensors[pattern.parameter])
+        parts.extend((pattern, view) for view in views)
+    return parts
 
 
 def num_orbits(spec: PermutationSpec, sizes: dict[str, int]) -> int:
     """Dimension of the space of equivariant maps, by brute force.
 
-    That is the number of orbits of the group on pairs (output entry, input entry), over all ordered pairs of tensors.
+    That is the number of orbits of the group on pairs (output entry, input entry), over all ordered
+    pairs of tensors.
     """
     orbits = set()
     for out, inp in product(spec.axes, repeat=2):

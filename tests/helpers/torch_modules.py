@@ -1,6 +1,7 @@
 """Plain PyTorch modules, many of them torch's own, for the tests of inferred permutation specs.
 
-Each row: a constructor, example inputs, and how many free permutation names the inferred spec must have.
+Each row: a constructor, example inputs, and how many free permutation names the inferred spec must
+have.
 """
 
 from collections.abc import Callable
@@ -28,11 +29,13 @@ def draw(*shape: int) -> Tensor:
 
 
 MANY_VECTORS = draw(60, 4)
-VECTORS, SEQUENCES, IMAGES = draw(3, 4), draw(2, 5, 4), draw(2, 3, 8, 8)
+VECTORS = draw(3, 4)
+SEQUENCES = draw(2, 5, 4)
+IMAGES = draw(2, 3, 8, 8)
 TOKENS = torch.tensor([[0, 3, 1, 6], [2, 2, 5, 4]])
 
-
-linear, conv = nn.Linear, nn.Conv2d
+linear = nn.Linear
+conv = nn.Conv2d
 
 CASES: dict[str, Case] = {
     "linear": Case(lambda: linear(4, 3), (VECTORS,), 0),
@@ -161,7 +164,8 @@ CASES: dict[str, Case] = {
         ),
         (SEQUENCES,),
         5,
-        maximal=False,  # softmax does not see a constant added to all keys, so the key bias may move alone
+        # softmax does not see a constant added to all keys, so the key bias may move alone
+        maximal=False,
     ),
     "encoder_layer": Case(
         lambda: Wire(

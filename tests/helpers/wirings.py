@@ -1,4 +1,4 @@
-"""Functions that wire submodules together, for the modules of ``tests/modules.py``."""
+"""Functions that wire submodules together, for the modules of ``torch_modules.py``."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""Permutation specs: sizes, group elements, and that the networks' own specs are symmetries of their functions."""
+"""Permutation specs: sizes, group elements, and the specs that networks bring themselves."""
 
 import pickle
 
@@ -15,6 +15,7 @@ PARAMS = {"w": torch.arange(27.0).reshape(3, 3, 3), "b": torch.arange(3.0)}
 
 def test_names_sizes_and_hash() -> None:
     assert SPEC.names == ("h", "o")
+    assert SPEC.occurrences("h") == [("w", 0), ("w", 1)]
     assert SPEC.sizes({"w": torch.zeros(4, 4, 2, 7), "b": torch.zeros(2, 7)}) == {"h": 4, "o": 2}
     assert hash(pickle.loads(pickle.dumps(SPEC))) == hash(SPEC)
     assert PermutationSpec(**SPEC.as_dict()) == SPEC

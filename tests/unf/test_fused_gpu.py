@@ -1,4 +1,7 @@
-"""The GPU's kernel and CUDA graphs: the kernel in Triton's interpreter and compiler where there is no GPU."""
+"""The GPU's kernel and CUDA graphs.
+
+Without a GPU the kernel runs in Triton's interpreter and through its compiler.
+"""
 
 import importlib.util
 import os
@@ -64,7 +67,7 @@ def compile_kernel() -> None:
 )
 def test_the_kernel_without_a_gpu(function, interpret) -> None:
     """In a process of its own: Triton reads the setting when it is imported."""
-    script = f"from tests.test_fused_gpu import *; {function}"
+    script = f"from tests.unf.test_fused_gpu import *; {function}"
     env = os.environ | {"TRITON_INTERPRET": interpret}
     done = subprocess.run(
         [sys.executable, "-c", script], env=env, capture_output=True, text=True, check=False

@@ -16,7 +16,10 @@ def num_theta(optimizer: UNFOptimizer) -> int:
 
 
 def test_published_parameter_counts() -> None:
-    """papers.md 1.4; the CNN's published 7,369 contains a clash of two names, the exact spec has 5,513."""
+    """Source: papers.md 1.4.
+
+    The CNN's published 7,369 contains a clash of two names, the exact spec has 5,513.
+    """
     mlp = PermutationSpec(*MLP((1, 8, 8), 10, (32,)).permutation_axes())
     assert num_theta(UNFOptimizer(mlp)) == 3783
     assert num_theta(UNFOptimizer(mlp, head=Pointwise)) == 2788
@@ -24,12 +27,8 @@ def test_published_parameter_counts() -> None:
     assert num_theta(UNFOptimizer(cnn)) == 5513
     authors = PermutationSpec(
         {
-            "conv0.w": (
-                "0",
-                "-2",
-                "0",
-                "1",
-            ),  # the height axis shares the name of the input channels
+            # the height axis shares the name of the input channels
+            "conv0.w": ("0", "-2", "0", "1"),
             "conv0.b": ("1",),
             "conv1.w": ("-1", "-3", "1", "2"),
             "conv1.b": ("2",),
@@ -81,7 +80,10 @@ def test_published_counts_of_sequence_networks() -> None:
 
 
 def test_counts_of_inferred_exact_specs() -> None:
-    """What the same networks need with their true symmetries; vocabularies of input and output are told apart."""
+    """The same networks with their true symmetries.
+
+    Vocabularies of input and output are told apart.
+    """
     tokens = torch.zeros(2, 8, dtype=torch.int64)
     irnn = RecurrentNetwork((8,), 50, RNNCell)
     assert num_theta(UNFOptimizer(infer_permutation_spec(irnn, tokens))) == 5929

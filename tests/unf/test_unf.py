@@ -7,6 +7,7 @@ import torch
 from torch.func import functional_call, vmap
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from learned_opt.core import tree
 from learned_opt.symmetry import PermutationSpec
 from learned_opt.unf import UNF, InvariantPool, Pointwise, PointwiseUNFLinear, UNFLinear
 from learned_opt.unf.partitions import bell, num_basis, num_partitions, set_partitions
@@ -25,13 +26,12 @@ def test_bell_numbers() -> None:
 @pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
 def test_plan_holds_every_valid_partition_once(spec) -> None:
     plan = make_plan(spec)
-    found = {pair: [] for pair in product(spec.axes, repeat=2)}
+    listed = {pair: [] for pair in product(spec.axes, repeat=2)}
     for group in plan.groups:
         for source, target in product(group.sources, group.targets):
-            found[target.parameter, source.parameter].append(
-                dense.combined_partition(target, source)
-            )
-    for (out, inp), partitions in found.items():
+            pair = (target.parameter, source.parameter)
+            listed[pair].append(dense.combined_partition(target, source))
+    for (out, inp), partitions in listed.items():
         assert sorted(partitions) == sorted(set_partitions((*spec.axes[out], *spec.axes[inp])))
         assert len(partitions) == num_partitions(spec.axes[out], spec.axes[inp])
     assert plan.num_basis == num_basis(spec) == UNFLinear(spec, 1, 1).num_basis
@@ -44,10 +44,9 @@ def test_rank_of_the_basis_is_the_number_of_orbits(spec) -> None:
     sizes = dict.fromkeys(spec.names, 4)  # long enough for every Bell argument here
     rank = 0
     for out, inp in product(spec.axes.values(), repeat=2):
-        shapes = tuple(sizes[n] for n in out), tuple(sizes[n] for n in inp)
-        stacked = torch.stack(
-            [dense.basis_matrix(p, *shapes).flatten() for p in set_partitions((*out, *inp))]
-        )
+        shapes = (tuple(sizes[n] for n in out), tuple(sizes[n] for n in inp))
+        partitions = set_partitions((*out, *inp))
+        stacked = torch.stack([dense.basis_matrix(p, *shapes).flatten() for p in partitions])
         rank += int(torch.linalg.matrix_rank(stacked))
     assert rank == dense.num_orbits(spec, sizes) == num_basis(spec)
 
@@ -79,7 +78,8 @@ def test_equivariance_and_its_negative_control(spec) -> None:
     inputs = spec_tensors(spec, 2)
     source = torch.Generator().manual_seed(1)
     element = spec.draw(inputs, source, with_fixed=True)
-    out, out_permuted = network(inputs), network(spec.apply(inputs, element))
+    out = network(inputs)
+    out_permuted = network(spec.apply(inputs, element))
     error = max((out_permuted[k] - v).abs().max() for k, v in spec.apply(out, element).items())
     assert error < 1e-10
 
@@ -94,7 +94,8 @@ def test_equivariance_and_its_negative_control(spec) -> None:
 
 @pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
 def test_shared_channels_equal_tiled_channels(spec) -> None:
-    inputs, shared = spec_tensors(spec, 2), torch.randn(3, dtype=torch.float64)
+    inputs = spec_tensors(spec, 2)
+    shared = torch.randn(3, dtype=torch.float64)
     tiled = {k: torch.cat([v, shared.expand(*v.shape[:-1], 3)], -1) for k, v in inputs.items()}
     for layer in (UNFLinear(spec, 5, 2).double(), Pointwise(spec, 5, 2).double()):
         for key, value in layer(tiled).items():
@@ -119,8 +120,8 @@ def test_vmap_over_theta_equals_loop(name) -> None:
     layers = [UNFLinear(spec, 2, 3).double() for _ in range(3)]
     thetas = [dict(layer.named_parameters()) for layer in layers]
     inputs = [spec_tensors(spec, 2, seed) for seed in range(3)]
-    stacked_theta = {k: torch.stack([theta[k] for theta in thetas]) for k in thetas[0]}
-    stacked_inputs = {k: torch.stack([i[k] for i in inputs]) for k in inputs[0]}
+    stacked_theta = tree.stack(thetas)
+    stacked_inputs = tree.stack(inputs)
     batched = vmap(lambda theta, x: functional_call(layers[0], theta, (x,)))(
         stacked_theta, stacked_inputs
     )
@@ -133,7 +134,8 @@ def test_vmap_over_theta_equals_loop(name) -> None:
 def test_lower_precision_agrees_with_float64(dtype, tolerance) -> None:
     """Tolerances are about 30 times the unit roundoff of each type, for outputs of order one."""
     spec = SPECS["rank3"]
-    layer, inputs = UNFLinear(spec, 2, 3).double(), spec_tensors(spec, 2)
+    layer = UNFLinear(spec, 2, 3).double()
+    inputs = spec_tensors(spec, 2)
     exact = layer(inputs)
     low = layer.to(dtype)({k: v.to(dtype) for k, v in inputs.items()})
     for key, value in exact.items():
@@ -143,7 +145,8 @@ def test_lower_precision_agrees_with_float64(dtype, tolerance) -> None:
 
 def test_compiled_equals_eager() -> None:
     spec = SPECS["rank3"]
-    layer, inputs = UNFLinear(spec, 2, 3).double(), spec_tensors(spec, 2)
+    layer = UNFLinear(spec, 2, 3).double()
+    inputs = spec_tensors(spec, 2)
     compiled = torch.compile(layer, fullgraph=True)(inputs)
     for key, value in layer(inputs).items():
         torch.testing.assert_close(compiled[key], value, rtol=0, atol=1e-12)
@@ -152,7 +155,8 @@ def test_compiled_equals_eager() -> None:
 def test_init_and_its_errors() -> None:
     spec = SPECS["square"]
     layer = UNFLinear(spec, 64, 64)
-    # every output sees (number of terms) x 64 inputs of variance 1: with lecun init each term gives 1 / terms
+    # every output sees (number of terms) x 64 inputs of variance 1: with lecun init each term
+    # gives 1 / terms
     terms = bell(4) + bell(3)  # from w and from b to w
     weight = layer.weights["(h,h)"]
     assert weight.std().item() == pytest.approx((64 * terms) ** -0.5, rel=0.05)
@@ -164,7 +168,8 @@ def test_init_and_its_errors() -> None:
 
 @pytest.mark.parametrize("name", ["mlp", "rank3"])
 def test_shared_pointwise_part_and_scaled_equivariant_part(name) -> None:
-    spec, inputs = SPECS[name], spec_tensors(SPECS[name], 2)
+    spec = SPECS[name]
+    inputs = spec_tensors(spec, 2)
     layer = PointwiseUNFLinear(spec, 2, 3).double()
     for key, value in layer.pointwise(inputs).items():
         assert torch.equal(layer(inputs)[key], value)  # the equivariant part starts at zero
@@ -178,12 +183,11 @@ def test_shared_pointwise_part_and_scaled_equivariant_part(name) -> None:
 
 
 def test_the_graph_grows_with_tensors_not_with_pairs_of_them() -> None:
-    """Nodes of the traced layer on chains of 8, 16 and 32 tensors: the second difference of a line is zero."""
+    """Nodes of the traced layer on chains of 8, 16 and 32 tensors: they lie on a line."""
 
     def num_nodes(depth: int) -> int:
-        axes = {f"w{i}": (f"n{i + 1}", f"n{i}") for i in range(depth)} | {
-            f"b{i}": (f"n{i + 1}",) for i in range(depth)
-        }
+        weights = {f"w{i}": (f"n{i + 1}", f"n{i}") for i in range(depth)}
+        axes = weights | {f"b{i}": (f"n{i + 1}",) for i in range(depth)}
         inputs = {name: torch.randn(*[2] * len(names), 4) for name, names in axes.items()}
         return len(make_fx(UNFLinear(PermutationSpec(axes), 4, 3))(inputs).graph.nodes)
 
