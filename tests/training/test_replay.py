@@ -9,7 +9,7 @@ import pytest
 import torch
 import yaml
 
-from learned_opt.commands import train
+from learned_opt.commands import front_door
 from learned_opt.core.rng import generator
 from learned_opt.estimators.bptt import BPTT
 from learned_opt.estimators.meta_loss import MetaLoss
@@ -240,7 +240,7 @@ def test_tensors_of_another_problem_are_refused(tmp_path) -> None:
 def run(monkeypatch, *arguments: str) -> int | str | None:
     monkeypatch.setattr(sys, "argv", ["learned_opt", *arguments])
     with pytest.raises(SystemExit) as stop:
-        train.main()
+        front_door.main()
     return stop.value.code
 
 
@@ -256,16 +256,16 @@ def test_a_run_that_explodes_and_its_replay_as_commands(tmp_path, monkeypatch, c
     assert "learned_opt: no task stayed finite for 3 outer steps in a row, up to step 3;" in error
     assert "; lower the outer learning rate" in error
     (path,) = tmp_path.glob("runs/mlp/*/replay/*.yaml")
-    assert run(monkeypatch, f"replay={path}") == 0
+    assert run(monkeypatch, "replay", str(path)) == 0
     shown = capsys.readouterr().out
     assert "outer step 0, task 0, copy 0: 3 inner steps" in shown
     assert "first not finite: " in shown
     recipe = yaml.safe_load(path.read_text())
     recipe["unroll_length"] = 1  # too short for it to explode
     path.write_text(yaml.safe_dump(recipe))
-    assert run(monkeypatch, f"replay={path}") == 1
+    assert run(monkeypatch, "replay", str(path)) == 1
     assert "not reproduced" in capsys.readouterr().out
-    assert run(monkeypatch, f"replay={path}", "devize=cpu") == 2
-    assert run(monkeypatch, "replay=nowhere.yaml") == 2
+    assert run(monkeypatch, "replay", str(path), "devize=cpu") == 2
+    assert run(monkeypatch, "replay", "nowhere.yaml") == 2
     assert "there is no file nowhere.yaml." in capsys.readouterr().err
     assert len(list(tmp_path.glob("runs/*/*"))) == 1  # a replay makes no run folder

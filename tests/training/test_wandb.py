@@ -1,6 +1,7 @@
 """The W&B logger, offline: whole runs read back from their .wandb files by wandb's own reader."""
 
 import json
+import math
 import os
 import re
 import subprocess
@@ -8,11 +9,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from learned_opt.commands import evaluate, train
 from learned_opt.evaluation.behaviour import QUANTITIES
+from learned_opt.evaluation.results import COLUMNS, Results
 from learned_opt.reporting.wandb_upload import MAX_ROWS, heldout_means, thinned
 from learned_opt.training.wandb import start_runs, wandb_logger
 
@@ -31,6 +34,7 @@ TINY = [
     "benchmark.num_lrs=2",
     "benchmark.lowest_lr=1.0",
     "~benchmark.baselines.adam",
+    "benchmark.reference=sgdm",
 ]
 
 
@@ -138,7 +142,7 @@ def test_the_curves_are_a_table_of_task_seed_optimizer_step_and_loss(sweep) -> N
     (path,) = (sweep / "0").glob("wandb/offline-run-*/files/media/table/curves_*.json")
     table = json.loads(path.read_text())
     assert table["columns"] == ["task", "seed", "optimizer", "step", "loss"]
-    rows = json.loads((sweep / "0" / "evaluation.json").read_text())
+    rows = json.loads((sweep / "0" / "evaluation.json").read_text())["rows"]
     losses = []
     for _, seed, name, _, loss in table["data"]:
         if (seed, name) == (1, "sgdm-learned"):
@@ -194,7 +198,7 @@ def test_csv_alone_needs_no_wandb(user, tmp_path) -> None:
         patch.setitem(sys.modules, "wandb", None)  # an import of it fails
         call(user, train.main, *TINY, f"hydra.run.dir={tmp_path}/run")
     assert (tmp_path / "run" / "metrics.csv").stat().st_size > 0
-    assert (tmp_path / "run" / "curves.csv").stat().st_size > 0
+    assert (tmp_path / "run" / "curves.parquet").stat().st_size > 0
     assert not (tmp_path / "run" / "wandb").exists()
 
 
@@ -229,25 +233,24 @@ def test_wandb_mode_is_honoured_and_checked(user, tmp_path, monkeypatch) -> None
 def test_figures_of_a_diverged_seed_or_of_no_accuracy_are_left_out() -> None:
     rows = [
         ("a", "unf", 1.0, 2.0),
-        ("a", "unf", 3.0, None),
+        ("a", "unf", 3.0, math.inf),
         ("a", "adam", 5.0, 6.0),
         ("b", "unf", 7.0, 8.0),
     ]
-    table = pd.DataFrame(rows, columns=["task", "optimizer", "mean_loss", "final_loss"]).assign(
-        accuracy=None
-    )
-    assert heldout_means(table) == {
+    table = pd.DataFrame(rows, columns=["task", "optimizer", "mean_loss", "final_loss"])
+    frame = table.reindex(columns=COLUMNS).assign(axis="", horizon=200, accuracy=math.nan)
+    assert heldout_means(Results(learned=["unf"], frames=[frame])) == {
         "mean_loss/heldout/a": 2.0,
         "mean_loss/heldout/a/adam": 5.0,
         "final_loss/heldout/a/adam": 6.0,
         "mean_loss/heldout/b": 7.0,
         "final_loss/heldout/b": 8.0,
     }
-    assert heldout_means(pd.DataFrame()) == {}
+    assert heldout_means(Results()) == {}
 
 
 def test_large_tables_are_thinned_evenly_and_keep_their_end() -> None:
-    table = pd.DataFrame({"step": [step for step in range(500) for _ in range(64)], "loss": 0.0})
+    table = pd.DataFrame({"step": np.repeat(np.arange(500), 64), "loss": 0.0})
     kept = thinned(table, "step")
     assert len(kept) <= MAX_ROWS
     assert sorted(kept["step"].unique())[-3:] == [491, 495, 499]
