@@ -11,6 +11,7 @@ from torch.func import grad
 from learned_opt.commands import evaluate, train
 from learned_opt.core import tree
 from learned_opt.core.rng import generator
+from learned_opt.evaluation.results import read_evaluation
 from learned_opt.inner.task_spec import symmetry_of
 from learned_opt.inner.unroll import Unroll
 from learned_opt.optimizers.hand.references import make_sgdm
@@ -149,16 +150,21 @@ def test_an_augmented_run_trains_on_scales_and_compares_on_the_plain_task(
     ]
     checkpoint = "checkpoint=runs/train/theta.safetensors"
     losses = {}
+    scales = {}
     for name, entry, *more in (("train", train), ("evaluate", evaluate, checkpoint)):
         monkeypatch.setattr(sys, "argv", [name, *words, *more, f"hydra.run.dir=runs/{name}"])
         entry.main()
-        run = tmp_path / "runs" / name
-        rows = json.loads((run / "evaluation.json").read_text())
-        losses[name] = [row["mean_loss"] for row in rows if row["optimizer"] == "sgdm-learned"]
-        described = json.loads((run / "theta.json").read_text())["tasks"]["mlp"]
-        assert described["scales"] == "0.001 to 1000, parameter level"
+        results = read_evaluation(tmp_path / "runs" / name / "evaluation.json")
+        rows = results.frame[results.frame["optimizer"] == "sgdm-learned"]
+        losses[name] = rows["mean_loss"].tolist()
+        scales[name] = results.described["mlp"].get("scales")
     assert len(losses["train"]) == len(losses["evaluate"]) == 3
     assert losses["train"] != losses["evaluate"]
+
+    expected = "0.001 to 1000, parameter level"
+    assert scales == {"train": None, "evaluate": expected}
+    metadata = json.loads((tmp_path / "runs" / "train" / "theta.json").read_text())
+    assert metadata["tasks"]["mlp"]["scales"] == expected
 
 
 def test_a_misspelt_level_is_one_sentence(monkeypatch, capsys, tmp_path) -> None:
