@@ -213,8 +213,8 @@ NOT_DIFFERENTIABLE = {
     "lion": {"rule.logit_beta1", "rule.logit_beta2"},
     "adam_controller": {"cell.weight", "cell.bias"},
 }
-# gradients of key biases are zero but for rounding, which relative steps bring to full size
-# (LOG.md, 2026-11-23)
+# gradients of key biases are zero but for rounding, which relative steps bring to full size,
+# see LOG.md of 2026-11-23
 ROUNDING_DECIDES = {("vision_transformer", "unf_tied"), ("vision_transformer", "unf_muon")}
 PAIRS = [
     (family, optimizer)

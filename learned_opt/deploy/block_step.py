@@ -39,6 +39,7 @@ def advance(
     params = {slot.name: slot.param.detach() for slot in slots}
     grads = {slot.name: _gradient(slot.param) for slot in slots}
 
+    # parameters that took no step yet, or were added later, start afresh
     if count:
         parts = {slot.name: states[slot.param] for slot in slots}
         state = state_layout.together(parts, space.state_like)
@@ -46,11 +47,12 @@ def advance(
     else:
         state = space.optimizer.init_state(params)
 
-    if fused:
+    if fused:  # params and state share memory with what torch keeps, so the kernel moves both
         rates = {slot.name: slot.rates for slot in slots}
         space.optimizer.step_(grads, state, params, rates)
     else:
         losses = () if loss is None else (torch.as_tensor(loss, device=device).detach(),)
+        # the statistics of an optimizer need the precision of its parameters
         with torch.autocast(device.type, enabled=False):
             updates, state = space.step(grads, state, params, *losses)
         _apply([slot for slot in slots if slot.param.grad is not None], updates)
@@ -70,6 +72,6 @@ def _apply(slots: Sequence[Slot], updates: Tree) -> None:
     """Decay the parameters and add their updates."""
     for slot in slots:
         rate, keep = slot.rates
-        if keep != 1:
+        if keep != 1:  # a product with 1 would still read and write all of memory
             slot.param.mul_(keep)
         slot.param.add_(updates[slot.name], alpha=rate)

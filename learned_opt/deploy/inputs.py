@@ -62,6 +62,7 @@ def check_parameter(name: str, param: Tensor, first: Tensor) -> None:
     Raises:
         ValueError: it is sharded, or of another dtype or device.
     """
+    # DTensor of FSDP 2, flat parameters of FSDP 1
     if hasattr(param, "to_local") or getattr(param, "_fsdp_flattened", False):
         raise ValueError(
             f"parameter {name} is sharded (FSDP): statistics over a tensor would be those of a "

@@ -78,7 +78,7 @@ class LearnedOptimizer(torch.optim.Optimizer):
         self.metadata: dict[str, Any] | None = None
         self._spaces: dict[Any, WeightSpace] = {}
 
-        if isinstance(params, nn.Module):
+        if isinstance(params, nn.Module):  # whose names must be those that the spec has
             params = unwrap(params).named_parameters()
         defaults = {"lr": lr, "weight_decay": weight_decay, "theta": fingerprint(meta_optimizer)}
         super().__init__(params, defaults)
@@ -123,6 +123,7 @@ class LearnedOptimizer(torch.optim.Optimizer):
         Raises:
             ValueError: the meta-optimizer reads the loss, and there was none.
         """
+        # torch calls a closure at the parameters before the step, and so is the loss
         if closure is not None:
             if loss is not None:
                 raise ValueError("step takes a closure or a loss, got both.")
@@ -139,6 +140,7 @@ class LearnedOptimizer(torch.optim.Optimizer):
         Raises:
             ValueError: it was written with another theta, or does not fit the parameters.
         """
+        # torch keeps what is in a group, so each group holds the fingerprint of theta
         theta = self.defaults["theta"]
         theta_of_state = {group.get("theta") for group in state_dict["param_groups"]}
         if theta_of_state != {theta}:
@@ -246,7 +248,7 @@ class LearnedOptimizer(torch.optim.Optimizer):
                 "the meta-optimizer is bound to another weight space than these parameters: "
                 f"{keys}."
             )
-        spec.sizes(params)
+        spec.sizes(params)  # raises where axes of one name differ in length
         self._space(self._slots())
 
     def _check_fused(self) -> None:

@@ -86,7 +86,7 @@ def example_shapes(spec: PermutationSpec) -> dict[str, tuple[int, ...]]:
     >>> example_shapes(PermutationSpec({"w": ("hidden", "pixel")}, {"pixel"}))
     {'w': (3, 3)}
     """
-    sizes = dict(spec.fixed_sizes)
+    sizes = dict(spec.fixed_sizes)  # layers may hold coefficients for these lengths alone
     for parameter, factors in spec.views.items():
         sizes |= dict(zip(spec.axes[parameter], chain.from_iterable(factors), strict=True))
 

@@ -71,6 +71,7 @@ def fit(
         return optimizer
 
     params = dict(model.named_parameters())
+    # trained on these very shapes, at least: whether the symmetries are alike, only inputs can tell
     candidates = [spec for spec in specs(metadata) if _describes(spec, params)]
     if example_inputs is not None:
         return optimizer.rebind(_spec_of(model, example_inputs, candidates))

@@ -89,6 +89,7 @@ def load_metadata(path: Path) -> dict[str, Any]:
             f"{beside} has format {metadata.get('format')!r}, this version reads {FORMAT}."
         )
 
+    # here, so that those who build it through Hydra see the names of today, too
     if "meta_optimizer" in metadata:
         metadata["meta_optimizer"] = with_current_names(metadata["meta_optimizer"])
     return metadata
@@ -106,6 +107,7 @@ def load_theta(path: Path, optimizer: MetaOptimizer) -> None:
             differ.
     """
     _check_weight_space(path, optimizer)
+
     try:
         theta = load_file(path)
     except SafetensorError as error:

@@ -87,7 +87,7 @@ class AdafactorFeatures(Features):
 
     def _accumulate(self, grad: Tensor, state: Tree) -> Tree:
         square = (grad * grad).unsqueeze(0)  # (1, *shape)
-        row_means = column_means = square + 1e-30
+        row_means = column_means = square + 1e-30  # of a vector: its whole second moment
         longest = _longest_axes(grad)
         if longest is not None:
             row_means = row_means.mean(1 + longest[0], keepdim=True)
@@ -121,6 +121,7 @@ class AdafactorFeatures(Features):
         channels += [means.expand(-1, *grad.shape) for means in (rows, columns)]
         for means in (rows, columns):
             channels.append(torch.rsqrt(means + 1e-8).expand(-1, *grad.shape))
+
         channels.append(momenta * factored_inverse)
         if self.with_clipped:
             channels += [raw.clamp(-0.1, 0.1), raw * inverse]
@@ -149,6 +150,7 @@ class Decays(nn.Module):
     def forward(self, num_axes: int) -> Tensor:
         """The shifted decays, ``(count, 1, ..., 1)`` with ``num_axes`` ones."""
         start = torch.tensor(self.start, dtype=self.shift.dtype, device=self.shift.device)
+        # theta moves the logarithm of what a decay leaves over, so 0.9 and 0.999 move alike
         decays = 1 - (1 - start) * torch.exp(10 * self.shift)
         return decays.reshape(-1, *[1] * num_axes)
 
@@ -183,7 +185,8 @@ def _inverse_root(tensor: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     longest = _longest_axes(tensor)
     if longest is None:
         return _rsqrt(rows + 1e-9)
-    mean = rows.mean(1 + longest[1], keepdim=True)
+
+    mean = rows.mean(1 + longest[1], keepdim=True)  # that of all entries
     return _rsqrt(rows / (mean + 1e-9)) * _rsqrt(columns)
 
 

@@ -100,6 +100,7 @@ class Celo2(MetaOptimizer):
         lr = self.log_lr.exp() * self.schedule(state["step"].to(self.log_lr.dtype))
         vector_info = StepInfo(step, self.vector_mult * lr)
 
+        # a spike must not fill the averages for good
         clipped = {name: grad.clamp(-1000, 1000) for name, grad in grads.items()}
         inputs, accumulators = self.features(clipped, state["features"], params)
         matrices = {name: inputs[name] for name, param in params.items() if _is_matrix(param)}

@@ -67,9 +67,10 @@ def tensor_features(
     def features(param: Tensor, grad: Tensor, momentum: Tensor, *more: Tensor) -> Tensor:
         channels = torch.cat([torch.stack([param, grad]), momentum])  # (8, *shape)
         if normalisation == "joint":
+            # clipped first: one spike must not hide all other entries
             channels = channels.clamp(-1, 1)
             channels = channels * torch.rsqrt(1e-5 + channels.square().mean())
-        elif param.ndim:
+        elif param.ndim:  # a scalar over its own size would be its sign alone
             channels = normalise(channels, epsilon=1e-12)
 
         if more:
@@ -81,8 +82,13 @@ def tensor_features(
 
 def normalise(channels: Tensor, epsilon: float) -> Tensor:
     """Divide every channel of ``(C, *shape)`` by ``sqrt(epsilon + its mean square)``."""
-    mean_square = channels.flatten(1).square().mean(1) if channels.ndim > 1 else channels.square()
-    return channels * torch.rsqrt(epsilon + mean_square).reshape(-1, *[1] * (channels.ndim - 1))
+    if channels.ndim > 1:
+        mean_square = channels.flatten(1).square().mean(1)  # (C,)
+    else:
+        mean_square = channels.square()  # of a scalar parameter
+    factor = torch.rsqrt(epsilon + mean_square)
+
+    return channels * factor.reshape(-1, *[1] * (channels.ndim - 1))
 
 
 def time_features(step: Tensor, dtype: torch.dtype) -> Tensor:

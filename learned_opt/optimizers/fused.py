@@ -95,6 +95,8 @@ def _library(like: Tensor, weights: Sequence[Tensor]) -> ctypes.CDLL | None:
     """The kernel compiled for a dtype and the widths of the layers, or None."""
     if like.device.type != "cpu" or like.dtype not in fused.C_TYPES:
         return None
+
+    # widths and decays are constants of the compiled code: one library for each architecture
     widths = [weights[0].shape[0], *(weight.shape[1] for weight in weights)]
     decays = ",".join(map(str, MOMENTUM_DECAYS))
     defines = (*fused.defines(like.dtype, widths), ("DECAYS", decays))

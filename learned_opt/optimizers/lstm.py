@@ -110,9 +110,9 @@ class LSTMOptimizer(MetaOptimizer):
     def forward(self, grads: Tree, state: Tree, params: Tree, loss: Tensor) -> tuple[Tree, Tree]:
         del loss, params
         state_after: Tree = {"step": state["step"] + 1}
-        hidden = tree_map(lambda grad: log_and_sign(grad, self.log_range), grads)
+        hidden = tree_map(lambda grad: log_and_sign(grad, self.log_range), grads)  # (*shape, 2)
         for i, cell in enumerate(self.cells):
-            layer = tree_map(cell, hidden, state[f"layer{i}"])
+            layer = tree_map(cell, hidden, state[f"layer{i}"])  # (2, *shape, H)
             state_after[f"layer{i}"] = layer
             hidden = tree_map(lambda output_and_cell: output_and_cell[0], layer)
 

@@ -73,7 +73,8 @@ class MLPOptimizer(MetaOptimizer):
         del loss
         dtype = next(iter(params.values())).dtype
         inputs, accumulators = self.features(grads, state["features"], params)
-        outputs = self.function(inputs, time_features(state["step"], dtype))  # (*shape, 2)
+        time = time_features(state["step"], dtype)  # the same for all entries: (11,)
+        outputs = self.function(inputs, time)  # (*shape, 2)
         updates = tree_map(self._update, outputs)
         return updates, {"step": state["step"] + 1, "features": accumulators}
 

@@ -186,10 +186,12 @@ class Relative(Nominal):
         moved = direction * (beta * learned[..., -1]).exp()
         if self.additive:
             moved = moved + beta * learned[..., 0]
+
+        # a tensor that is short enough is divided by the limit, which leaves it as it is
         clipped = moved * self.limit / moved.square().mean().clamp(min=self.limit**2).sqrt()
 
         size = self.log_floor.exp()
-        if param.ndim > 1:
+        if param.ndim > 1:  # biases start at zero, gains of norms at one: the floor alone
             size = (param.square().mean() + size**2).sqrt()
         return clipped * size * (1 + step * (-self.log_period).exp()) ** -self.power
 

@@ -87,7 +87,7 @@ class UNFOptimizer(MetaOptimizer):
         self.separable = self.function.pointwise
         self.normalisation = normalisation
         self.log_alpha = log_parameter("alpha", alpha)
-        if beta:
+        if beta:  # log beta is learned, and that of 0 stays where it is
             self.log_beta = log_parameter("beta", beta)
         else:
             self.log_beta = nn.Parameter(torch.tensor(-torch.inf))
@@ -113,6 +113,7 @@ class UNFOptimizer(MetaOptimizer):
         nominal_state = self.nominal.advance(grads, state, gamma)
         direction = self.nominal.direction(nominal_state, step, gamma)
 
+        # a direction in units of its tensor is of order one already
         others = [direction] if self.nominal.num_features else []
         inputs = features.tensor_features(params, grads, momenta, self.normalisation, *others)
         time = features.time_features(state["step"], self.log_alpha.dtype)

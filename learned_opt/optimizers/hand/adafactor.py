@@ -55,9 +55,11 @@ class Adafactor(Rule):
         else:
             rows = torch.lerp(state["rows"], square.mean(-1, keepdim=True), weight)
             columns = torch.lerp(state["columns"], square.mean(-2, keepdim=True), weight)
+            # (..., R, C), the product of both over the mean that they share
             second = rows * columns / rows.mean(-2, keepdim=True).clamp_min(eps1)
             state = {"rows": rows, "columns": columns}
 
+        # steps are in units of the parameter's size, and no longer than one of them
         direction = grad * second.clamp_min(eps1**2).rsqrt()
         scale = _rms(param).clamp_min(self.eps2) / _rms(direction).clamp_min(1.0)
         return -info.lr * scale * direction, state

@@ -45,7 +45,8 @@ class Adam(Rule):
         state, correction1, correction2 = self.moments(grad, state, info.step)
         first = state["first"] / correction1
         second = state["second"] / correction2
-        return -info.lr * first / (root(second) + self.log_eps.exp()), state
+        scale = root(second) + self.log_eps.exp()  # (*shape,)
+        return -info.lr * first / scale, state
 
 
 class NAdam(Rule):
@@ -85,7 +86,7 @@ class NAdam(Rule):
         moments, _, correction2 = self.moments(grad, state, info.step)
         mu = self._mu(info.step)
         mu_next = self._mu(info.step + 1)
-        product = state["product"] * mu
+        product = state["product"] * mu  # scalar: how much of the start is left in the average
 
         scale = root(moments["second"] / correction2) + self.log_eps.exp()
         by_gradient = grad * (1 - mu) / (1 - product)
@@ -136,6 +137,7 @@ class RAdam(Rule):
         rectifier = (numerator / denominator.clamp_min(1e-30)).sqrt()
         adaptive = rectifier * correction2.sqrt() / (root(state["second"]) + self.log_eps.exp())
 
+        # without the second moment it is SGD with an unbiased momentum
         momentum_step = -info.lr * state["first"] / correction1
         return momentum_step * torch.where(long_enough, adaptive, 1.0), state
 
@@ -174,4 +176,5 @@ class Moments(torch.nn.Module):
         first = ema(state["first"], grad, self.beta1)
         second = ema(state["second"], grad * grad, self.beta2)
         moments = {"first": first, "second": second}
+
         return moments, 1 - self.beta1**step, 1 - self.beta2**step

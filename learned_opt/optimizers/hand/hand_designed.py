@@ -75,7 +75,7 @@ class HandDesigned(MetaOptimizer):
         states = {}
         for name, param in params.items():
             update, states[name] = self.rule(grads[name], state["rule"][name], param, info)
-            if self.log_weight_decay is not None:
+            if self.log_weight_decay is not None:  # decoupled: the rule's moments do not see it
                 update = update - info.lr * self.log_weight_decay.exp() * param
             updates[name] = update
 

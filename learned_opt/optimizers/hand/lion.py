@@ -35,6 +35,7 @@ class Lion(Rule):
         self, grad: Tensor, state: RuleState, param: Tensor, info: StepInfo
     ) -> tuple[Tensor, RuleState]:
         del param
+        # the step weighs the new gradient more than the memory does
         direction = torch.sign(ema(state["momentum"], grad, self.logit_beta1.sigmoid()))
         momentum = ema(state["momentum"], grad, self.logit_beta2.sigmoid())
         return -info.lr * direction, {"momentum": momentum}

@@ -52,6 +52,7 @@ class Muon(Rule):
         momentum = ema(state["momentum"], grad, gamma)
         nesterov = ema(momentum, grad, gamma)
         direction = orthogonalise(nesterov.flatten(1))  # (R, C)
+        # an orthogonal (R, C) has entries of root mean square 1 / sqrt(max(R, C))
         scale = 0.2 * sqrt(max(direction.shape))
         return -info.lr * scale * direction.reshape(grad.shape), {"momentum": momentum}
 

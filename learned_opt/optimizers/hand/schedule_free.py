@@ -70,6 +70,7 @@ class ScheduleFreeAdamW(Rule):
         tiny = torch.finfo(param.dtype).tiny
         share = lr_max**2 / weight_sum.clamp_min(tiny)  # of the new z in x
 
+        # y moves with x, the average, and with z, the fast iterate
         towards_z = share * (state["z"] - param)
         update = towards_z + info.lr * (beta1 * (1 - share) - 1) * direction
         z = state["z"] - info.lr * direction

@@ -52,6 +52,6 @@ class Momentum(Rule):
     ) -> tuple[Tensor, RuleState]:
         del param
         gamma = self.logit_gamma.sigmoid()
-        momentum = ema(state["momentum"], grad, gamma)
+        momentum = ema(state["momentum"], grad, gamma)  # (*shape,)
         direction = ema(momentum, grad, gamma) if self.nesterov else momentum
         return -info.lr * direction, {"momentum": momentum}

@@ -58,7 +58,7 @@ class SOAP(Rule):
         beta2 = self.moments.beta2
 
         momentum = ema(state["first"], grad, beta1)
-        second = ema(state["second"], _turn(grad, bases).square(), beta2)
+        second = ema(state["second"], _turn(grad, bases).square(), beta2)  # in the old bases
         scale = (1 - beta2**num_updates).sqrt() / (1 - beta1**num_updates)
         turned = _turn(momentum, bases) / (root(second) + self.log_eps.exp())
         bases_back = {axis: basis.mT for axis, basis in bases.items()}
@@ -77,6 +77,7 @@ class SOAP(Rule):
             basis = torch.where(is_first, eigenvectors(average.detach()), basis)
             following[f"average{axis}"] = average
             following[f"basis{axis}"] = basis
+            # entries of the second moment follow the eigenvectors that they belong to
             following["second"] = following["second"].index_select(axis, order)
 
         return update, following

@@ -44,6 +44,7 @@ class TrustRatio(Rule):
 
         param_norm = root(param.square().sum())
         update_norm = root(update.square().sum())
+        # a fresh bias of zeros would otherwise never leave zero
         both = (param_norm > TINY) & (update_norm > TINY)
         ratio = torch.where(both, info.lr * param_norm / update_norm, 1.0)
         return ratio * update, state
