@@ -15,10 +15,11 @@ from learned_opt.core import tree
 from learned_opt.core.rng import draw_key
 from learned_opt.core.rng import generator as source_of
 from learned_opt.core.tree import Tree, tree_map
-from learned_opt.estimators.base import MetaGradient, State
+from learned_opt.estimators.base import GradientEstimator, MetaGradient, State
 from learned_opt.estimators.population import UnrollStart
 from learned_opt.estimators.share import Share
 from learned_opt.estimators.shared_estimator import SharedEstimator
+from learned_opt.estimators.single_process import as_shared
 
 
 class MixedEstimator(SharedEstimator):
@@ -38,7 +39,7 @@ class MixedEstimator(SharedEstimator):
     """
 
     def __init__(
-        self, estimators: Mapping[str, SharedEstimator], weights: Mapping[str, float]
+        self, estimators: Mapping[str, GradientEstimator], weights: Mapping[str, float]
     ) -> None:
         if not estimators:
             raise ValueError("estimators must hold at least one task, got none.")
@@ -49,10 +50,10 @@ class MixedEstimator(SharedEstimator):
                 raise ValueError(f"weight must be positive, got {weight} for {task}.")
 
         total = sum(weights.values())
-        self.estimators = dict(estimators)
+        self.estimators = {task: as_shared(each) for task, each in estimators.items()}
         self.weights = {task: weights[task] / total for task in estimators}  # they add up to 1
-        self.num_tasks = sum(estimator.num_tasks for estimator in estimators.values())
-        self.unroll_length = max(estimator.unroll_length for estimator in estimators.values())
+        self.num_tasks = sum(estimator.num_tasks for estimator in self.estimators.values())
+        self.unroll_length = max(each.unroll_length for each in self.estimators.values())
 
     @property
     @override

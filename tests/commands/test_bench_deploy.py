@@ -1,4 +1,6 @@
-"""Cost of deployed optimizers: the rival is the same optimizer, counts are right, the command runs."""
+"""Cost of deployed optimizers: the rival is the same optimizer, counts are right, the
+command runs.
+"""
 
 import json
 import sys
@@ -39,10 +41,8 @@ def test_the_plain_loop_is_the_same_optimizer() -> None:
 
 
 def test_rows() -> None:
-    nets, learned = (
-        {"net": (nn.Linear(300, 100), torch.zeros(1, 300))},
-        {"small": DEEP_SET, "tied": TIED},
-    )
+    nets = {"net": (nn.Linear(300, 100), torch.zeros(1, 300))}
+    learned = {"small": DEEP_SET, "tied": TIED}
     rows = list(deployed.measure(nets, learned, 1, lambda text: None))
     by_name = {row["optimizer"]: row for row in rows}
     assert list(by_name) == [

@@ -42,7 +42,9 @@ def test_plain_rivals_match_in_parameters_or_multiply_adds() -> None:
 
 
 def test_measured_rows_and_exponents() -> None:
-    """Parameters and multiply-adds grow as n and n^2; memory of the form holds its n^2 weights' gradient."""
+    """Parameters and multiply-adds grow as n and n^2; memory of the form holds its n^2
+    weights' gradient.
+    """
     values = [256, 512, 1024]
     cases = {
         "quadratic": layer_costs.Case(
@@ -65,10 +67,9 @@ def test_measured_rows_and_exponents() -> None:
         for of in ("", " of P", " of A")
     )
     grown = {row["case"]: row for row in layer_costs.growth(rows)}
-    exponent = {
-        case: {k: float(v.split()[0]) for k, v in row.items() if "±" in v}
-        for case, row in grown.items()
-    }
+    exponent = {}
+    for case, row in grown.items():
+        exponent[case] = {k: float(v.split()[0]) for k, v in row.items() if "±" in v}
     for figure in ("parameters", "multiply-adds"):
         assert exponent["quadratic"][figure] == pytest.approx(1, abs=0.02)
         assert exponent["form"][figure] == pytest.approx(2, abs=0.02)
@@ -80,15 +81,20 @@ def test_measured_rows_and_exponents() -> None:
 
 
 def test_memory_of_recomputed_factors_is_not_held() -> None:
-    """Between forward and backward pass two factors of B m floats are missing, but for three of the backward pass."""
-    batch, width, depth = 1024, 32, 12
+    """Between forward and backward pass two factors of B m floats are missing, but for
+    three of the backward pass.
+    """
+    batch = 1024
+    width = 32
+    depth = 12
 
     def deep(recompute: int) -> nn.Module:
         return nn.Sequential(
             *(QuadraticLinear(width, width, recompute=recompute) for _ in range(depth))
         )
 
-    inputs, factor = torch.randn(batch, width), 4 * batch * width
+    inputs = torch.randn(batch, width)
+    factor = 4 * batch * width
     peaks = [
         layer_costs.peak_live_bytes(layer_costs.Pass(deep(recompute), inputs, True))
         for recompute in (0, 1, 2)
@@ -132,9 +138,9 @@ def test_the_command(tmp_path, monkeypatch, capsys) -> None:
     bench.main()
     assert "quadratic" in capsys.readouterr().out
     (folder,) = (tmp_path / "runs/bench-networks").iterdir()
-    found = json.loads((folder / "networks.json").read_text())
-    assert [row["value"] for row in found["rows"]] == [2, 4, 8]
-    assert " networks only=[quadratic]" in found["command"]
+    written = json.loads((folder / "networks.json").read_text())
+    assert [row["value"] for row in written["rows"]] == [2, 4, 8]
+    assert " networks only=[quadratic]" in written["command"]
     assert "equal parameters" in (folder / "networks.md").read_text()
     monkeypatch.setattr(sys, "argv", ["bench", "networks", "only=[nope]"])
     with pytest.raises(SystemExit) as stop:

@@ -23,7 +23,8 @@ from tests.helpers.known_meta_gradients import (
 
 def test_exact_truncated_and_smoothed_estimators_on_the_quadratic() -> None:
     full = collect(BPTT(unroll(), Constant(HORIZON), 2, HORIZON), THETA, HORIZON, 3, seed=0)
-    reference, half = full.flat.mean(0), HORIZON // 2
+    reference = full.flat.mean(0)
+    half = HORIZON // 2
     row = summarise("full", full, reference)
     assert (row["bias"], row["stderr"], row["var"]) == pytest.approx((0, 0, 0), abs=1e-12)
     assert row["cosine"] == pytest.approx(1)
@@ -48,8 +49,8 @@ def test_exact_truncated_and_smoothed_estimators_on_the_quadratic() -> None:
 
 def test_tasks_that_were_left_out_are_counted() -> None:
     theta = {"log_lr": torch.tensor(1e3, dtype=torch.float64)}  # overflows in the first step
-    found = collect(ES(unroll(), Constant(HORIZON), 2, HORIZON, SIGMA), theta, HORIZON, 3, seed=0)
-    assert summarise("es", found, torch.ones(1, dtype=torch.float64))["left out"] == 2 * 3
+    written = collect(ES(unroll(), Constant(HORIZON), 2, HORIZON, SIGMA), theta, HORIZON, 3, seed=0)
+    assert summarise("es", written, torch.ones(1, dtype=torch.float64))["left out"] == 2 * 3
 
 
 def test_signal_to_noise_ratio_has_no_bias() -> None:
@@ -77,9 +78,9 @@ def test_the_command(tmp_path, monkeypatch, capsys) -> None:
     command.main()
     shown = capsys.readouterr().out
     (folder,) = (tmp_path / "runs/mlp-lab").iterdir()
-    found = json.loads((folder / "lab.json").read_text())
-    assert [row["estimator"] for row in found["estimators"]] == ["reference", *cases]
-    assert found["blocks"]["pes"]["log_alpha"]["variance"] > 0
+    written = json.loads((folder / "lab.json").read_text())
+    assert [row["estimator"] for row in written["estimators"]] == ["reference", *cases]
+    assert written["blocks"]["pes"]["log_alpha"]["variance"] > 0
     assert (folder / "lab.png").stat().st_size > 5_000
     assert "gpes" in shown
     monkeypatch.setattr(sys, "argv", ["lab", "+task=mlp", "replicates=1"])

@@ -1,4 +1,6 @@
-"""Estimators against closed forms: on quadratics whose smoothed meta-gradient is known, and in theory's variances."""
+"""Estimators against closed forms: on quadratics whose smoothed meta-gradient is known, and
+in theory's variances.
+"""
 
 import numpy as np
 import pytest
@@ -62,7 +64,9 @@ class Slope(Quadratic):
 
 
 class Push(GradientDescent):
-    """``update = push``, whatever the gradient; at step i all of it, or only every eighth coordinate from i on."""
+    """``update = push``, whatever the gradient; at step i all of it, or only every eighth
+    coordinate from i on.
+    """
 
     def __init__(self, spec: PermutationSpec, aligned: bool) -> None:
         super().__init__(spec)
@@ -72,28 +76,33 @@ class Push(GradientDescent):
     def forward(
         self, grads: dict, state: dict, params: dict, loss: torch.Tensor
     ) -> tuple[dict, dict]:
-        now = self.aligned | (torch.arange(40) % 8 == state["step"])
-        return dict.fromkeys(grads, self.log_lr * now), {"step": state["step"] + 1}
+        moves = self.aligned | (torch.arange(40) % 8 == state["step"])
+        return dict.fromkeys(grads, self.log_lr * moves), {"step": state["step"] + 1}
 
 
 @pytest.mark.parametrize("aligned", [True, False])
 def test_variances_of_pes_and_nres_are_those_of_theory(aligned) -> None:
-    """T = 8 unrolls of one step. The loss of step t is ``sum_{i<t} g_i . theta``, with g_i equal or orthogonal.
+    """T = 8 unrolls of one step. The loss of step t is ``sum_{i<t} g_i . theta``, with g_i
+    equal or orthogonal.
 
-    Estimates are ``mean_t xi_t y_t / sigma^2``. For PES both factors are random walks, with covariances min(s, t) + 1
-    and |g|^2 min(s, t); for NRES they are eps and ``sum_{i<t} g_i . eps``. To leading order in the dimension the
-    variance is the mean over s, t of the product of covariances. So reusing the noise pays where steps pull in
-    different directions (Li et al. 2023) and costs where they pull alike (Vicol et al. 2021).
+    Estimates are ``mean_t xi_t y_t / sigma^2``. For PES both factors are random walks, with
+    covariances min(s, t) + 1 and |g|^2 min(s, t); for NRES they are eps and ``sum_{i<t} g_i
+    . eps``. To leading order in the dimension the variance is the mean over s, t of the
+    product of covariances. So reusing the noise pays where steps pull in different
+    directions (Li et al. 2023) and costs where they pull alike (Vicol et al. 2021).
     """
-    family, variances = Slope(dim=40, random_init=False, dtype=torch.float64), {}
+    family = Slope(dim=40, random_init=False, dtype=torch.float64)
+    variances = {}
     truth = np.full(40, 3.5) if aligned else np.array([(7 - j % 8) / 8 for j in range(40)])
     for kind in (PES, NRES):
         estimator = kind(
             Unroll(family, Push(spec_of(family), aligned), compile=False), Constant(8), 20, 1, SIGMA
         )
-        theta, values = {"log_lr": torch.zeros(40, dtype=torch.float64)}, []
+        theta = {"log_lr": torch.zeros(40, dtype=torch.float64)}
+        values = []
         for replicate in range(60):
-            state, run = estimator.init_state(theta, generator(replicate, "start")), []
+            state = estimator.init_state(theta, generator(replicate, "start"))
+            run = []
             state["step"] = torch.zeros(20, dtype=torch.int64)  # not staggered: one whole horizon
             for step in range(8):
                 estimate, state = estimator.estimate(

@@ -1,4 +1,6 @@
-"""Every estimator through the contract: pure, staggered, a chain that diverges harms no other."""
+"""Every estimator through the contract: pure, staggered, a chain that diverges harms no
+other.
+"""
 
 from functools import partial
 
@@ -13,13 +15,11 @@ from learned_opt.estimators.es import ES
 from learned_opt.estimators.nres import NRES
 from learned_opt.estimators.pes import PES
 from learned_opt.inner.truncation import Constant, LogUniform
+from tests.cases import ESTIMATORS, PERTURBED, AnyBPTT
 from tests.helpers.known_meta_gradients import (
-    ESTIMATORS,
     HORIZON,
-    PERTURBED,
     SIGMA,
     THETA,
-    Truncated,
     on_network,
     unroll,
 )
@@ -43,7 +43,7 @@ def test_contract(kind) -> None:
         assert (
             estimate.num_inner_steps
             == estimator.num_inner_steps
-            == (1 if kind is Truncated else 2) * 4 * 2
+            == (1 if kind is AnyBPTT else 2) * 4 * 2
         )
         assert estimate.meta_loss.isfinite()
         state = after
@@ -70,7 +70,7 @@ def part(state: dict, task: int) -> dict:
     """The state of one task among those of a state."""
     num_tasks = len(state["step"])
 
-    def own(leaf: torch.Tensor) -> torch.Tensor:
+    def rows(leaf: torch.Tensor) -> torch.Tensor:
         return leaf.unflatten(0, (-1, num_tasks))[:, task]
 
     rest = {
@@ -78,7 +78,7 @@ def part(state: dict, task: int) -> dict:
         for key, v in state.items()
         if key != "chains"
     }
-    return {"chains": tree.tree_map(own, state["chains"])} | rest
+    return {"chains": tree.tree_map(rows, state["chains"])} | rest
 
 
 def close(left: dict, right: dict) -> None:
@@ -91,7 +91,9 @@ def close(left: dict, right: dict) -> None:
 
 @pytest.mark.parametrize("kind", ESTIMATORS.values(), ids=ESTIMATORS)
 def test_an_estimate_is_the_mean_of_the_estimates_of_its_tasks(kind, monkeypatch) -> None:
-    """No chain depends on how many run beside it: each task alone, with its own keys, over a restart."""
+    """No chain depends on how many run beside it: each task alone, with its own keys, over
+    a restart.
+    """
     shift = 0
 
     def shifted(root, *key):
@@ -124,7 +126,9 @@ def test_an_estimate_is_the_mean_of_the_estimates_of_its_tasks(kind, monkeypatch
 
 @pytest.mark.parametrize("kind", ESTIMATORS.values(), ids=ESTIMATORS)
 def test_a_chain_that_diverges_harms_no_other(kind) -> None:
-    """It is left out and counted, its task restarts; all others are the same to the last bit, from then on too."""
+    """It is left out and counted, its task restarts; all others are the same to the last
+    bit, from then on too.
+    """
     estimator, theta = on_network(kind, optimizer="sgdm")
     healthy = state = estimator.init_state(theta, generator("start"))
     params = state["chains"]["params"]
@@ -199,18 +203,20 @@ def test_two_estimators_are_the_same_on_the_same_draws(left, right, length, step
     both = [kind(unroll(), Constant(HORIZON), 8, length, SIGMA) for kind in (left, right)]
     states = [estimator.init_state(THETA, generator("start")) for estimator in both]
     for step in range(steps):
-        found = [
+        results = [
             one.estimate(THETA, state, generator(step))
             for one, state in zip(both, states, strict=True)
         ]
-        states = [state for _, state in found]
-        gradients = [estimate.gradient["log_lr"] for estimate, _ in found]
+        states = [state for _, state in results]
+        gradients = [estimate.gradient["log_lr"] for estimate, _ in results]
         assert torch.equal(*gradients)
         assert gradients[0] != 0
 
 
 def test_recomputing_gives_the_same_gradient() -> None:
-    """float32; only the order changes in which a step's contributions to the gradient of theta are added."""
+    """float32; only the order changes in which a step's contributions to the gradient of
+    theta are added.
+    """
     estimates = []
     for remat in (False, True):
         estimator, theta = on_network(BPTT, remat=remat, unroll_length=6)

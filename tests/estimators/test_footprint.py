@@ -25,7 +25,8 @@ from learned_opt.runtime.ranks import World
 from tests.cases import FAMILIES, OPTIMIZERS, spec_of
 from tests.compose.test_configs import composed
 
-NUM_TASKS, UNROLL_LENGTH = 7, 9
+NUM_TASKS = 7
+UNROLL_LENGTH = 9
 ESTIMATORS = {
     "pes": partial(PES, sigma=0.1),
     "es": partial(ES, sigma=0.1),
@@ -75,7 +76,9 @@ def predicted(family: str, optimizer: str, estimator: str, num_tasks: int, lengt
     ],
 )
 def test_the_eager_peak_is_predicted_within_five_per_cent(family, optimizer, estimator) -> None:
-    """Chains are tiny here, so what does not grow with them (kernels' own buffers) weighs more than in real runs."""
+    """Chains are tiny here, so what does not grow with them (kernels' own buffers) weighs
+    more than in real runs.
+    """
     expected = measured_peak(make_estimator(family, optimizer, estimator, NUM_TASKS, UNROLL_LENGTH))
     assert predicted(family, optimizer, estimator, NUM_TASKS, UNROLL_LENGTH) == pytest.approx(
         expected, rel=0.05
@@ -94,8 +97,8 @@ def test_the_compiled_peak_lies_between_the_stated_share_and_the_prediction(task
 
 RESIDENT = """
 from pathlib import Path
-from tests.test_footprint import make_estimator, theta_of
-from learned_opt.rng import generator
+from tests.estimators.test_footprint import make_estimator, theta_of
+from learned_opt.core.rng import generator
 estimator = make_estimator("mlp", "unf", "pes", {num_tasks}, 3)
 def most():  # resident bytes; getrusage's figure would begin with that of the parent process
     status = Path("/proc/self/status").read_text()
@@ -112,7 +115,9 @@ print(most() - before)
     not Path("/proc/self/status").exists(), reason="the peak is read from Linux's /proc"
 )
 def test_the_kernel_sees_the_predicted_peak_in_a_process_of_its_own() -> None:
-    """The process grows by the estimate and by libraries that load late; two sizes leave the estimate alone."""
+    """The process grows by the estimate and by libraries that load late; two sizes leave
+    the estimate alone.
+    """
     sizes = (500, 4_000)
     grown = [
         int(
@@ -163,12 +168,16 @@ def sized(monkeypatch, available: int, *overrides: str, **settings):
 
 
 def test_auto_fills_the_stated_share_and_is_recorded(monkeypatch) -> None:
-    cfg, found = sized(monkeypatch, 2**26, "estimator.num_tasks=auto", "memory_share=0.5")
-    assert cfg.estimator.num_tasks == found.automatic == found.num_chains / 2
-    assert found.peak <= 2**25 < 2 * found.peak
-    _, again = sized(monkeypatch, 2**26, f"estimator.num_tasks={found.automatic}")
-    assert (again.peak, again.num_chains, again.automatic) == (found.peak, found.num_chains, None)
-    assert "64 MiB available" in str(found)
+    cfg, memory_needs = sized(monkeypatch, 2**26, "estimator.num_tasks=auto", "memory_share=0.5")
+    assert cfg.estimator.num_tasks == memory_needs.automatic == memory_needs.num_chains / 2
+    assert memory_needs.peak <= 2**25 < 2 * memory_needs.peak
+    _, again = sized(monkeypatch, 2**26, f"estimator.num_tasks={memory_needs.automatic}")
+    assert (again.peak, again.num_chains, again.automatic) == (
+        memory_needs.peak,
+        memory_needs.num_chains,
+        None,
+    )
+    assert "64 MiB available" in str(memory_needs)
     words = ["+task=mlp", "estimator.num_tasks=auto"]
     assert sizing.resolved(words, 8) == ["+task=mlp", "estimator.num_tasks=8"]
 
@@ -178,11 +187,11 @@ def test_the_tasks_of_a_mix_share_the_memory(monkeypatch) -> None:
     monkeypatch.setattr(sizing, "available_bytes", lambda device: 2**27)
     cfg = composed(*mix, "estimator.num_tasks=auto")
     problems = inner_problems.build_problems(cfg, cfg.meta_optimizer, "deep_set")
-    found = sizing.size(cfg, problems)
-    cfg, problems = sizing.settled(cfg, problems, found)
-    assert found.peak <= 2**26 < 2 * found.peak
-    assert [p.cfg.estimator.num_tasks for p in problems.values()] == [found.automatic] * 2
-    assert cfg.estimator.num_tasks == found.automatic == found.num_chains / 4
+    memory_needs = sizing.size(cfg, problems)
+    cfg, problems = sizing.settled(cfg, problems, memory_needs)
+    assert memory_needs.peak <= 2**26 < 2 * memory_needs.peak
+    assert [p.cfg.estimator.num_tasks for p in problems.values()] == [memory_needs.automatic] * 2
+    assert cfg.estimator.num_tasks == memory_needs.automatic == memory_needs.num_chains / 4
 
 
 @pytest.mark.parametrize(
@@ -209,10 +218,10 @@ def test_what_cannot_fit_is_refused(monkeypatch, available, overrides, message) 
 
 
 def test_a_compiled_step_is_refused_only_when_its_least_share_does_not_fit(monkeypatch) -> None:
-    _, found = sized(monkeypatch, 2**30, "estimator.num_tasks=4")
-    sized(monkeypatch, found.peak // 2, "estimator.num_tasks=4", "compile=true")
+    _, memory_needs = sized(monkeypatch, 2**30, "estimator.num_tasks=4")
+    sized(monkeypatch, memory_needs.peak // 2, "estimator.num_tasks=4", "compile=true")
     with pytest.raises(UsageError):
-        sized(monkeypatch, found.peak // 2, "estimator.num_tasks=4")
+        sized(monkeypatch, memory_needs.peak // 2, "estimator.num_tasks=4")
 
 
 def write(folder: Path, **files: object) -> None:
@@ -253,5 +262,5 @@ def test_ranks_share_the_tasks_and_the_memory_of_the_machine(monkeypatch) -> Non
 
 
 def test_auto_of_a_resumed_run_is_the_number_that_its_chains_have(monkeypatch) -> None:
-    cfg, found = sized(monkeypatch, 2**26, "estimator.num_tasks=auto", resumed={"": 3})
-    assert cfg.estimator.num_tasks == found.automatic == 3
+    cfg, memory_needs = sized(monkeypatch, 2**26, "estimator.num_tasks=auto", resumed={"": 3})
+    assert cfg.estimator.num_tasks == memory_needs.automatic == 3

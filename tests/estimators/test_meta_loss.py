@@ -1,4 +1,6 @@
-"""What an unroll counts as: reductions, normalisers and clipping in closed form; losses on held-out batches."""
+"""What an unroll counts as: reductions, normalisers and clipping in closed form; losses on
+held-out batches.
+"""
 
 import numpy as np
 import pytest
@@ -15,10 +17,9 @@ from tasks.language import NextToken
 from tasks.networks.mlp import MLP
 from tasks.quadratic import Quadratic
 from tasks.supervised import Classification
-from tests.cases import OPTIMIZERS, SEQUENCE_NETWORKS, images, spec_of, tokens
+from tests.cases import ESTIMATORS, OPTIMIZERS, SEQUENCE_NETWORKS, images, spec_of, tokens
 from tests.helpers.known_meta_gradients import (
     CURVATURES,
-    ESTIMATORS,
     HORIZON,
     LOG_LR,
     SIGMA,
@@ -39,7 +40,8 @@ def exact(meta_loss: MetaLoss, inner: Unroll | None = None):
 
 
 def test_a_table_of_losses() -> None:
-    losses, initial = torch.tensor([[4.0, 1.0], [2.0, 9.0], [8.0, 3.0]]), torch.tensor([4.0, 2.0])
+    losses = torch.tensor([[4.0, 1.0], [2.0, 9.0], [8.0, 3.0]])
+    initial = torch.tensor([4.0, 2.0])
     expected = {
         MetaLoss(): [14 / 3, 13 / 3],
         MetaLoss("final"): [8, 3],
@@ -92,7 +94,9 @@ def test_normalisers_and_clipping_have_the_analytic_gradient() -> None:
 
 @pytest.mark.parametrize("kind", ESTIMATORS.values(), ids=ESTIMATORS)
 def test_the_initial_loss_is_that_of_the_restart(kind) -> None:
-    """Every chain starts from the same loss here, so that each estimate is the plain one over it, restarts included."""
+    """Every chain starts from the same loss here, so that each estimate is the plain one
+    over it, restarts included.
+    """
     settings = [MetaLoss(), MetaLoss(normaliser="initial")]
     estimators = [
         kind(unroll(), Constant(HORIZON), 3, 2, SIGMA, meta_loss=each) for each in settings
@@ -133,15 +137,17 @@ def test_losses_on_held_out_batches_are_those_of_the_same_params() -> None:
     """Replayed by hand: the params move on training batches, the losses are taken on others."""
     inner, meta_loss = noisy("valid")
     estimator = ES(inner, Constant(HORIZON), 1, HORIZON, SIGMA, meta_loss=meta_loss)
-    start = estimator.unroll_start(THETA, estimator.init_state(THETA, generator("start")), generator(0))
+    state = estimator.init_state(THETA, generator("start"))
+    start = estimator.unroll_start(THETA, state, generator(0))
     losses, _ = estimator.population.run(start)
     streams = [generator(start.root, 0, word) for word in ("batch", "valid")]
-    shifts = [
-        [inner.family.batch(stream, {})["shift"].numpy() for _ in range(HORIZON)]
-        for stream in streams
-    ]
+    shifts = []
+    for stream in streams:
+        batches = [inner.family.batch(stream, {}) for _ in range(HORIZON)]
+        shifts.append([batch["shift"].numpy() for batch in batches])
     for chain, log_lr in enumerate(start.theta["log_lr"].tolist()):
-        x, values = np.ones(2), []
+        x = np.ones(2)
+        values = []
         for train, valid in zip(*shifts, strict=True):
             values.append(0.5 * np.sum(np.array(CURVATURES) * (x + valid) ** 2))
             x = x - np.exp(log_lr) * np.array(CURVATURES) * (x + train)
@@ -169,7 +175,8 @@ def test_held_out_losses_compiled_and_one_by_one() -> None:
     """float64; what differs is the order of sums."""
     inner, _ = noisy("valid")
     compiled = Unroll(inner.family, inner.optimizer, compile=True)
-    keys, theta = [("key", i) for i in range(3)], {"log_lr": THETA["log_lr"] + torch.arange(3) / 10}
+    keys = [("key", i) for i in range(3)]
+    theta = {"log_lr": THETA["log_lr"] + torch.arange(3) / 10}
     chains = inner.start(keys)
     streams = [inner.batches(keys, chains, 4, split) for split in ("train", "valid")]
     losses, _ = inner.run(theta, chains, streams[0], measured=streams[1])
@@ -212,7 +219,8 @@ def test_windows_of_text_do_not_reach_into_the_other_split() -> None:
     family = NextToken(
         "noise", SEQUENCE_NETWORKS["gru"], tokens(), length=4, batch_size=3, valid_fraction=0.2
     )
-    train, valid = rows(family, "train"), rows(family, "valid")
+    train = rows(family, "train")
+    valid = rows(family, "valid")
     assert max(train) + 4 < 120 <= min(valid)  # a window has length + 1 tokens
     assert max(valid) + 4 < 150
 
@@ -256,6 +264,9 @@ def test_bad_values_are_named(make_bad, message) -> None:
 def test_a_task_without_validation_data_is_refused() -> None:
     family = Classification("noise", lambda *shape: MLP(*shape, (5,)), images(), batch_size=7)
     inner = Unroll(family, OPTIMIZERS["sgdm"](spec_of(family)), compile=False)
-    message = "meta_loss.split is 'valid', but task 'noise' keeps no such data; set the task's valid_fraction above 0."
+    message = (
+        "meta_loss.split is 'valid', but task 'noise' keeps no such data; "
+        "set the task's valid_fraction above 0."
+    )
     with pytest.raises(ValueError, match=message):
         ES(inner, Constant(HORIZON), 2, 2, SIGMA, meta_loss=MetaLoss(split="valid"))

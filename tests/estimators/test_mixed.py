@@ -17,9 +17,8 @@ from learned_opt.inner.truncation import Constant
 from learned_opt.inner.unroll import Unroll
 from learned_opt.optimizers.hand.references import make_sgdm
 from tasks.quadratic import Quadratic
-from tests.cases import FAMILIES, OPTIMIZERS, spec_of
+from tests.cases import ESTIMATORS, FAMILIES, OPTIMIZERS, spec_of
 from tests.commands.test_cli import TINY, refused
-from tests.estimators.test_estimators import ESTIMATORS
 from tests.helpers.known_meta_gradients import HORIZON, LOG_LR, GradientDescent
 
 THETA = {"log_lr": torch.tensor(LOG_LR, dtype=torch.float64)}
@@ -43,8 +42,12 @@ def quadratics(kind=BPTT, weights=None, **settings) -> MixedEstimator:
 
 
 def analytic(condition: float) -> tuple[float, float]:
-    """Mean loss over the horizon and its derivative by log lr, for curvatures 1 and 1 / condition."""
-    h, lr, times = np.array([1.0, 1 / condition]), np.exp(LOG_LR), np.arange(HORIZON)[:, None]
+    """Mean loss over the horizon and its derivative by log lr, for curvatures 1 and 1 /
+    condition.
+    """
+    h = np.array([1.0, 1 / condition])
+    lr = np.exp(LOG_LR)
+    times = np.arange(HORIZON)[:, None]
     losses = 0.5 * h * (1 - lr * h) ** (2 * times)
     slopes = -times * lr * h**2 * (1 - lr * h) ** (2 * times - 1)
     return losses.sum(1).mean(), slopes.sum(1).mean()
@@ -84,24 +87,29 @@ def networks(kind) -> tuple[MixedEstimator, dict]:
 
 @pytest.mark.parametrize("kind", ESTIMATORS.values(), ids=ESTIMATORS)
 def test_every_estimator_mixes_bit_for_bit(kind) -> None:
-    """On networks, over restarts: the mix is the weighted mean of estimates made alone with the same keys."""
+    """On networks, over restarts: the mix is the weighted mean of estimates made alone with
+    the same keys.
+    """
     mixed, theta = networks(kind)
     theta = {name: leaf.detach() for name, leaf in theta.items()}
-    root, state = draw_key(generator("start")), mixed.init_state(theta, generator("start"))
+    root = draw_key(generator("start"))
+    state = mixed.init_state(theta, generator("start"))
     alone = {
-        task: own.init_state(theta, generator(root, task)) for task, own in mixed.estimators.items()
+        task: estimator.init_state(theta, generator(root, task))
+        for task, estimator in mixed.estimators.items()
     }
     for step in range(4):
-        launches = mixed.launches(theta, state, generator(step))
+        starts = mixed.unroll_starts(theta, state, generator(step))
         estimate, state = mixed.estimate(theta, state, generator(step))
-        root, singles = draw_key(generator(step)), []
-        for task, own in mixed.estimators.items():
-            (launch,) = own.launches(theta, alone[task], generator(root, task)).values()
-            assert launch.root == launches[task].root
+        root = draw_key(generator(step))
+        singles = []
+        for task, estimator in mixed.estimators.items():
+            (start,) = estimator.unroll_starts(theta, alone[task], generator(root, task)).values()
+            assert start.root == starts[task].root
             assert all(
-                torch.equal(launch.theta[name], leaf) for name, leaf in launches[task].theta.items()
+                torch.equal(start.theta[name], leaf) for name, leaf in starts[task].theta.items()
             )
-            single, alone[task] = own.estimate(theta, alone[task], generator(root, task))
+            single, alone[task] = estimator.estimate(theta, alone[task], generator(root, task))
             assert torch.equal(estimate.parts[task].meta_loss, single.meta_loss)
             singles.append(single)
         for name, leaf in estimate.gradient.items():
@@ -144,7 +152,9 @@ def test_bad_weights_are_named(weights, message) -> None:
 
 @pytest.mark.slow
 def test_nine_tasks_compile() -> None:
-    """The compiler allows 8 programs for one code object; three tasks and two baselines for each make nine."""
+    """The compiler allows 8 programs for one code object; three tasks and two baselines for
+    each make nine.
+    """
     for dim in range(2, 11):
         family = Quadratic(dim=dim)
         inner = Unroll(family, make_sgdm(spec_of(family)), compile=True)
@@ -212,7 +222,7 @@ def test_theta_of_a_mix_is_evaluated_on_one_of_its_tasks(mixed_run, monkeypatch,
         (
             train.main,
             ["meta_optimizer=unf"],
-            "meta_optimizer unf cannot go from task mlp to task cnn: theta of this optimizer belongs to one weight",
+            "meta_optimizer unf cannot go from task mlp to task cnn: theta of this optimizer",
         ),
         (train.main, ["mix.mlp.weight=-1"], "weight must be positive, got -1 for mlp."),
         (train.main, ["mix.mpl.weight=1"], "unknown key 'mix.mpl.weight'. Did you mean 'mlp'?"),

@@ -10,9 +10,11 @@ from learned_opt.estimators.es import ES
 from learned_opt.estimators.perturbation import Perturbation
 from learned_opt.estimators.pes import PES
 from learned_opt.inner.truncation import Constant
-from tests.helpers.known_meta_gradients import HORIZON, PERTURBED, SIGMA, THETA, on_network, unroll
+from tests.cases import PERTURBED
+from tests.helpers.known_meta_gradients import HORIZON, SIGMA, THETA, on_network, unroll
 
-PAIRS, COPIES = 40, 8_000  # copies are slices of one tensor, which all get noise of their own
+PAIRS = 40
+COPIES = 8_000  # copies are slices of one tensor, which all get noise of their own
 
 
 def sources(count: int = PAIRS) -> list[torch.Generator]:
@@ -23,18 +25,19 @@ def cubes(theta: dict, sigma: float, perturbation: Perturbation) -> dict:
     """Estimated gradient of ``sum theta^3`` and its standard error, for each entry."""
     many = {name: leaf.expand(COPIES, *leaf.shape) for name, leaf in theta.items()}
     drawn = perturbation.draw(many, sigma, sources())
-    both = [
-        sum(
-            (t + s * drawn.eps[k]).pow(3).reshape(PAIRS, COPIES, -1).sum(2) for k, t in many.items()
-        )
-        for s in (1, -1)
-    ]
-    weight = (both[0] - both[1]) / (2 * sigma**2)
-    found = {}
+    losses = []
+    for sign in (1, -1):
+        loss = 0
+        for name, leaf in many.items():
+            moved = leaf + sign * drawn.eps[name]
+            loss = loss + moved.pow(3).reshape(PAIRS, COPIES, -1).sum(2)
+        losses.append(loss)
+    weight = (losses[0] - losses[1]) / (2 * sigma**2)
+    estimates = {}
     for name, score in drawn.score.items():
         values = (weight.reshape(PAIRS, COPIES, *[1] * (score.ndim - 2)) * score).flatten(0, 1)
-        found[name] = values.mean(0), values.std(0) / sqrt(PAIRS * COPIES)
-    return found
+        estimates[name] = values.mean(0), values.std(0) / sqrt(PAIRS * COPIES)
+    return estimates
 
 
 def within(estimate: tuple, truth: torch.Tensor, off: float = 4.0) -> bool:
@@ -46,9 +49,9 @@ def within(estimate: tuple, truth: torch.Tensor, off: float = 4.0) -> bool:
 def test_the_default_adds_gaussian_noise_and_its_score_is_itself() -> None:
     theta = {"a": torch.randn(3, 2), "b": torch.randn(())}
     drawn = Perturbation().draw(theta, 0.1, sources(4))
-    own = sources(4)
+    same = sources(4)
     for name, leaf in theta.items():
-        expected = torch.stack([0.1 * torch.randn(leaf.shape, generator=source) for source in own])
+        expected = torch.stack([0.1 * torch.randn(leaf.shape, generator=source) for source in same])
         assert torch.equal(drawn.eps[name], expected)
         assert torch.equal(drawn.score[name], expected)
 
@@ -60,14 +63,14 @@ def test_the_estimate_is_the_gradient_of_the_loss_smoothed_with_each_tensors_own
         "w": torch.tensor([[0.2, 0.4]]),
         "v": torch.tensor(0.0),
     }
-    found = cubes(theta, 0.4, Perturbation({"log_*": 0.5, "w": 2.0, "*": 1.0}))
+    estimates = cubes(theta, 0.4, Perturbation({"log_*": 0.5, "w": 2.0, "*": 1.0}))
     truths = {
         n: 3 * theta[n].square() + 3 * (0.4 * s) ** 2
         for n, s in {"log_a": 0.5, "w": 2.0, "v": 1.0}.items()
     }
-    assert all(within(found[name], truth) for name, truth in truths.items())
+    assert all(within(estimates[name], truth) for name, truth in truths.items())
     wrong = 3 * theta["w"].square() + 3 * 0.4**2  # negative control: the test can tell
-    assert not within(found["w"], wrong, off=8)
+    assert not within(estimates["w"], wrong, off=8)
 
 
 def test_relative_sigma_follows_the_root_mean_square_down_to_the_floor() -> None:
@@ -81,12 +84,12 @@ def test_relative_sigma_follows_the_root_mean_square_down_to_the_floor() -> None
 
 @pytest.mark.parametrize("rank", [1, 3])
 def test_low_rank_noise_has_covariance_one_and_the_fourth_moment_of_theory(rank) -> None:
-    """An entry of ``a b^T / sqrt(r)`` has ``E z^4 = 3 + 6/r``, that of a Gaussian 3; so ``W^3`` tells the bias."""
-    theta, sigma, perturbation = (
-        {"w": torch.tensor([[0.3, -0.2, 0.1], [0.0, 0.4, 0.2]])},
-        0.5,
-        Perturbation(rank=rank),
-    )
+    """An entry of ``a b^T / sqrt(r)`` has ``E z^4 = 3 + 6/r``, that of a Gaussian 3; so
+    ``W^3`` tells the bias.
+    """
+    theta = {"w": torch.tensor([[0.3, -0.2, 0.1], [0.0, 0.4, 0.2]])}
+    sigma = 0.5
+    perturbation = Perturbation(rank=rank)
     z = (
         perturbation.draw({"w": torch.zeros(COPIES, 2, 3)}, 1.0, sources())
         .eps["w"]
@@ -94,9 +97,10 @@ def test_low_rank_noise_has_covariance_one_and_the_fourth_moment_of_theory(rank)
         .flatten(1)
     )
     assert (z.T @ z / len(z) - torch.eye(6)).abs().max() < 5 * sqrt((2 + 6 / rank) / len(z))
-    found, square = cubes(theta, sigma, perturbation)["w"], 3 * theta["w"].square()
-    assert within(found, square + (3 + 6 / rank) * sigma**2)
-    assert not within(found, square + 3 * sigma**2, off=8)
+    estimates = cubes(theta, sigma, perturbation)["w"]
+    square = 3 * theta["w"].square()
+    assert within(estimates, square + (3 + 6 / rank) * sigma**2)
+    assert not within(estimates, square + 3 * sigma**2, off=8)
 
 
 def test_vectors_and_scalars_stay_gaussian() -> None:
@@ -113,14 +117,17 @@ def test_low_rank_noise_has_that_rank() -> None:
 
 @pytest.mark.parametrize("kind", PERTURBED.values(), ids=PERTURBED)
 def test_a_factor_on_sigma_is_another_sigma(kind) -> None:
-    """To the last bit for a power of two, over restarts and with accumulators, in every estimator."""
+    """To the last bit for a power of two, over restarts and with accumulators, in every
+    estimator.
+    """
     estimates = []
     for sigma, perturbation in (
         (SIGMA, Perturbation()),
         (SIGMA / 4, Perturbation({"log_lr": 4.0})),
     ):
         estimator = kind(unroll(), Constant(HORIZON), 4, 2, sigma, perturbation=perturbation)
-        state, run = estimator.init_state(THETA, generator("start")), []
+        state = estimator.init_state(THETA, generator("start"))
+        run = []
         for step in range(5):
             estimate, state = estimator.estimate(THETA, state, generator(step))
             run.append(estimate.gradient["log_lr"])
@@ -146,7 +153,8 @@ def test_each_eps_is_weighed_by_the_sigma_it_was_drawn_with() -> None:
         )
         for value in (-0.5, 2.0)
     ]
-    state, never = pes.init_memory(THETA), torch.zeros(3, dtype=torch.bool)
+    state = pes.init_memory(THETA)
+    never = torch.zeros(3, dtype=torch.bool)
     for drawn in draws:
         noise = pes.noise(drawn, state, never)
         state = noise.memory

@@ -1,4 +1,6 @@
-"""Tasks shared by ranks: the estimate of a (seed, outer step) does not depend on how many ranks make it."""
+"""Tasks shared by ranks: the estimate of a (seed, outer step) does not depend on how many
+ranks make it.
+"""
 
 import pytest
 import torch
@@ -10,7 +12,8 @@ from learned_opt.estimators.share import Share
 from learned_opt.training.callbacks.replay import ReplayRecipes
 from learned_opt.training.inner_problem import InnerProblem
 from learned_opt.training.nonfinite import nonfinite_unrolls
-from tests.helpers.known_meta_gradients import ESTIMATORS, on_network
+from tests.cases import ESTIMATORS
+from tests.helpers.known_meta_gradients import on_network
 from tests.helpers.threaded_ranks import on_ranks
 
 STEPS = 4  # past the restart of every chain
@@ -36,7 +39,8 @@ def made(kind: str):
 
 def broken(state: dict) -> dict:
     """Task 1 of 5 is not finite."""
-    name, params = "layers.0.weight", state["chains"]["params"]
+    name = "layers.0.weight"
+    params = state["chains"]["params"]
     weight = params[name].clone()
     weight[1] = torch.nan
     return state | {"chains": state["chains"] | {"params": params | {name: weight}}}
@@ -45,7 +49,8 @@ def broken(state: dict) -> dict:
 @pytest.mark.parametrize("num_ranks", [2, 4])
 @pytest.mark.parametrize("kind", [*ESTIMATORS, "mix"])
 def test_ranks_add_up_to_the_estimate_of_one(kind, num_ranks) -> None:
-    """Five tasks on two or four ranks: uneven shares; one task is not finite, of which a rank may have no other.
+    """Five tasks on two or four ranks: uneven shares; one task is not finite, of which a
+    rank may have no other.
 
     Tolerances: float32 matrix products round otherwise for another number of chains.
     """
@@ -55,10 +60,10 @@ def test_ranks_add_up_to_the_estimate_of_one(kind, num_ranks) -> None:
     expected, after = run(whole, theta, ill)
 
     def work(share: Share):
-        own = whole.shared(share)
-        started = own.init_state(theta, generator("start"))
-        assert equal(started, own.select(state))
-        return run(own, theta, own.select(ill))
+        estimator = whole.shared(share)
+        started = estimator.init_state(theta, generator("start"))
+        assert equal(started, estimator.select(state))
+        return run(estimator, theta, estimator.select(ill))
 
     results = on_ranks(num_ranks, work)
     for step, one in enumerate(expected):
@@ -70,7 +75,7 @@ def test_ranks_add_up_to_the_estimate_of_one(kind, num_ranks) -> None:
         for share in shares:
             torch.testing.assert_close(share.meta_loss, one.meta_loss, rtol=1e-4, atol=1e-6)
             assert share.num_inner_steps == one.num_inner_steps
-    joined = whole.shared(Share(0, num_ranks)).join([own for _, own in results])
+    joined = whole.shared(Share(0, num_ranks)).join([rows for _, rows in results])
     for name, leaf in tree.flatten(after).items():
         torch.testing.assert_close(tree.flatten(joined)[name], leaf, rtol=1e-3, atol=1e-5)
 
@@ -86,7 +91,7 @@ def test_shares_of_a_state_join_to_the_state(kind) -> None:
     whole, theta = made(kind)
     state = whole.init_state(theta, generator("start"))
     shares = [whole.shared(Share(rank, 3)) for rank in range(3)]
-    assert equal(shares[0].join([own.select(state) for own in shares]), state)
+    assert equal(shares[0].join([estimator.select(state) for estimator in shares]), state)
 
 
 def test_every_task_has_one_rank_and_ranks_without_tasks_are_refused() -> None:
@@ -102,10 +107,11 @@ def test_every_task_has_one_rank_and_ranks_without_tasks_are_refused() -> None:
 
 def test_recipes_hold_the_number_of_the_task_among_all(tmp_path) -> None:
     whole, theta = made("pes")
-    own = whole.shared(Share(1, 2))
-    launch = own.unroll_start(theta, own.init_state(theta, generator("start")), generator(0))
-    finite = torch.ones(2, len(launch.tasks), dtype=torch.bool)
+    estimator = whole.shared(Share(1, 2))
+    state = estimator.init_state(theta, generator("start"))
+    start = estimator.unroll_start(theta, state, generator(0))
+    finite = torch.ones(2, len(start.tasks), dtype=torch.bool)
     finite[1, 2] = False  # tasks 2, 3, 4 are here
     problem = InnerProblem("mlp", whole.population.unroll, 1, 1, whole)
-    ReplayRecipes(max_recipes=1).record(tmp_path, problem, nonfinite_unrolls(launch, finite), 7)
+    ReplayRecipes(max_recipes=1).record(tmp_path, problem, nonfinite_unrolls(start, finite), 7)
     assert (tmp_path / "step7_task4.yaml").is_file()

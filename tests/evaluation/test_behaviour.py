@@ -1,6 +1,7 @@
 """What is measured of updates: closed forms, and an inner loop that is not disturbed by it."""
 
 import math
+from itertools import product
 
 import pandas as pd
 import pytest
@@ -11,7 +12,7 @@ from learned_opt.evaluation import behaviour
 from learned_opt.evaluation.behaviour import QUANTITIES, Observed, observe, quantities
 from learned_opt.inner.unroll import Unroll
 from learned_opt.optimizers.hand.references import make_adam, make_sgdm
-from learned_opt.reporting.behaviour_plot import drawn
+from learned_opt.reporting.update_plots import COLUMNS, updates_figure
 from tests.cases import FAMILIES, OPTIMIZERS, spec_of
 from tests.helpers.known_meta_gradients import LOG_LR, unroll
 
@@ -21,14 +22,14 @@ def vectors(*rows: list[float]) -> dict[str, torch.Tensor]:
 
 
 def test_quantities_are_those_of_their_definitions() -> None:
-    found = quantities(
+    figures = quantities(
         params=vectors([3.0, 4.0], [0.0, 0.0]),
         grads=vectors([1.0, 0.0], [0.0, 2.0]),
         updates=vectors([-0.3, 0.4], [0.0, 1.0]),
         momentum=vectors([-1.0, 0.0], [0.0, -1.0]),
         adam=vectors([0.0, 5.0], [1.0, 0.0]),
     )["w"]
-    assert list(found) == list(QUANTITIES)
+    assert list(figures) == list(QUANTITIES)
     expected = {
         "update_to_weight": [0.1, math.inf],
         "effective_lr": [0.3, -0.5],
@@ -38,7 +39,7 @@ def test_quantities_are_those_of_their_definitions() -> None:
     }
     for name, values in expected.items():
         torch.testing.assert_close(
-            found[name], torch.tensor(values, dtype=torch.float64), rtol=1e-6, atol=1e-7
+            figures[name], torch.tensor(values, dtype=torch.float64), rtol=1e-6, atol=1e-7
         )
 
 
@@ -51,7 +52,9 @@ def test_gradient_descent_has_its_learning_rate_at_every_step() -> None:
         44,
         59,
     ]  # more than one segment of batches
-    values = {q: [row.value for row in rows if row.quantity == q] for q in QUANTITIES}
+    values = {quantity: [] for quantity in QUANTITIES}
+    for row in rows:
+        values[row.quantity].append(row.value)
     assert values["effective_lr"] == pytest.approx([math.exp(LOG_LR)] * 5)
     assert values["cosine_sgd"] == pytest.approx([1.0] * 5)
     assert values["cosine_momentum"][0] == pytest.approx(1.0)
@@ -77,10 +80,11 @@ def test_being_observed_changes_nothing() -> None:
     family = FAMILIES["mlp"]()
     torch.manual_seed(0)
     optimizer = OPTIMIZERS["unf"](spec_of(family))
-    keys, params = [("a", 0), ("a", 1)], []
-    for own in (optimizer, Observed(optimizer)):
-        inner = Unroll(family, own, compile=False)
-        theta = tree.expand({name: p.detach() for name, p in own.named_parameters()}, 2)
+    keys = [("a", 0), ("a", 1)]
+    params = []
+    for each in (optimizer, Observed(optimizer)):
+        inner = Unroll(family, each, compile=False)
+        theta = tree.expand({name: p.detach() for name, p in each.named_parameters()}, 2)
         chains = inner.start(keys)
         params.append(inner.run(theta, chains, inner.batches(keys, chains, 5))[1]["params"])
     assert all(torch.equal(*pair) for pair in zip(*map(tree.leaves, params), strict=True))
@@ -97,20 +101,11 @@ def test_chains_without_a_figure_do_not_count_in_its_mean() -> None:
 
 
 def test_the_picture_has_a_row_for_each_task_and_a_line_for_each_tensor() -> None:
-    table = pd.DataFrame(
-        [
-            (o, task, k, t, q, 0.5 + k)
-            for o in (1, 2)
-            for task in "ab"
-            for k in range(3)
-            for t in "vw"
-            for q in QUANTITIES
-        ],
-        columns=["outer_step", "task", "inner_step", "tensor", "quantity", "value"],
-    )
-    with drawn(table) as figure:
-        assert len(figure.axes) == 2 * len(QUANTITIES)
-        assert all(
-            len(panel.lines) == 2 and len(panel.lines[0].get_xdata()) == 3 for panel in figure.axes
-        )
-        assert figure.axes[0].get_ylabel() == "a, outer step 2"
+    keys = product((1, 2), "ab", range(3), "vw", QUANTITIES)
+    rows = [(*key, 0.5 + key[2]) for key in keys]
+    table = pd.DataFrame(rows, columns=list(COLUMNS))
+    figure = updates_figure(table)
+    assert len(figure.axes) == 2 * len(QUANTITIES)
+    for panel in figure.axes:
+        assert [len(line.get_xdata()) for line in panel.lines] == [3, 3]
+    assert figure.axes[0].get_title() == "a, outer step 2"

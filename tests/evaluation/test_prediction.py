@@ -1,7 +1,10 @@
-"""Arithmetic, the zoo on disk, and predictors of success: oracles, resumption, damage, invariance."""
+"""Arithmetic, the zoo on disk, and predictors of success: oracles, resumption, damage,
+invariance.
+"""
 
 import json
 import sys
+from functools import partial
 
 import pandas as pd
 import pytest
@@ -24,7 +27,7 @@ from learned_opt.evaluation.prediction.zoo import (
 from learned_opt.inner.unroll import Unroll
 from learned_opt.optimizers.hand.references import make_adam
 from learned_opt.symmetry import PermutationSpec, check_spec, infer_permutation_spec
-from learned_opt.unf import Pointwise
+from learned_opt.unf import Pointwise, UNFLinear
 from tasks.arithmetic import _counts
 from tasks.data.arithmetic import ALPHABET, END, PAD, arithmetic
 from tasks.networks.recurrent import GRUCell
@@ -49,7 +52,8 @@ def test_every_problem_is_right_and_none_is_in_both_splits() -> None:
 
 
 def test_characters_after_the_end_do_not_count() -> None:
-    ended, short = ALPHABET.index(END), ALPHABET.index("7")
+    ended = ALPHABET.index(END)
+    short = ALPHABET.index("7")
     answers = torch.tensor([[short, ended, ended, ended], [short, short, short, ended]])
     assert _counts(answers).tolist() == [[True, True, False, False], [True] * 4]
 
@@ -82,7 +86,7 @@ def test_a_network_that_knows_the_answers_succeeds() -> None:
     questions, answers = family.test
 
     class Oracle(torch.nn.Module):
-        def forward(self, inputs, given=None, length=1):
+        def forward(self, inputs, answers_so_far=None, length=1):
             index = (inputs[:, None] == questions[None]).all(-1).int().argmax(-1)
             right = answers[index].clone()
             right[index == 0, 0] = ALPHABET.index("=")  # one mistake, in the first answer
@@ -120,7 +124,8 @@ def folder(tmp_path):
 
 
 def test_a_zoo_is_the_same_however_often_it_is_interrupted(folder, tmp_path_factory) -> None:
-    whole, pieces = read_zoo(folder), tmp_path_factory.mktemp("pieces")
+    whole = read_zoo(folder)
+    pieces = tmp_path_factory.mktemp("pieces")
 
     def stop(line: str) -> None:
         raise KeyboardInterrupt
@@ -141,7 +146,8 @@ def test_a_zoo_is_the_same_however_often_it_is_interrupted(folder, tmp_path_fact
 @pytest.mark.parametrize("damage", ["weights", "weights missing", "table"])
 def test_a_broken_shard_is_left_out_named_and_trained_again(folder, damage) -> None:
     before = read_zoo(folder)
-    weights, rows = folder / "shard-00001.safetensors", folder / "shard-00001.parquet"
+    weights = folder / "shard-00001.safetensors"
+    rows = folder / "shard-00001.parquet"
     if damage == "weights":
         data = bytearray(weights.read_bytes())
         data[-1] ^= 1  # a single bit
@@ -191,6 +197,7 @@ def test_bad_recipes(changes, message) -> None:
         recipe(**changes)
 
 
+FUNCTIONAL = partial(InvariantFunctional, layer=UNFLinear)
 SPEC = PermutationSpec({"w": ("h", "i"), "b": ("h",)}, fixed={"i"}, fixed_sizes={"i": 3})
 
 
@@ -216,9 +223,9 @@ def test_predictors_are_invariant_and_see_more_than_one_tensor(kind) -> None:
     torch.manual_seed(0)
     predictor = (
         {
-            "unf": lambda: InvariantFunctional(SPEC),
-            "fold": lambda: InvariantFunctional(SPEC, fixed_axes="fold"),
-            "deep_set": lambda: InvariantFunctional(SPEC, layer=Pointwise),
+            "unf": lambda: InvariantFunctional(SPEC, UNFLinear),
+            "fold": lambda: InvariantFunctional(SPEC, UNFLinear, fixed_axes="fold"),
+            "deep_set": lambda: InvariantFunctional(SPEC, Pointwise),
             "statnn": lambda: StatNN(SPEC),
         }[kind]()
         .double()
@@ -228,9 +235,10 @@ def test_predictors_are_invariant_and_see_more_than_one_tensor(kind) -> None:
     element = SPEC.draw(
         {name: value[0] for name, value in params.items()}, torch.Generator().manual_seed(1)
     )
-    many = [
-        SPEC.apply({name: value[i] for name, value in params.items()}, element) for i in range(6)
-    ]
+    many = []
+    for i in range(6):
+        network = {name: value[i] for name, value in params.items()}
+        many.append(SPEC.apply(network, element))
     torch.testing.assert_close(predictor(tree.stack(many)), predictor(params), rtol=0, atol=1e-10)
     rolled = {
         "w": params["w"].roll(1, 1),
@@ -246,16 +254,14 @@ def test_statistics_against_closed_form() -> None:
 
 
 def test_only_the_functional_can_rank_by_what_relates_two_tensors() -> None:
-    data, settings = (
-        prepare(made_up_zoo()),
-        Settings(lr=3e-3, batch_size=32, max_epochs=40, patience=40),
-    )
-    unf = fit(InvariantFunctional, SPEC, data, settings, seed=0)
+    data = prepare(made_up_zoo())
+    settings = Settings(lr=3e-3, batch_size=32, max_epochs=40, patience=40)
+    unf = fit(FUNCTIONAL, SPEC, data, settings, seed=0)
     statnn = fit(StatNN, SPEC, data, settings, seed=0)
     assert unf.tau > 0.6
     assert abs(statnn.tau) < 0.4
     assert unf.tau == pytest.approx(kendalltau(unf.predicted, data["test"][1]).statistic, abs=1e-6)
-    assert fit(InvariantFunctional, SPEC, data, settings, seed=0).tau == unf.tau
+    assert fit(FUNCTIONAL, SPEC, data, settings, seed=0).tau == unf.tau
 
 
 def test_preparation_and_networks_that_diverged() -> None:

@@ -1,10 +1,11 @@
-"""What the tests of estimators share: a quadratic whose meta-gradients are known, and small networks.
+"""What the tests of estimators share: a quadratic whose meta-gradients are known, and small
+networks.
 
-The inner problem is gradient descent on ``1/2 sum h x^2`` from x_0 = 1 with theta = log learning rate, so that every
-loss is a closed form in the learning rates used, and the expectation over perturbations is a Gauss-Hermite quadrature.
+The inner problem is gradient descent on ``1/2 sum h x^2`` from x_0 = 1 with theta = log
+learning rate, so that every loss is a closed form in the learning rates used, and the
+expectation over perturbations is a Gauss-Hermite quadrature.
 """
 
-from functools import partial
 from itertools import product
 from typing import Self
 
@@ -13,9 +14,6 @@ import torch
 
 from learned_opt.core.rng import generator
 from learned_opt.estimators.bptt import BPTT
-from learned_opt.estimators.es import ES
-from learned_opt.estimators.nres import NRES
-from learned_opt.estimators.pes import PES
 from learned_opt.inner.truncation import Constant
 from learned_opt.inner.unroll import Unroll
 from learned_opt.optimizers.base import MetaOptimizer
@@ -23,7 +21,9 @@ from learned_opt.symmetry import PermutationSpec
 from tasks.quadratic import Quadratic
 from tests.cases import FAMILIES, OPTIMIZERS, spec_of
 
-HORIZON, SIGMA, LOG_LR = 6, 0.3, -0.5
+HORIZON = 6
+SIGMA = 0.3
+LOG_LR = -0.5
 CURVATURES = (1.0, 0.1)
 NODES, WEIGHTS = np.polynomial.hermite_e.hermegauss(40)
 WEIGHTS = WEIGHTS / WEIGHTS.sum()
@@ -56,8 +56,11 @@ def unroll() -> Unroll:
 
 
 def mean_loss(log_lrs: list[float], start: int, stop: int) -> float:
-    """Mean loss over steps start..stop-1 when step t uses the learning rate ``exp(log_lrs[t])``."""
-    x, losses = np.ones(2), []
+    """Mean loss over steps start..stop-1 when step t uses the learning rate
+    ``exp(log_lrs[t])``.
+    """
+    x = np.ones(2)
+    losses = []
     for log_lr in log_lrs[:stop]:
         losses.append(0.5 * np.sum(np.array(CURVATURES) * x**2))
         x = x * (1 - np.exp(log_lr) * np.array(CURVATURES))
@@ -71,21 +74,27 @@ def es_truth() -> float:
 
 
 def pes_truth(unroll_length: int) -> float:
-    """Gradient of the horizon's mean loss when each of two unrolls has a perturbation of its own."""
+    """Gradient of the horizon's mean loss when each of two unrolls has a perturbation of
+    its own.
+    """
     assert 2 * unroll_length == HORIZON
     total = 0.0
     for (w1, z1), (w2, z2) in product(zip(WEIGHTS, NODES, strict=True), repeat=2):
         lrs = [LOG_LR + SIGMA * z1] * unroll_length + [LOG_LR + SIGMA * z2] * unroll_length
-        first, second = mean_loss(lrs, 0, unroll_length), mean_loss(lrs, unroll_length, HORIZON)
+        first = mean_loss(lrs, 0, unroll_length)
+        second = mean_loss(lrs, unroll_length, HORIZON)
         total += w1 * w2 * (z1 * first + (z1 + z2) * second) / 2
     return total / SIGMA
 
 
 def replicates(estimator, num_unrolls: int, count: int) -> np.ndarray:
-    """Independent estimates: from fresh chains, past the first, staggered horizon, averaged over a full horizon."""
+    """Independent estimates: from fresh chains, past the first, staggered horizon, averaged
+    over a full horizon.
+    """
     values = []
     for replicate in range(count):
-        state, run = estimator.init_state(THETA, generator(replicate, "start")), []
+        state = estimator.init_state(THETA, generator(replicate, "start"))
+        run = []
         for step in range(2 * num_unrolls):
             estimate, state = estimator.estimate(
                 THETA, state, generator(replicate, "estimate", step)
@@ -100,8 +109,11 @@ def standard_errors_off(values: np.ndarray, truth: float) -> float:
 
 
 def analytic_gradient(start: int, stop: int, moved_before: int) -> float:
-    """Derivative of the mean loss of steps start..stop-1 by log lr, if lr moves from step ``moved_before`` on."""
-    lr, h = np.exp(LOG_LR), np.array(CURVATURES)
+    """Derivative of the mean loss of steps start..stop-1 by log lr, if lr moves from step
+    ``moved_before`` on.
+    """
+    lr = np.exp(LOG_LR)
+    h = np.array(CURVATURES)
     total = 0.0
     for t in range(start, stop):
         factor = (1 - lr * h) ** t  # x_t, of which t - moved_before steps depend on lr
@@ -110,29 +122,12 @@ def analytic_gradient(start: int, stop: int, moved_before: int) -> float:
     return total
 
 
-class Truncated(BPTT):
-    """BPTT with the settings of the others."""
-
-    def __init__(self, unroll, truncation, num_tasks, unroll_length, sigma=0.0, **settings) -> None:
-        super().__init__(unroll, truncation, num_tasks, unroll_length, **settings)
-
-
-ESTIMATORS = {
-    "es": ES,
-    "pes": PES,
-    "nres": NRES,
-    "gpes": partial(NRES, noise_period=2),
-    "bptt": Truncated,
-}
-PERTURBED = {name: kind for name, kind in ESTIMATORS.items() if name != "bptt"}
-
-
 def on_network(kind, optimizer: str = "unf", *, compile: bool = False, **settings):
     family = FAMILIES["mlp"]()
     torch.manual_seed(0)
     meta = OPTIMIZERS[optimizer](spec_of(family))
     inner = Unroll(family, meta, compile=compile)
     values = {"truncation": Constant(6), "num_tasks": 4, "unroll_length": 2} | settings
-    if kind is not BPTT:
+    if kind is not BPTT:  # which has no noise
         values = {"sigma": 0.01} | values
     return kind(inner, **values), {k: p.detach() for k, p in meta.named_parameters()}

@@ -41,7 +41,8 @@ class ThreadShare(Share):
 
 def on_ranks(count: int, work: Callable[[Share], Any]) -> list[Any]:
     """What ``work`` returns on every rank; the first error ends all."""
-    barrier, slots = threading.Barrier(count), tuple([] for _ in range(count))
+    barrier = threading.Barrier(count)
+    slots = tuple([] for _ in range(count))
 
     def rank(number: int) -> Any:
         try:

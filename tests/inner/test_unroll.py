@@ -1,4 +1,6 @@
-"""The inner loop: side by side equals one by one, compiled equals eager, in one piece equals in pieces."""
+"""The inner loop: side by side equals one by one, compiled equals eager, in one piece
+equals in pieces.
+"""
 
 import logging
 
@@ -11,6 +13,7 @@ from learned_opt.core.compiled import _warn_once, trace
 from learned_opt.inner.unroll import Unroll
 from learned_opt.optimizers.hand.references import make_sgdm
 from learned_opt.symmetry import PermutationSpec
+from tasks.base import TaskFamily
 from tests.cases import FAMILIES, OPTIMIZERS, PAIRS, spec_of
 
 KEYS = [("test", i) for i in range(3)]
@@ -70,7 +73,9 @@ def test_any_split_of_the_steps_gives_the_same_bits() -> None:
 )
 @torch.no_grad()
 def test_compiled_equals_eager(family, optimizer, caplog) -> None:
-    """float32 with other summation orders over five steps; the tolerance is relative to losses of order one."""
+    """float32 with other summation orders over five steps; the tolerance is relative to
+    losses of order one.
+    """
     eager, theta = make(family, optimizer)
     compiled, _ = make(family, optimizer, compile=True)
     chains = eager.start(KEYS)
@@ -90,7 +95,8 @@ TRACED = [("mlp", optimizer) for optimizer in OPTIMIZERS] + [(family, "unf") for
 def test_the_traced_step_is_the_step(family, optimizer) -> None:
     """On weights that the trace did not see."""
     unroll, theta = make(family, optimizer)
-    chains, others = unroll.start(KEYS), unroll.start([("other", *key) for key in KEYS])
+    chains = unroll.start(KEYS)
+    others = unroll.start([("other", *key) for key in KEYS])
     batch = tree.tree_map(lambda leaf: leaf[0], unroll.batches(KEYS, chains, 1))
     graph, result = trace(unroll._batched_step, *tree_flatten((theta, chains, batch)))
     loss, after = tree_unflatten(graph(*tree_flatten((theta, others, batch))[0]), result)
@@ -101,12 +107,15 @@ def test_the_traced_step_is_the_step(family, optimizer) -> None:
 
 @torch.no_grad()
 def test_bf16_products_move_the_weights_nearly_the_same() -> None:
-    """bfloat16 has 8 bits of mantissa, so an update is off by about a hundredth; its type and the state's stay."""
+    """bfloat16 has 8 bits of mantissa, so an update is off by about a hundredth; its type
+    and the state's stay.
+    """
     exact, theta = make("mlp", "unf")
     rounded = Unroll(exact.family, exact.optimizer, compile=False, precision="bf16")
     chains = exact.start(KEYS)
     batches = exact.batches(KEYS, chains, 3)
-    (_, after), (_, near) = exact.run(theta, chains, batches), rounded.run(theta, chains, batches)
+    _, after = exact.run(theta, chains, batches)
+    _, near = rounded.run(theta, chains, batches)
     for start, left, right in zip(
         *(tree.leaves(each["params"]) for each in (chains, after, near)), strict=True
     ):
@@ -155,3 +164,30 @@ def test_optimizer_of_another_network_is_refused() -> None:
     unroll = Unroll(FAMILIES["quadratic"](), make_sgdm(spec), compile=False)
     with pytest.raises(ValueError, match="missing: y; unexpected: x"):
         unroll.optimizer.spec.sizes(unroll.start([("k",)])["params"])
+
+
+class Bowl(TaskFamily):
+    """A family without data: its batches are empty."""
+
+    def sample(self, generator):
+        return {}
+
+    def init(self, generator, task):
+        return {"x": torch.randn(3, generator=generator)}
+
+    def batch(self, generator, task, split="train"):
+        return {}
+
+    def loss(self, params, batch, task):
+        return params["x"].square().sum()
+
+
+@torch.no_grad()
+def test_batches_may_be_empty() -> None:
+    family = Bowl()
+    unroll = Unroll(family, OPTIMIZERS["sgdm"](spec_of(family)), compile=False)
+    theta = tree.expand({k: p.detach() for k, p in unroll.optimizer.named_parameters()}, len(KEYS))
+    chains = unroll.start(KEYS)
+    losses, _ = unroll.run(theta, chains, unroll.batches(KEYS, chains, 4))
+    assert losses.shape == (4, 3)
+    assert (losses[-1] < losses[0]).all()
