@@ -38,5 +38,5 @@ def usage_errors() -> Iterator[None]:
         yield
     except (ValueError, FileNotFoundError, ConnectionError) as error:
         raise UsageError(str(error)) from error
-    except TypeError as error:
+    except TypeError as error:  # what Python says about a call with an unknown argument
         raise UsageError(f"a value has the wrong type or a key is unknown: {error}.") from error

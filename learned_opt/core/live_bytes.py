@@ -49,6 +49,7 @@ class LiveBytes(TorchDispatchMode):
         if not isinstance(leaf, Tensor):
             return
 
+        # views share a storage, which lives until the last of them is gone
         storage = leaf.untyped_storage()
         key = storage._cdata
         if key not in self._sizes:

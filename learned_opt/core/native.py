@@ -34,6 +34,7 @@ def load(
     Returns:
         ctypes.CDLL | None: None, with one warning, where there is no compiler or it fails.
     """
+    # the same variable and default as torch.compile's
     compiler = shutil.which(os.environ.get("CXX", "g++"))
     if compiler is None:
         return _warn_once("no C++ compiler was found (g++, or what CXX names)")
@@ -41,6 +42,7 @@ def load(
     command = [compiler, *FLAGS, *(f"-D{name}={value}" for name, value in defines)]
     texts = [file.read_bytes() for file in (source, *includes)]
     recipe = repr((command, texts, _processor()))
+    # any change of source, flags or processor names another file, so none is ever stale
     key = hashlib.sha256(recipe.encode()).hexdigest()[:16]
 
     library = cache_dir() / f"{source.stem}-{key}.so"

@@ -55,6 +55,7 @@ class _Recompute(torch.autograd.Function):
         with torch.enable_grad():
             result, _ = tree_flatten(ctx.function(*tree_unflatten(leaves, ctx.structure)))
 
+        # autograd.grad refuses outputs that need no gradient, such as counters
         outputs = []
         output_grads = []
         for output, gradient in zip(result, gradients, strict=True):

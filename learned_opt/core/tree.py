@@ -122,6 +122,7 @@ def global_norm(tree: Tree) -> Tensor:
     >>> global_norm({"w": torch.tensor([3.0]), "b": torch.tensor([4.0])})
     tensor(5.)
     """
+    # no copy of all leaves side by side is made
     norms = [torch.linalg.vector_norm(leaf) for leaf in leaves(tree)]
     return torch.linalg.vector_norm(torch.stack(norms))
 

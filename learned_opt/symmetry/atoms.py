@@ -133,4 +133,5 @@ def _join(a: Atom, b: Atom) -> None:
 
 
 def _split(atom: Atom, size: int) -> None:
+    # both factors are as fixed as the whole
     atom.factors = [Atom(size, atom.reason), Atom(atom.size // size, atom.reason)]

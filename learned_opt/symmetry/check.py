@@ -157,6 +157,7 @@ class _Trial:
 
         self.sizes = spec.sizes(params)
         self.outputs = function(params)
+        # one, where all outputs are zero
         self.scale = max(float(output.abs().max()) for output in self.outputs) or 1.0
 
     def change(self, permuted: Tree) -> float:
@@ -192,7 +193,7 @@ class _Trial:
     def changes_under_parts(self, candidates: PermutationSpec) -> dict[str, float]:
         """The change under each name of another spec that has a part of the axes of one name."""
         sizes = candidates.sizes(self.params)
-        still = {name: torch.arange(size) for name, size in sizes.items()}
+        still = {name: torch.arange(size) for name, size in sizes.items()}  # the identity
         changes = {}
         for part in _parts(self.spec, candidates):
             element = still | {part: _derangement(sizes[part], self.generator)}

@@ -18,7 +18,7 @@ from learned_opt.symmetry.pointwise import pointwise
 
 def matmul(call: Call) -> Results:
     """``mm``, ``bmm``, ``mv``, ``dot``: contracted axes permute together, batch axes too."""
-    left, right = list(call.arguments.values())[:2]
+    left, right = list(call.arguments.values())[:2]  # (*batch, n, k) and (*batch, k, m)
     contracted = right.axes[-2] if len(right.axes) > 1 else right.axes[0]
     unify(left.axes[-1], contracted)
 
@@ -74,9 +74,10 @@ def convolution(call: Call) -> Results:
 
 def embedding(call: Call) -> Results:
     """Rows are picked by index, so the vocabulary is fixed."""
-    weight = call.arguments["weight"]
+    weight = call.arguments["weight"]  # (vocabulary, channels)
     indices = call.arguments["indices"]
     fix(weight.axes[0], PICKED)
+
     return [*indices.axes, weight.axes[1]]
 
 
@@ -84,6 +85,7 @@ def trilinear(call: Call) -> Results:
     """Three tensors, broadcast over inserted axes, multiplied and summed, as in ``nn.Bilinear``."""
     rank = len(call.arguments["i1"].axes) + len(call.arguments["expand1"])
     axes: Axes = [[] for _ in range(rank)]
+
     for number in "123":
         remaining = iter(call.arguments[f"i{number}"].axes)
         inserted = call.arguments[f"expand{number}"]
@@ -120,13 +122,15 @@ def layer_norm(call: Call) -> Results:
 
 def batch_norm(call: Call) -> Results:
     """Channels are scaled one by one; statistics permute along where they do not vary yet."""
-    source = call.arguments["input"]
+    source = call.arguments["input"]  # (batch, channels, *positions)
     channels = source.axes[1]
+
     for name in ("weight", "bias", "running_mean", "running_var"):
         vector = call.arguments.get(name)
         if vector is not None:
             unify(channels, vector.axes[0])
 
+    # where nothing is saved for the backward pass, torch returns empty tensors
     statistics = [[channels] if result.numel() else [[]] for result in call.result[1:]]
     return [source.axes, *statistics]
 
@@ -154,7 +158,8 @@ def positions(call: Call) -> Results:
     """Pooling and resampling: batch and channels pass, positions are fixed."""
     source = call.labelled[0]
     num_spatial = 1 if "1d" in call.name else 2
-    keep = len(source.axes) - num_spatial
+    keep = len(source.axes) - num_spatial  # batch, where there is one, and channels
+
     for axis in source.axes[keep:]:
         fix(axis, POSITION)
 

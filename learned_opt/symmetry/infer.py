@@ -160,7 +160,7 @@ class _AxisTracer(fx.Interpreter):
                 fix_positions(labelled.axes)
 
         axes = rule_for(op)(call)
-        if op._schema.is_mutable:
+        if op._schema.is_mutable:  # what is written into has the axes of the result
             self.axes[cast(fx.Node, n.args[0])] = axes
         return axes
 
@@ -191,6 +191,7 @@ def _spec_of(param_axes: dict[str, Axes]) -> PermutationSpec:
     names: dict[Atom, str] = {}
     axes: dict[str, tuple[str, ...]] = {}
     views: dict[str, tuple[tuple[int, ...], ...]] = {}
+
     for parameter, merged in param_axes.items():
         factors = [leaves(axis) or [Atom(1, "a single index")] for axis in merged]
         parameter_names = []

@@ -21,6 +21,7 @@ def pointwise(call: Call) -> Results:
     """Aligned axes permute together; an axis of length 1 broadcasts."""
     rank = call.result.ndim
     axes: Axes = [[] for _ in range(rank)]
+
     for labelled in call.labelled:
         for offset, axis in enumerate(reversed(labelled.axes)):
             position = rank - 1 - offset  # broadcasting aligns from the right
@@ -100,6 +101,7 @@ def along(*names: str) -> Callable[[Call], Results]:
 
 def same_axes(call: Call) -> Results:
     """The result has the axes of the first argument."""
+    # by position: operations call it self, input or src
     return next(iter(call.labelled)).axes
 
 

@@ -24,6 +24,8 @@ def view(call: Call) -> Results:
     source = call.arguments["self"]
     rest: Axis = [atom for axis in source.axes for atom in axis]
     axes: Axes = []
+
+    # row-major order: the first axis of the result takes the first factors, and so on
     for size in call.result.shape:
         parts = take(rest, size)
         if parts is None:
@@ -45,13 +47,13 @@ def _fixed_view(call: Call) -> Results:
 
 
 def permute(call: Call) -> Results:
-    """Reorder the axes."""
+    """Reorder the axes as the dims say."""
     source = call.arguments["self"]
     return [source.axes[dim] for dim in call.arguments["dims"]]
 
 
 def transpose(call: Call) -> Results:
-    """Swap two axes."""
+    """Swap two axes with each other."""
     axes = list(call.arguments["self"].axes)
     first = call.arguments["dim0"]
     second = call.arguments["dim1"]
@@ -113,6 +115,7 @@ def _without_axis(call: Call, dim: int) -> Axes:
 def in_blocks(axis: Axis, block: int) -> Axis:
     """Cut an axis into fixed blocks of ``block`` indices; returns the axis within a block."""
     parts = take(axis, length(axis) // block)
+    # blocks of one index leave nothing to permute within them
     if block == 1 or parts is None:
         fix(axis, NO_DIVISOR)
         return fresh(block, NO_DIVISOR)
@@ -127,7 +130,7 @@ def chunk_axis(axis: Axis, start: int, size: int) -> Axis:
     total = length(axis)
     if size == total:
         return axis
-    block = gcd(total, start, size)
+    block = gcd(total, start, size)  # both cuts lie between blocks
     return [*fresh(size // block, PIECES), *in_blocks(axis, block)]
 
 
@@ -173,6 +176,7 @@ def cat(call: Call) -> Results:
     dim = call.arguments.get("dim", 0) % call.result.ndim
     axes = list(pieces[0].axes)
 
+    # permutations within blocks must be shared by all pieces, as the result has one axis for them
     block = gcd(*(length(piece.axes[dim]) for piece in pieces))
     inner = [in_blocks(piece.axes[dim], block) for piece in pieces]
     for piece, within in zip(pieces[1:], inner[1:], strict=True):
@@ -220,7 +224,7 @@ def index(call: Call) -> Results:
 
 
 def index_select(call: Call) -> Results:
-    """``index`` along one dim."""
+    """The same as ``index``, along one dim."""
     source = call.arguments["self"]
     indices = [None] * call.dim() + [call.arguments["index"]]
     return index(Call("index", {"self": source, "indices": indices}, call.result))

@@ -121,7 +121,7 @@ class PermutationSpec:
             ValueError: the parameters do not fit; says which key or axis disagrees.
         """
         keys = tree.difference(list(self.axes), list(params))
-        if keys:
+        if keys:  # such as "missing: a"
             raise ValueError(f"the spec does not fit the parameters: {keys}.")
 
         sizes: dict[str, int] = {}
@@ -188,6 +188,7 @@ class PermutationSpec:
                     f"the spec splits {parameter!r} into the factors {factors}, but its shape is "
                     f"{shape}."
                 )
+            # (*factors of every axis, *trailing)
             split = [*chain.from_iterable(factors), *shape[rank:]]
             viewed[parameter] = params[parameter].reshape(*split)
         return viewed

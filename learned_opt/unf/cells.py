@@ -45,6 +45,7 @@ class _Readings(NamedTuple):
 def make_blocks(spec: PermutationSpec) -> tuple[Block, ...]:
     """All cells of a spec, those with the same coefficients together; computed once per spec."""
     tensors = [Axes(spec, parameter) for parameter in spec.axes]
+
     cells: dict[tuple, list[Cell]] = defaultdict(list)
     for readings in _cells(spec, tensors):
         sources = tuple(map(tuple, readings.sources.values()))
@@ -126,6 +127,7 @@ def _lines(tensors: list[Axes], *, partly: bool) -> dict[Names, list[Readings]]:
     for tensor in tensors:
         for names, view, pattern in tensor.lines(partly=partly):
             by_names[names].append({view: [pattern]})
+
     return by_names
 
 
@@ -136,6 +138,7 @@ def _parts_of_groups(tensors: list[Axes]) -> set[Names]:
         for names, _, _ in tensor.lines(partly=False):
             if len(names) > 1:
                 parts.update((name,) for name in names)
+
     return parts
 
 
@@ -156,7 +159,8 @@ def _plane_cells(tensors: list[Axes]) -> Iterator[tuple[str, str, Readings, Read
             first, second = sorted((tensor.of("out"), tensor.of("in")))
             planes[first, second].append(tensor)
             if tensor.groups["rest"]:
-                wholes[tensor.names, *map(tuple, tensor.groups.values())].append(tensor)
+                key = (tensor.names, *map(tuple, tensor.groups.values()))
+                wholes[key].append(tensor)
 
     for (first, second), linked in planes.items():
         for relation, members in _own_and_linked(linked):
@@ -171,6 +175,7 @@ def _plane_cells(tensors: list[Axes]) -> Iterator[tuple[str, str, Readings, Read
 def _own_and_linked(tensors: list[Axes]) -> list[tuple[str, list[Axes]]]:
     """Each tensor by itself, and all of them together where there are several."""
     relations = [("own", [tensor]) for tensor in tensors]
+
     if len(tensors) > 1:
         relations.append(("linked", tensors))
     return relations
@@ -190,6 +195,7 @@ def _orders(tensors: list[Axes], first: Names, second: Names) -> tuple[Readings,
     for tensor in tensors:
         order = int(tensor.of("out") != first)
         planes.append({ORDERS[order]: [tensor.plane(order)]})
+
     return _gather(planes), _gather(planes)
 
 
@@ -199,4 +205,5 @@ def _gather(readings: Sequence[Readings]) -> Readings:
     for reading in readings:
         for view, patterns in reading.items():
             gathered[view].extend(patterns)
+
     return {view: gathered[view] for view in sorted(gathered)}

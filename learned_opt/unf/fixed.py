@@ -84,6 +84,7 @@ def unfold(spec: PermutationSpec, folded: Mapping[str, Tensor]) -> dict[str, Ten
         order, num_left = _order(spec, names)
         sizes = [spec.fixed_sizes[names[axis]] for axis in order[num_left:]]
         split = folded[parameter].unflatten(-1, (*sizes, -1))  # (*axes left, *folded axes, C)
+
         back = [order.index(axis) for axis in range(len(names))]
         tensors[parameter] = split.permute(*back, len(names))
     return tensors
@@ -92,6 +93,7 @@ def unfold(spec: PermutationSpec, folded: Mapping[str, Tensor]) -> dict[str, Ten
 def _order(spec: PermutationSpec, names: tuple[str, ...]) -> tuple[list[int], int]:
     """Axes with the folded ones last, and how many come before those."""
     left = [axis for axis, name in enumerate(names) if name not in spec.folded]
+
     last = [axis for axis, name in enumerate(names) if name in spec.folded]
     return left + last, len(left)
 
@@ -123,6 +125,7 @@ class PositionalEncoding(nn.Module):
     @override
     def forward(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         outputs = dict(inputs)
+
         for parameter, names in self.spec.axes.items():
             for axis, name in enumerate(names):
                 if name in self.names:

@@ -71,6 +71,7 @@ def _run_on_cpu(
     biases = [bias.contiguous() for bias in biases]
     sizes = [tensor.shape[1] for tensor in inputs]
     strides = [stride for tensor in inputs for stride in tensor.stride()]
+
     kernel(
         ctypes.c_int64(len(inputs[0])),
         ctypes.c_int64(len(inputs)),
@@ -116,6 +117,7 @@ def _fold_batch(
         else:
             batched = tensor.movedim(dim, 0)
         folded.append(batched.flatten(0, 1))
+
     return folded
 
 
@@ -139,6 +141,7 @@ def _backward(ctx, gradients: list[Tensor]):
     to_biases = [torch.zeros_like(bias) for bias in biases]
     for tensor, gradient in zip(inputs, gradients, strict=True):
         activations = _activations(tensor, weights, biases, ctx.final_relu)
+
         delta = gradient  # (M, N, C_{l+1}), of the output of layer l
         for layer in reversed(range(num_layers)):
             if ctx.final_relu or layer < num_layers - 1:
@@ -147,6 +150,7 @@ def _backward(ctx, gradients: list[Tensor]):
             to_biases[layer] = to_biases[layer] + delta.sum(1)
             delta = delta @ weights[layer].mT
         to_inputs.append(delta)
+
     return to_inputs, to_weights, to_biases, None
 
 
@@ -197,6 +201,7 @@ def _activations(
 ) -> list[Tensor]:
     """The input and what follows each layer: L + 1 tensors ``(M, N, C_l)``."""
     activations = [tensor]
+
     for layer, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
         hidden = activations[-1] @ weight + bias.unsqueeze(1)
         activations.append(hidden.relu() if final_relu or layer < len(weights) - 1 else hidden)

@@ -100,6 +100,7 @@ class UNFLinear(Layer):
         """
         folded = fold(self.spec, inputs)
         read = Reducer(folded)
+
         terms: dict[str, list[Tensor]] = {}
         for name in inputs:
             terms[name] = [self.biases[escape(name)]] if self.biases else []
@@ -137,6 +138,7 @@ class UNFLinear(Layer):
         for group in self.plan.groups:
             for target in group.targets:
                 num_terms[target.parameter] += len(self._folded_indices(group.sources))
+
         return num_terms
 
     @override
@@ -250,6 +252,7 @@ class PointwiseUNFLinear(Layer):
     ) -> dict[str, Tensor]:
         pointwise = self.pointwise(inputs, shared)
         equivariant = self.equivariant(inputs, shared)
+
         outputs = {}
         for name, terms in self.equivariant.num_terms.items():
             outputs[name] = pointwise[name] + terms**-0.5 * equivariant[name]

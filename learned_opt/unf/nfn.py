@@ -100,7 +100,7 @@ class NFNLinear(Layer):
 
     @property
     def num_basis(self) -> int:
-        """Number of basis maps."""
+        """Number of basis maps, those of folded indices included."""
         weights = [*self.own.values(), *self.pooled.values()]
         return sum(weight.shape[0] * weight.shape[2] for weight in weights)
 
@@ -152,6 +152,7 @@ class NFNLinear(Layer):
             for parameter in (link.weight, link.bias):
                 if parameter is not None and name in self.spec.axes[parameter]:
                     touching.append(parameter)
+
         return touching
 
     def _summary(self, name: str, folded: Mapping[str, Tensor]) -> list[Tensor]:
@@ -163,6 +164,7 @@ class NFNLinear(Layer):
                 other_axis = 1 - self.spec.axes[parameter].index(name)
                 tensor = tensor.mean(other_axis)
             summary.append(tensor)
+
         return summary
 
 
@@ -194,6 +196,7 @@ def find_chain(spec: PermutationSpec) -> list[Link]:
         chain.append(link)
         used |= {link.out, link.inp}
 
+    # scales and second biases belong to no link
     known = {parameter for link in chain for parameter in (link.weight, link.bias)}
     for parameter, axes in spec.axes.items():
         if parameter not in known:
@@ -206,4 +209,5 @@ def fold_kernels(spec: PermutationSpec, chain: list[Link]) -> PermutationSpec:
     kernels: set[str] = set()
     for link in chain:
         kernels.update(spec.axes[link.weight][2:])
+
     return replace(spec, folded=kernels)

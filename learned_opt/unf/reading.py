@@ -56,11 +56,13 @@ def _blocks(pattern: Pattern) -> range:
 def _diagonal(tensor: Tensor, labels: tuple[int, ...]) -> Tensor:
     """Read the diagonal on which axes of equal label agree: ``(*axes, C) -> (*blocks, C)``."""
     labels_left = list(labels)
+
     for axis in reversed(range(len(labels))):
         first = labels_left.index(labels_left[axis])
         if first != axis:
             tensor = tensor.diagonal(dim1=first, dim2=axis).movedim(-1, first)
             del labels_left[axis]
+
     return tensor
 
 

@@ -97,6 +97,7 @@ class TypeTied(Layer):
         self, inputs: Mapping[str, Tensor], shared: Tensor | None = None
     ) -> dict[str, Tensor]:
         read = Reducer(inputs)
+
         parts: dict[Pattern, list[Tensor]] = defaultdict(list)
         for block, weight in zip(self.blocks, self._weights(), strict=True):
             for cells in _batches(block):
@@ -116,6 +117,7 @@ class TypeTied(Layer):
         """``(K, C_in, D, C_out)`` of each block."""
         rows = self.table.index_select(0, torch.tensor(self.rows, device=self.table.device))
         sizes = [len(block.rows) * len(block.rows[0]) for block in self.blocks]
+
         for block, block_rows in zip(self.blocks, rows.split(sizes), strict=True):
             yield block_rows.unflatten(0, (len(block.rows), -1)).transpose(1, 2)
 

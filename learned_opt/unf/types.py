@@ -123,7 +123,7 @@ class Axes:
 
     @property
     def kind(self) -> tuple[str, ...]:
-        """One of ``TENSOR_TYPES``."""
+        """The type of the tensor, one of ``TENSOR_TYPES``."""
         kinds = [kind_of(self.spec, self.of(group)) for group in GROUPS[:2] if self.groups[group]]
         if len(kinds) < 2:
             return (self.shape, *kinds)

@@ -1,4 +1,4 @@
-"""Fixed axes folded or encoded, and the NFN layer: dense references, spans, equivariance, published counts."""
+"""Fixed axes folded or encoded, and the NFN layer: references, spans, equivariance, counts."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -22,7 +22,7 @@ WITH_FIXED = {name: spec for name, spec in SPECS.items() if spec.fixed}
 
 
 def outputs_at_every_unit(layer: torch.nn.Module, inputs: dict) -> Iterator[torch.Tensor]:
-    """The layer's outputs, flat, with one coefficient set to one and all others to zero, for each coefficient."""
+    """The layer's outputs, flat, with one coefficient at one and all others at zero, for each."""
     for parameter in layer.parameters():
         torch.nn.init.zeros_(parameter)
     for weight in (p for name, p in layer.named_parameters() if "biases" not in name):
@@ -44,7 +44,8 @@ def test_fold_and_back(name) -> None:
 @pytest.mark.parametrize("name", WITH_FIXED)
 def test_folded_layer_equals_the_dense_reference(name) -> None:
     spec = fold_short(SPECS[name])
-    layer, inputs = UNFLinear(spec, 2, 1).double(), spec_tensors(spec, 2)
+    layer = UNFLinear(spec, 2, 1).double()
+    inputs = spec_tensors(spec, 2)
     for parameter in layer.biases.values():
         torch.nn.init.normal_(parameter)
     for key, expected in dense.dense_forward(layer, inputs).items():
@@ -63,7 +64,8 @@ def test_folded_indices_count_as_tensors_of_their_own() -> None:
 def test_symmetries_are_kept_and_positions_told_apart(name, fixed_axes) -> None:
     spec = SPECS[name]
     network = UNF(spec, (2, 4, 3), fixed_axes=fixed_axes).double()
-    inputs, source = spec_tensors(spec, 2), torch.Generator().manual_seed(1)
+    inputs = spec_tensors(spec, 2)
+    source = torch.Generator().manual_seed(1)
     out = network(inputs)
 
     def error(element: dict) -> float:
@@ -89,11 +91,13 @@ def test_encodings_are_one_vector_for_each_index_of_a_name() -> None:
 
 def test_a_packed_axis_of_gates_is_folded() -> None:
     """nn.LSTM packs four gates into one axis; the view splits them and folding tells them apart."""
-    lstm, inputs = torch.nn.LSTM(3, 5), torch.randn(4, 2, 3)
+    lstm = torch.nn.LSTM(3, 5)
+    inputs = torch.randn(4, 2, 3)
     spec = infer_permutation_spec(lstm, inputs)
     optimizer = UNFOptimizer(spec, channels=4, beta=1.0, fixed_axes="fold").double()
     params = {name: p.detach().double() for name, p in lstm.named_parameters()}
-    state, loss = optimizer.init_state(params), torch.tensor(1.0)
+    state = optimizer.init_state(params)
+    loss = torch.tensor(1.0)
     element = spec.draw(params, torch.Generator().manual_seed(0))
     updates, _ = optimizer(params, state, params, loss)
     moved = spec.apply(params, element)
@@ -119,11 +123,10 @@ def test_nfn_spans_what_unf_spans(network) -> None:
 
 
 def test_nfn_is_equivariant_but_for_kernel_positions() -> None:
-    spec, source = SPECS["cnn"], torch.Generator().manual_seed(0)
-    network, inputs = (
-        UNF(spec, (2, 4, 3), trunk=NFNLinear, head=NFNLinear).double(),
-        spec_tensors(SPECS["cnn"], 2),
-    )
+    spec = SPECS["cnn"]
+    source = torch.Generator().manual_seed(0)
+    network = UNF(spec, (2, 4, 3), trunk=NFNLinear, head=NFNLinear).double()
+    inputs = spec_tensors(spec, 2)
     element = spec.draw(inputs, source, with_fixed=True)
     kernel = {name: torch.arange(3) for name in ("row0", "column0")}
     out = network(inputs)
@@ -131,15 +134,16 @@ def test_nfn_is_equivariant_but_for_kernel_positions() -> None:
         torch.testing.assert_close(
             network(spec.apply(inputs, element | kernel))[key], value, rtol=0, atol=1e-10
         )
-    rolled = {name: torch.arange(size) for name, size in spec.sizes(inputs).items()} | {
-        "row0": torch.tensor([1, 2, 0])
-    }
-    expected, moved = spec.apply(out, rolled), network(spec.apply(inputs, rolled))
+    rolled = {name: torch.arange(size) for name, size in spec.sizes(inputs).items()}
+    rolled["row0"] = torch.tensor([1, 2, 0])
+    expected = spec.apply(out, rolled)
+    moved = network(spec.apply(inputs, rolled))
     assert max((moved[k] - v).abs().max() for k, v in expected.items()) > 1e-2
 
 
 def test_nfn_takes_shared_channels() -> None:
-    inputs, shared = spec_tensors(SPECS["cnn"], 2), torch.randn(3, dtype=torch.float64)
+    inputs = spec_tensors(SPECS["cnn"], 2)
+    shared = torch.randn(3, dtype=torch.float64)
     layer = NFNLinear(SPECS["cnn"], 5, 2).double()
     tiled = {k: torch.cat([v, shared.expand(*v.shape[:-1], 3)], -1) for k, v in inputs.items()}
     for key, value in layer(tiled).items():
@@ -150,11 +154,8 @@ def test_nfn_takes_shared_channels() -> None:
     ("network", "bias", "count"),
     [
         (MLP((1, 8, 8), 10, (32,)), True, 3_783),  # as published
-        (
-            CNN((3, 16, 16), 10, (16, 32), (2, 1)),
-            False,
-            41_603,
-        ),  # as published, which leaves no room for biases
+        # as published, which leaves no room for biases
+        (CNN((3, 16, 16), 10, (16, 32), (2, 1)), False, 41_603),
         (CNN((3, 16, 16), 10, (16, 32), (2, 1)), True, 41_625),
     ],
 )

@@ -89,10 +89,8 @@ def test_a_stack_of_networks_uses_it_and_equals_its_layers() -> None:
     torch.manual_seed(0)
     stack = UNF(spec, (6, 5, 4, 3), trunk=Pointwise).double()
     inputs = {"w": torch.randn(7, 9, 4), "b": torch.randn(9, 4), "s": torch.randn(4)}
-    inputs, shared = (
-        {name: tensor.double() for name, tensor in inputs.items()},
-        torch.randn(2).double(),
-    )
+    inputs = {name: tensor.double() for name, tensor in inputs.items()}
+    shared = torch.randn(2).double()
     assert stack.num_fused == 2
     hidden = stack.layers[0](inputs, shared)
     for layer in stack.layers[1:]:
