@@ -212,8 +212,7 @@ def _background(results: Results) -> dict[str, list[Part]]:
     if results.origins:
         sentences = []
         for row in results.origins:
-            trained_by = f"Trained by `{row['command']}`."
-            sentences.append(f"{row['task']}: {row['kind']}. {row['sentence']} {trained_by}")
+            sentences.append(f"{row['sentence']} Trained by `{row['command']}`.")
         sections["What meta-training saw"] = [Sentences(sentences)]
     return sections
 

@@ -116,8 +116,16 @@ def save_drawings(folder: Path, sections: Sections) -> list[str]:
 
 def page(title: str, sections: Sections, subtitle: str = "") -> str:
     """The report as one self-contained file of HTML, with the figures inside."""
-    made = [html.Section(heading, list(map(_html, parts))) for heading, parts in sections.items()]
+    made = []
+    for heading, parts in sections.items():
+        shown = [_html(part) for part in parts if _is_on_page(part)]
+        if shown:
+            made.append(html.Section(heading, shown))
     return html.page(title, made, subtitle)
+
+
+def _is_on_page(part: Part) -> bool:
+    return not isinstance(part, Drawings) or any(drawing.on_page for drawing in part.items)
 
 
 def _html(part: Part) -> Markup:
