@@ -39,7 +39,7 @@ class Figure(NamedTuple):
 HELDOUT = (
     Figure("mean_loss", "mean loss", better="lower"),
     Figure("final_loss", "final loss", better="lower"),
-    Figure("final_loss_iqm", "IQM of final loss", better="lower"),
+    Figure("final_loss_iqm", "IQM", better="lower"),
     Figure("min_loss", "min loss", better="lower"),
     Figure("initial_loss", "initial loss"),
     Figure("accuracy", "accuracy", better="higher", digits=3),
