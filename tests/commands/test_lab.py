@@ -71,10 +71,9 @@ def test_the_command(tmp_path, monkeypatch, capsys) -> None:
         "compile=false",
         "reference.num_tasks=2",
     ]
-    cases = ("bptt_truncated", "es", "es_truncated", "pes", "gpes", "nres")
-    monkeypatch.setattr(
-        sys, "argv", ["lab", *arguments, *(f"cases.{case}.num_tasks=2" for case in cases)]
-    )
+    cases = ("bptt_truncated", "es", "es_truncated", "gpes", "nres", "pes")
+    sizes = [f"+cases.{case}.num_tasks=2" for case in cases]
+    monkeypatch.setattr(sys, "argv", ["lab", *arguments, *sizes])
     command.main()
     shown = capsys.readouterr().out
     (folder,) = (tmp_path / "runs/mlp-lab").iterdir()
