@@ -10,7 +10,7 @@ from tests.compose.test_configs import composed
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 COMMANDS = re.findall(
-    r"^    python -m learned_opt(?:\.(\w+))? (.*?\S)(?:\s+#.*)?$", README, re.MULTILINE
+    r"^    python -m learned_opt(?: ([a-z]+))? (.*?\S)(?:\s+#.*)?$", README, re.MULTILINE
 )
 
 
@@ -26,12 +26,12 @@ def test_its_python_runs() -> None:
 
 
 @pytest.mark.parametrize(
-    ("module", "arguments"), [c for c in COMMANDS if c[1].strip().startswith(("+", "-m"))]
+    ("verb", "arguments"), [c for c in COMMANDS if c[1].strip().startswith(("+", "-m"))]
 )
-def test_its_commands_compose(module, arguments) -> None:
+def test_its_commands_compose(verb, arguments) -> None:
     overrides = [
         word.split(",")[0] if "[" not in word else word
         for word in shlex.split(arguments)
         if word != "-m"
     ]
-    assert {"task", "mix"} & set(composed(*overrides, name=module or "config"))
+    assert {"task", "mix"} & set(composed(*overrides, name=verb or "config"))

@@ -119,8 +119,7 @@ def answer(function: Callable[..., Any], *arguments: Any) -> Any:
     """
     try:
         value = function(*arguments)
-        if sys.stdout is not None:
-            sys.stdout.flush()  # at exit it would be too late to notice that the reader has gone
+        sys.stdout.flush()  # at exit it would be too late to notice that the reader has gone
     except KeyboardInterrupt:
         print(f"\n{PROGRAM}: interrupted.", file=sys.stderr)
         sys.exit(INTERRUPTED)

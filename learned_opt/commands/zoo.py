@@ -1,6 +1,8 @@
 """Weight-space prediction: ``zoo build`` trains a zoo, ``zoo predict`` predicts from it."""
 
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -51,7 +53,8 @@ def _build(cfg: DictConfig, folder: Path, console: Any) -> None:
 
 def _predict(cfg: DictConfig, folder: Path, console: Any) -> None:
     from learned_opt.compose import weight_zoo
-    from learned_opt.evaluation.prediction.fit import prepare
+    from learned_opt.core import tree
+    from learned_opt.evaluation.prediction.fit import fit, prepare
     from learned_opt.evaluation.prediction.zoo import read_settings, read_zoo
     from learned_opt.reporting import prediction_report
     from learned_opt.reporting.tables import table_of
@@ -72,9 +75,14 @@ def _predict(cfg: DictConfig, folder: Path, console: Any) -> None:
     rows = []
     predicted = {}
     for name, constructor in predictors.items():
-        fit_inputs = (constructor, spec, data, fit_settings)
-        row, predicted[name] = _fit_seeds(name, fit_inputs, cfg.num_seeds, console)
+        fit_seed = partial(fit, constructor, spec, data, fit_settings)
+        start = perf_counter()
+        predictions = _fit_seeds(name, fit_seed, cfg.num_seeds, console)
+        num_parameters = tree.num_elements(dict(constructor(spec).named_parameters()))
+        seconds = perf_counter() - start
+        row = prediction_report.summarise(name, num_parameters, predictions, seconds)
         rows.append(row)
+        predicted[name] = predictions[0].predicted
 
     facts = settings["task"] | settings["recipe"] | sizes
     facts |= {"seeds": cfg.num_seeds, "left out": len(zoo.broken)}
@@ -83,35 +91,15 @@ def _predict(cfg: DictConfig, folder: Path, console: Any) -> None:
 
 
 def _fit_seeds(
-    name: str, fit_inputs: tuple[Any, ...], num_seeds: int, console: Any
-) -> tuple[dict[str, Any], Any]:
-    """Train one predictor with several seeds.
-
-    Args:
-        name: of the predictor.
-        fit_inputs: what ``fit`` takes before the seed.
-        num_seeds: how many.
-        console: where to print.
-
-    Returns:
-        tuple: its row of the table, and what the first seed predicts on the test split.
-    """
-    from learned_opt.core import tree
-    from learned_opt.evaluation.prediction.fit import fit
-    from learned_opt.reporting import prediction_report
-
-    start = perf_counter()
+    name: str, fit_seed: Callable[[int], Any], num_seeds: int, console: Any
+) -> list[Any]:
+    """The predictions of one predictor, trained with several seeds."""
     predictions = []
     for seed in range(num_seeds):
-        predictions.append(fit(*fit_inputs, seed))
+        predictions.append(fit_seed(seed))
         tau = predictions[-1].tau
         console.print(f"{name}, seed {seed}: tau {tau:.4f}", highlight=False)
-
-    constructor, spec, *_ = fit_inputs
-    num_parameters = tree.num_elements(dict(constructor(spec).named_parameters()))
-    seconds = perf_counter() - start
-    row = prediction_report.summarise(name, num_parameters, predictions, seconds)
-    return row, predictions[0].predicted
+    return predictions
 
 
 def main() -> None:

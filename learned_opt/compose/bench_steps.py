@@ -198,7 +198,7 @@ def scaling(cfg: DictConfig, progress: Progress) -> Iterator[dict[str, Any]]:
 
 def _measure_growth(
     cfg: DictConfig, axis: str, case: str, progress: Progress
-) -> dict[str, list[float]]:
+) -> dict[str, list[Any]]:
     """The three figures of one case at every size of an axis."""
     node = cfg.scaling.axes[axis]
     calls = {}
@@ -211,7 +211,7 @@ def _measure_growth(
     with compiler(cfg):
         repeats = cfg.scaling.repeats
         interleave(calls, repeats, times, lambda text: progress(f"{axis}, {case}, {text}"))
-        peaks: list[float] = [call.peak_bytes() for call in calls.values()]
+        peaks = [call.peak_bytes() for call in calls.values()]
     return {
         "time": [times[size].typical for size in calls],
         "peak bytes": peaks,

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
@@ -37,7 +38,7 @@ def is_in_sweep() -> bool:
     return HydraConfig.initialized() and HydraConfig.get().mode is RunMode.MULTIRUN
 
 
-def settings() -> DictConfig | None:
+def settings() -> Any:
     """Everything that Hydra knows of the job, for ``join`` in another process."""
     return HydraConfig.instance().cfg
 

@@ -21,6 +21,6 @@ def build_replayed(config: dict[str, Any], words: Sequence[str]) -> Problem:
     """
     cfg = OmegaConf.create(config)
     OmegaConf.set_struct(cfg, True)
-    cfg = OmegaConf.unsafe_merge(cfg, OmegaConf.from_dotlist(list(words)))
+    cfg.merge_with_dotlist(list(words))
     OmegaConf.set_readonly(cfg, True)
     return build_problem(cfg, cfg.meta_optimizer, "replayed")

@@ -19,13 +19,14 @@ from learned_opt.reporting import wandb_panels
 
 
 def scope(**changes):
-    given = {
+    settings = {
         "entity": "me",
         "project": "mine",
         "runs": ("Group", "sweep1"),
-        "tasks": ["mlp", "cnn"],
+        "figures": dict.fromkeys(("mlp", "cnn"), ["mean_loss", "final_loss", "accuracy"]),
+        "baselines": ["sgdm"],
     }
-    return wandb_panels.Scope(**{**given, "baselines": ["sgdm"], **changes})
+    return wandb_panels.Scope(**{**settings, **changes})
 
 
 def test_a_workspace_survives_the_librarys_schema() -> None:
@@ -91,8 +92,11 @@ def sweep(tmp_path) -> Path:
         config = {"logger": {"wandb": {"project": "mine", "group": None}}}
         (tmp_path / "s1" / job / ".hydra" / "config.yaml").write_text(yaml.safe_dump(config))
         (tmp_path / "s1" / job / "wandb_id.txt").write_text(f"id{job}\n")
-        rows = [{"task": f"t{job}", "optimizer": "unf", "learning_rate": None}]
-        rows.append({"task": f"t{job}", "optimizer": "adam", "learning_rate": 0.1})
+        rows = []
+        for optimizer, rate in (("unf", None), ("adam", 0.1)):
+            row = {"task": f"t{job}", "optimizer": optimizer, "learning_rate": rate, "seed": 0}
+            losses = {"mean_loss": 1.0, "final_loss": 1.0, "accuracy": 0.5, "ms_per_step": 1.0}
+            rows.append(row | losses | {"horizon": 5, "steps_to_target": None, "heldout": {}})
         (tmp_path / "s1" / job / "evaluation.json").write_text(json.dumps(rows))
     return tmp_path / "s1"
 
@@ -106,8 +110,7 @@ def test_without_an_account_the_spec_is_written_and_it_is_said_how_to_apply_it(
     sweep, monkeypatch, capsys
 ) -> None:
     call(monkeypatch, str(sweep))
-    said = capsys.readouterr().out
-    assert f"python -m learned_opt dashboard {sweep} --push" in said
+    assert f"python -m learned_opt dashboard {sweep} --push" in capsys.readouterr().out
     text = (sweep / "dashboard.json").read_text()
     assert wandb_panels.load(json.loads(text)).project == "mine"
     assert all(f"accuracy/heldout/{key}" in text for key in ("t0", "t1/adam"))
@@ -218,7 +221,7 @@ def test_push_makes_the_workspace_and_the_report(sweep, server, tmp_path) -> Non
         "HOME": str(tmp_path),
     }
     environment |= {"WANDB_BASE_URL": server, "WANDB_API_KEY": "a" * 40}
-    command = [sys.executable, "-m", "learned_opt.commands.dashboard", str(sweep), "--push"]
+    command = [sys.executable, "-m", "learned_opt", "dashboard", str(sweep), "--push"]
     done = subprocess.run(
         command, env=environment, capture_output=True, text=True, timeout=120, check=False
     )
