@@ -54,8 +54,9 @@ def run(cfg: DictConfig) -> float:
     with usage_errors():
         facts = provenance(cfg.seed, torch.device(resolve_device(cfg.device)), command())
         learned = contenders.build_learned(cfg)
-        run_loggers = loggers.build_loggers(cfg, folder.path)
-        loggers.log_evaluation_config(run_loggers, cfg, facts)
+        named = loggers.named_after(cfg, learned)
+        run_loggers = loggers.build_loggers(named, folder.path)
+        loggers.log_evaluation_config(run_loggers, named, facts)
 
     cells = Path(cfg.cells)
     with published(wandb_runs(run_loggers), folder.path, screens.plain_line(console)):

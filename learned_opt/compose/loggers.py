@@ -1,5 +1,6 @@
 """The loggers of a composed config."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +9,11 @@ from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
 
 from learned_opt.compose.inner_problems import Problem
-from learned_opt.compose.resolve import tasks_of
+from learned_opt.compose.overlay import lay_over
+from learned_opt.compose.resolve import tasks_of, with_meta_optimizer
 from learned_opt.compose.theta_description import metadata
 from learned_opt.core.errors import usage_errors
+from learned_opt.evaluation.setting import Contender
 from learned_opt.training.wandb import start_runs
 
 
@@ -38,6 +41,22 @@ def log_config(loggers: list[Logger], cfg: DictConfig, problems: dict[str, Probl
         logger.log_hyperparams({**settings, "provenance": provenance})
 
 
+def named_after(cfg: DictConfig, learned: Sequence[Contender]) -> DictConfig:
+    """The config of an evaluation under the names of the optimizers that it evaluates.
+
+    Loggers file runs by ``optimizer_name``, which the composed config has from its own default.
+
+    Args:
+        cfg: the composed config.
+        learned: from ``build_learned``.
+    """
+    trained = [contender.trained for contender in learned if contender.trained]
+    name = "+".join(metadata["optimizer_name"] for metadata in trained)
+    if len(trained) == 1:
+        return with_meta_optimizer(cfg, trained[0]["meta_optimizer"], name)
+    return lay_over(cfg, {"optimizer_name": name})
+
+
 def log_evaluation_config(
     loggers: list[Logger], cfg: DictConfig, provenance: dict[str, str]
 ) -> None:
@@ -53,6 +72,7 @@ def log_evaluation_config(
     """
     with usage_errors():
         start_runs(loggers)
+
     settings = {}
     for entry, task_cfg in tasks_of(cfg).items():
         settings[entry or task_cfg.task.name] = OmegaConf.to_container(task_cfg, resolve=True)
