@@ -52,11 +52,10 @@ def _scope(options: argparse.Namespace) -> Any:
     """What the dashboard shows."""
     from learned_opt.reporting import wandb_panels
 
-    project, runs, evaluations = options.project, None, []
-    if options.folder:
-        project, runs, evaluations = _of_folder(options.folder)
     entity = options.entity or (_default_entity() if options.push else "")
-    return wandb_panels.scope_of(entity, project, runs, evaluations)
+    if options.folder is None:
+        return wandb_panels.scope_of(entity, options.project, None, [])
+    return wandb_panels.scope_of(entity, *_of_folder(options.folder))
 
 
 def _of_folder(folder: Path) -> tuple[str, tuple[str, str], list[Any]]:

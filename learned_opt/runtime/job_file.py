@@ -104,7 +104,10 @@ def varying(overrides: Sequence[Sequence[str]]) -> list[dict[str, str]]:
     for key in keys:
         if len({values.get(key) for values in settings}) > 1:
             varied.append(key)
-    return [{key: values.get(key, "") for key in varied} for values in settings]
+    apart = []
+    for values in settings:
+        apart.append({key: values.get(key, "") for key in varied})
+    return apart
 
 
 def _values(words: Sequence[str]) -> dict[str, str]:

@@ -23,11 +23,11 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from learned_opt.core.errors import RunError, UsageError
 from learned_opt.runtime import job_file, job_record, slurm
+from learned_opt.runtime.queue_watcher import queue_watcher
 
 log = logging.getLogger(__name__)
 # Hydra takes launchers by names below hydra_plugins only
 NAME = "hydra_plugins.learned_opt.SweepLauncher"
-POLL_SECONDS = 60  # longest time between two looks into the queue
 
 
 def register() -> None:
@@ -216,7 +216,7 @@ class SweepLauncher(Launcher):
         except (ValueError, NameError, TypeError) as error:
             raise UsageError(f"hydra.launcher: {' '.join(str(error).split())}") from error
         if self.cluster == "slurm":
-            submitit.SlurmJob.watcher = _queue_watcher()
+            submitit.SlurmJob.watcher = queue_watcher()
         return executor
 
     def _result(self, run: "_Run", apart: Mapping[str, str], job: Any) -> JobReturn:
@@ -279,30 +279,3 @@ def _submit_a_few_at_once(
             time.sleep(1)
         submitted.append(executor.submit(job, *call))
     return submitted
-
-
-def _queue_watcher() -> Any:
-    """A watcher of submitit that asks squeue, which every Slurm has.
-
-    submitit asks sacct; without an accounting database that fails, and a cancelled job is waited
-    for without end.
-    """
-    from submitit.slurm.slurm import SlurmInfoWatcher
-
-    class QueueWatcher(SlurmInfoWatcher):
-        def _make_command(self) -> list[str] | None:
-            return slurm.QUEUE_COMMAND if self._registered - self._finished else None
-
-        def read_info(self, string: bytes | str) -> dict[str, dict[str, str]]:
-            states = slurm.parse_queue(string if isinstance(string, str) else string.decode())
-            return {job: {"State": _as_submitit_says(states.get(job))} for job in self._registered}
-
-    return QueueWatcher(delay_s=POLL_SECONDS)
-
-
-def _as_submitit_says(state: str | None) -> str:
-    """A state for submitit, which takes one that it does not know, such as CONFIGURING, for an end.
-
-    Those in which a job is not over are RUNNING for it.
-    """
-    return "RUNNING" if slurm.is_alive(state) else state or "GONE FROM THE QUEUE"

@@ -1,4 +1,4 @@
-"""What surrounds the jobs of a sweep: the presets, refusals, the queue, records; a real Slurm is in tests/slurm."""
+"""What surrounds the jobs of a sweep: presets, refusals, the queue, records; see tests/slurm."""
 
 import importlib.util
 import inspect
@@ -103,7 +103,8 @@ def test_without_optuna_it_says_what_to_install(monkeypatch, capsys, tmp_path) -
     monkeypatch.setattr("learned_opt.runtime.job_record.find_spec", lambda _: None)
     error = refused(monkeypatch, capsys, "-m", "+task=mlp", "hydra/sweeper=outer")
     assert error == (
-        "learned_opt: hydra/sweeper needs Optuna, which is not installed; pip install -e '.[optuna]'.\n"
+        "learned_opt: hydra/sweeper needs Optuna, which is not installed; "
+        "pip install -e '.[optuna]'.\n"
     )
 
 
@@ -130,7 +131,8 @@ def test_without_the_extra_it_says_what_to_install(monkeypatch, capsys, tmp_path
     )
     error = refused(monkeypatch, capsys, "-m", "+task=mlp", "hydra/launcher=slurm")
     assert error == (
-        "learned_opt: hydra/launcher needs submitit, which is not installed; pip install -e '.[slurm]'.\n"
+        "learned_opt: hydra/launcher needs submitit, which is not installed; "
+        "pip install -e '.[slurm]'.\n"
     )
 
 
@@ -140,8 +142,8 @@ def test_without_slurm_it_says_so(monkeypatch, capsys, tmp_path) -> None:
     monkeypatch.setattr("learned_opt.runtime.sweep_launcher.shutil.which", lambda _: None)
     error = refused(monkeypatch, capsys, "-m", "+task=mlp", "hydra/launcher=slurm_gpu")
     assert (
-        "there is no sbatch on this machine; log in to the cluster, or use hydra/launcher=workstation.\n"
-        in error
+        "there is no sbatch on this machine; log in to the cluster, "
+        "or use hydra/launcher=workstation.\n" in error
     )
 
 
@@ -210,9 +212,9 @@ def test_a_process_that_is_gone_is_not_alive() -> None:
 
 def test_the_watcher_knows_jobs_that_slurm_has_forgotten() -> None:
     pytest.importorskip("submitit")
-    from learned_opt.runtime.sweep_launcher import _queue_watcher
+    from learned_opt.runtime.queue_watcher import queue_watcher
 
-    watcher = _queue_watcher()
+    watcher = queue_watcher()
     watcher._registered = {"5_0", "5_1", "5_2", "5_3"}
     watcher._info_dict = watcher.read_info(
         "5_0|RUNNING\n5_1|CANCELLED\n5_3|CONFIGURING\n9|RUNNING\n"

@@ -1,6 +1,6 @@
-"""A throw-away Slurm on this machine: munged, slurmctld and two slurmd on private state below one folder.
+"""A throw-away Slurm on this machine: munged, slurmctld and two slurmd on state of their own.
 
-Needs the packages slurm-wlm and munge, no systemd, no cgroups, no database. Stopped by pid file only.
+Needs the packages slurm-wlm and munge, no systemd, no cgroups, no database. Stopped by pid file.
 """
 
 import getpass
@@ -33,7 +33,7 @@ def missing() -> str:
     )
 
 
-def wait_until(condition: Callable[[], bool], seconds: float, what: str) -> None:
+def wait_until(condition: Callable[[], bool], seconds: float, event: str) -> None:
     """Poll twice a second.
 
     Raises:
@@ -42,7 +42,7 @@ def wait_until(condition: Callable[[], bool], seconds: float, what: str) -> None
     end = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > end:
-            raise TimeoutError(f"after {seconds} s still no {what}.")
+            raise TimeoutError(f"after {seconds} s still no {event}.")
         time.sleep(0.5)
 
 

@@ -1,4 +1,4 @@
-"""A Slurm for the tests of this folder, started once; they are skipped where it is not installed."""
+"""A Slurm for the tests of this folder, started once; they are skipped where there is none."""
 
 import tempfile
 from pathlib import Path

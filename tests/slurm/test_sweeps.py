@@ -29,7 +29,7 @@ LONG = [
 
 @pytest.fixture
 def start(slurm, tmp_path, monkeypatch):
-    """Starts a module as a person would, with Slurm around; nothing is left behind."""
+    """Starts a command as a person would, with Slurm around; nothing is left behind."""
     for name, value in {
         **slurm.environment,
         "PYTHONPATH": str(ROOT),
@@ -38,10 +38,13 @@ def start(slurm, tmp_path, monkeypatch):
         monkeypatch.setenv(name, value)
     with ExitStack() as stack:
 
-        def begin(*words: str, module: str = "learned_opt") -> subprocess.Popen:
-            command, pipe = [sys.executable, "-m", module, *words], subprocess.PIPE
+        def begin(*words: str) -> subprocess.Popen:
             process = subprocess.Popen(
-                command, cwd=tmp_path, stdout=pipe, stderr=subprocess.STDOUT, text=True
+                [sys.executable, "-m", "learned_opt", *words],
+                cwd=tmp_path,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
             )
             stack.enter_context(process)
             stack.callback(process.kill)
@@ -85,12 +88,12 @@ def test_jobs_that_fail_leave_the_others_alone(slurm, start, tmp_path) -> None:
     assert process.returncode == 1, said
     assert "2 of 4 jobs failed" in said
     assert "job 2 (estimator.sigma=-1.0, seed=0) failed: sigma must be positive, got -1.0." in said
-    found = find_jobs(folder)
-    assert [job.state for job in found] == ["finished", "finished", "failed", "failed"]
-    states = [slurm.final_state(slurm_id(job.folder)) for job in found]
+    jobs = find_jobs(folder)
+    assert [job.state for job in jobs] == ["finished", "finished", "failed", "failed"]
+    states = [slurm.final_state(slurm_id(job.folder)) for job in jobs]
     assert states == ["COMPLETED", "COMPLETED", "FAILED", "FAILED"]  # Slurm knows the truth
 
-    collected = end(start("s", module="learned_opt.commands.collect"))
+    collected = end(start("collect", "s"))
     again = (
         collected.split("to run just those again:\n  python -m learned_opt ")[1]
         .splitlines()[0]
@@ -114,7 +117,7 @@ def test_what_slurm_refuses_is_one_sentence(start) -> None:
 
 
 def test_killed_jobs_come_back_and_end_as_if_nothing_had_been(slurm, start, tmp_path) -> None:
-    """One job is asked to save and requeue, is requeued by Slurm, and is pushed out by another; one is cancelled."""
+    """One job is asked to save and requeue, requeued by Slurm and pushed out; one is cancelled."""
     straight = start("+task=mlp", "meta_optimizer=sgdm", *LONG, "hydra.run.dir=straight")
     process = start(*sweep(*LONG, "seed=0,1", "hydra.sweep.dir=s"))
     kept, cancelled = tmp_path / "s" / "0", tmp_path / "s" / "1"
@@ -145,9 +148,9 @@ def test_killed_jobs_come_back_and_end_as_if_nothing_had_been(slurm, start, tmp_
     assert "1 of 2 jobs failed" in said
     assert slurm.final_state(slurm_id(cancelled)) == "CANCELLED"
     assert slurm.restarts(job) == 3
-    found = find_jobs(tmp_path / "s")
-    assert [(job.name, job.state) for job in found] == [("0", "finished"), ("1", "killed")]
-    assert found[1].why.startswith("CANCELLED; its last line: ")
+    jobs = find_jobs(tmp_path / "s")
+    assert [(job.name, job.state) for job in jobs] == [("0", "finished"), ("1", "killed")]
+    assert jobs[1].why.startswith("CANCELLED; its last line: ")
 
     assert end(straight)
     straight_theta, theta = (
