@@ -23,7 +23,7 @@ def scope(**changes):
         "entity": "me",
         "project": "mine",
         "runs": ("Group", "sweep1"),
-        "figures": dict.fromkeys(("mlp", "cnn"), ["mean_loss", "final_loss", "accuracy"]),
+        "figures": dict.fromkeys(("mlp", "cnn"), ("mean_loss", "final_loss", "accuracy")),
         "baselines": ["sgdm"],
     }
     return wandb_panels.Scope(**{**settings, **changes})
