@@ -1,4 +1,4 @@
-"""What every test needs: processor threads that share the cores with the other workers, and logging as it was."""
+"""What every test needs: threads that share the cores with other workers, logging as it was."""
 
 import logging
 import os
@@ -14,7 +14,7 @@ if (
 
 @pytest.fixture(autouse=True)
 def logging_as_it_was() -> Iterator[None]:
-    """Hydra adds handlers for good; they would write to streams and folders of tests that are over."""
+    """Hydra adds handlers for good, which would write into folders of tests that are over."""
     before = logging.getLogger().handlers[:]
     yield
     for handler in logging.getLogger().handlers[:]:

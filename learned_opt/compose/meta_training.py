@@ -159,9 +159,7 @@ def _build_module(
     )
 
 
-def _mixed(
-    estimators: dict[str, SharedEstimator], problems: dict[str, Problem]
-) -> SharedEstimator:
+def _mixed(estimators: dict[str, SharedEstimator], problems: dict[str, Problem]) -> SharedEstimator:
     """The estimator of a run; that of a single task is itself."""
     if len(estimators) == 1:
         return next(iter(estimators.values()))
