@@ -25,7 +25,7 @@ def run(cfg: DictConfig) -> float | None:
 
     Returns:
         float | None: the last validation loss, which a sweeper may minimise, as held-out seeds are
-        not for tuning; None on ranks other than the leader.
+        not for tuning; None on ranks other than the leader, and without validation.
     """
     from learned_opt.compose import hydra_job, resolve
 
@@ -178,8 +178,10 @@ def _refuse_another_optimizer(overrides: Sequence[str]) -> None:
             )
 
 
-def _validation_loss(metrics: Path, labels: list[str]) -> float:
+def _validation_loss(metrics: Path, labels: list[str]) -> float | None:
     """Mean over the tasks of the last validation loss; infinite where one is not finite.
+
+    None where nothing was validated, as without ``callbacks.validation``.
 
     Args:
         metrics: ``metrics.csv`` of the run.
@@ -190,7 +192,9 @@ def _validation_loss(metrics: Path, labels: list[str]) -> float:
     losses = []
     for label in labels:
         column = f"meta_loss/valid/{label}" if label else "meta_loss/valid"
-        values = [row[column] for row in rows if row[column]]
+        values = [row[column] for row in rows if row.get(column)]
+        if not values:
+            return None
         losses.append(float(values[-1]))
     return sum(losses) / len(losses) if all(map(math.isfinite, losses)) else math.inf
 

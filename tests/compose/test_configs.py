@@ -170,7 +170,7 @@ def test_every_yaml_is_reached() -> None:
     assert files == reached
 
 
-@pytest.mark.parametrize("test", set(ELSEWHERE.values()))
+@pytest.mark.parametrize("test", sorted(set(ELSEWHERE.values())))
 def test_the_tests_of_the_other_groups_are_there(test) -> None:
     texts = [path.read_text() for path in Path(__file__).parents[1].rglob("test_*.py")]
     assert any(f"def {test}(" in text for text in texts)
