@@ -43,6 +43,7 @@ def configs_of_tasks(cfg: DictConfig) -> dict[str, DictConfig]:
     task = hydra_job.choice("task")
     if task:
         return {task: cfg}
+
     configs = {}
     for name in cfg.tasks:
         composed = hydra_job.recompose("bench", [*hydra_job.overrides(), f"+task={name}"])
@@ -58,6 +59,7 @@ def check(cfg: DictConfig) -> None:
     """
     if cfg.verb not in VERBS:
         raise UsageError(f"verb must be {' or '.join(VERBS)}, got {cfg.verb!r}.")
+
     counts = {
         "repeats": cfg.repeats,
         "scaling.repeats": cfg.scaling.repeats,
@@ -109,9 +111,11 @@ def facts(cfg: DictConfig) -> dict[str, Any]:
 @contextmanager
 def compiler(cfg: DictConfig) -> Iterator[None]:
     """Settings of the compiler while something is measured; forgets at the end what it compiled."""
+    # an empty cache: the first call is timed with the compilation that a new machine needs
     cache = nullcontext() if cfg.compile_cache else fresh_cache()
     with cache, inductor.patch({"cpp.enable_kernel_profile": bool(cfg.profile)}):
         yield
+    # what is compiled for one case neither helps nor hinders the next
     torch._dynamo.reset()
 
 
@@ -130,10 +134,13 @@ class TaskTable:
         self.times: dict[Any, Times] = {}
         self.peaks: dict[Key, int] = {}
         self.shares: list[dict[str, Any]] = []
+
         for name in cfg.only or cfg.cases:
             for mode in cfg.modes:
                 call = _outer_step(cfg, name, mode == "compiled")
                 self.calls[Key(task, name, mode)] = call
+
+            # one floor for all modes: its work is that of the shapes alone
             call = self.calls[Key(task, name, cfg.modes[0])]
             floor = Floor(call.unroll, call.theta, call.num_chains, cfg.floor_steps)
             self.floors[Key(task, name, "floor")] = floor
@@ -142,6 +149,7 @@ class TaskTable:
         """Time everything, then measure the peaks, then the profile where it is asked for."""
         with compiler(self.cfg):
             interleave(self.floors | self.calls, self.cfg.repeats, self.times, progress)
+            # after all timing, as the records of the allocator slow the calls down
             for key, call in self.calls.items():
                 progress(f"peak memory: {key}")
                 self.peaks[key] = call.peak_bytes()
@@ -187,6 +195,7 @@ def scaling(cfg: DictConfig, progress: Progress) -> Iterator[dict[str, Any]]:
             with errors.usage_errors():
                 for figure, costs in measured.items():
                     exponents[figure] = fit_exponent(list(node["sizes"]), costs)
+
             yield {
                 "grows": axis,
                 "optimizer": name,
@@ -203,6 +212,7 @@ def _measure_growth(
     node = cfg.scaling.axes[axis]
     calls = {}
     for size, value in zip(node["sizes"], node["values"], strict=True):
+        # short unrolls: growth is that of an inner step, and large sizes take long
         short = lay_over(cfg, nested("estimator.unroll_length", cfg.scaling.unroll_length))
         grown = lay_over(short, nested(node.key, value), new_keys=True)
         calls[size] = _outer_step(grown, case, compile=cfg.compile)
@@ -212,6 +222,7 @@ def _measure_growth(
         repeats = cfg.scaling.repeats
         interleave(calls, repeats, times, lambda text: progress(f"{axis}, {case}, {text}"))
         peaks = [call.peak_bytes() for call in calls.values()]
+
     return {
         "time": [times[size].typical for size in calls],
         "peak bytes": peaks,

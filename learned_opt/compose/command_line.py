@@ -16,7 +16,11 @@ def command() -> str:
     """
     if HydraConfig.initialized():
         hydra = HydraConfig.get()
-        # what Hydra adds by itself is no word of the command line
-        typed = [word for word in hydra.overrides.hydra if not word.startswith("hydra.mode=")]
+        typed = []
+        for word in hydra.overrides.hydra:
+            # Hydra adds this one by itself: it is no word of the command line
+            if not word.startswith("hydra.mode="):
+                typed.append(word)
+
         return " ".join([job_record.command_of(hydra), *hydra.overrides.task, *typed])
     return f"python -m learned_opt {shlex.join(sys.argv[1:])}".strip()

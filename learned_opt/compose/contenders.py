@@ -41,7 +41,9 @@ def build_settings(cfg: DictConfig) -> Iterator[Setting]:
     """
     keep_freed_memory()
     tasks = {entry or task_cfg.task.name: task_cfg for entry, task_cfg in tasks_of(cfg).items()}
+
     loaded: dict[str, Any] = {}
+    # all configs before the first setting: a malformed card is refused before anything runs
     for config in list(setting_configs(tasks)):
         yield _setting(config, loaded)
 
@@ -50,6 +52,7 @@ def _setting(config: SettingConfig, loaded: dict[str, Any]) -> Setting:
     cfg = config.cfg
     family = _family(cfg, loaded)
     _, spec = symmetry_of(family)
+
     identity = task_identity(cfg)
     if "augment" in cfg:  # nothing is trained here, so an augmentation is part of the question
         family = instantiate(cfg.augment)(family)
@@ -78,6 +81,8 @@ def _family(cfg: DictConfig, loaded: dict[str, Any]) -> Any:
     data = task.pop("data", None)
     if data is None:
         return instantiate(task)
+
+    # by content: all horizons and points of a task share one copy of its data
     key = json.dumps(data, sort_keys=True)
     if key not in loaded:
         loaded[key] = instantiate(data)
@@ -127,6 +132,7 @@ def trained_contender(problems: Mapping[str, Problem], metadata: Metadata) -> Co
     problem = next(iter(problems.values()))
     names = [baseline.name for baseline in _baselines(problem.cfg)]
     unrolls = {task: one.heldout for task, one in problems.items()}
+
     return Contender(
         _apart(problem.optimizer_name, names),
         problem.optimizer.rebind,
@@ -148,6 +154,7 @@ def build_learned(cfg: DictConfig) -> list[Contender]:
     first = next(iter(tasks_of(cfg).values()))
     baselines = [baseline.name for baseline in _baselines(first)]
     named = cfg.checkpoints if cfg.checkpoint is None else [cfg.checkpoint]
+
     learned: list[Contender] = []
     for name, path, metadata in _checkpoints(named):
         label = _apart(name, baselines)
@@ -156,10 +163,13 @@ def build_learned(cfg: DictConfig) -> list[Contender]:
                 f"two checkpoints are called {name}; "
                 "name them: checkpoints={NAME: FILE, NAME: FILE}."
             )
+
+        # cells are found by this digest, so that another theta of the same name has its own
         theta = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
         identity = {"config": metadata["meta_optimizer"], "theta": theta}
         constructor = _TrainedConstructor(path, metadata, trusted=bool(cfg.trust))
         learned.append(Contender(label, constructor, identity, metadata))
+
     return learned
 
 
@@ -179,6 +189,7 @@ def _checkpoints(named: Any) -> list[tuple[str, Path, Metadata]]:
         path = hub.find(source)
         metadata = load_metadata(path)
         checkpoints.append((name or metadata["optimizer_name"], path, metadata))
+
     return checkpoints
 
 
@@ -214,6 +225,7 @@ def _baselines(cfg: DictConfig) -> list[Contender]:
     nodes = cfg.benchmark.baselines
     wanted = cfg.get("baselines")
     names = list(nodes) if wanted is None else list(wanted)
+
     contenders = []
     for name in names:
         if name not in nodes:
@@ -221,9 +233,13 @@ def _baselines(cfg: DictConfig) -> list[Contender]:
             raise ValueError(
                 f"baselines must be among those of the benchmark, {choices}, got {name!r}."
             )
+
         contenders.append(_baseline(str(name), nodes[name], fixed=False))
+
+    # these are no part of the benchmark, so that a choice of ``baselines`` leaves them in
     for name, node in (cfg.get("fixed") or {}).items():
         contenders.append(_baseline(str(name), node, fixed=True))
+
     return contenders
 
 

@@ -35,7 +35,7 @@ class Problem:
 
     @property
     def num_theta(self) -> int:
-        """Number of meta-parameters."""
+        """Number of meta-parameters that are trained."""
         return tree.num_elements(dict(self.optimizer.named_parameters()))
 
 
@@ -70,10 +70,12 @@ def build_problems(
             if problems:
                 optimizer = _rebound(problems, spec, name)
             else:
+                # theta is drawn here alone: on the other tasks of a mix the same one is bound again
                 torch.manual_seed(task_config.seed)
                 optimizer = instantiate(meta_optimizer)(spec).to(device)
 
             heldout = _unroll(task_config, family, optimizer, device)
+            # one loop for both purposes where they agree, so that it is compiled once
             unroll = heldout
             if "augment" in task_config:
                 augmented = instantiate(task_config.augment)(family)
@@ -89,6 +91,7 @@ def build_problems(
             num_params=tree.num_elements(params),
             optimizer_name=optimizer_name,
         )
+
     return problems
 
 

@@ -36,6 +36,8 @@ def log_config(loggers: list[Logger], cfg: DictConfig, problems: dict[str, Probl
     settings = task_settings(problems)
     if "mix" not in cfg:
         (settings,) = settings.values()
+
+    # the same record that ``theta.json`` keeps
     provenance = metadata(cfg, problems)["provenance"]
     for logger in loggers:
         logger.log_hyperparams({**settings, "provenance": provenance})
@@ -76,15 +78,17 @@ def log_evaluation_config(
     settings = {}
     for entry, task_cfg in tasks_of(cfg).items():
         settings[entry or task_cfg.task.name] = OmegaConf.to_container(task_cfg, resolve=True)
+
     if "mix" not in cfg:
         (settings,) = settings.values()
+
     for logger in loggers:
         logger.log_hyperparams({**settings, "provenance": provenance})
 
 
 def task_settings(problems: dict[str, Problem]) -> dict[str, Any]:
     """The resolved config of every task, as plain values."""
-    return {
-        name: OmegaConf.to_container(problem.cfg, resolve=True)
-        for name, problem in problems.items()
-    }
+    settings = {}
+    for name, problem in problems.items():
+        settings[name] = OmegaConf.to_container(problem.cfg, resolve=True)
+    return settings

@@ -102,12 +102,14 @@ def build_training(
         device = next(iter(problems.values())).unroll.device
         trainer = instantiate(
             cfg.trainer,
-            accelerator=device.type.replace("cuda", "gpu"),
+            accelerator=device.type.replace("cuda", "gpu"),  # Lightning's word
             callbacks=build_callbacks(cfg.callbacks),
             logger=loggers,
             plugins=[WholeFiles(), _environment()],
             default_root_dir=str(folder),
         )
+
+        # else Lightning fails in the middle of loading, with a message about tensors
         if start.ckpt:
             check_fits(start.ckpt, module.meta_optimizer, module.estimator)
 
@@ -133,7 +135,9 @@ def build_callbacks(nodes: DictConfig) -> list[lightning.Callback]:
                 f"callbacks.{name} must be a Lightning callback, got {kind}; its _target_ names "
                 f"the class, and ~callbacks.{name} leaves it out."
             )
+
         callbacks.append(callback)
+
     return callbacks
 
 
@@ -182,4 +186,5 @@ def _inner_problems(
             estimator=estimators[name],
             config=settings[name],
         )
+
     return by_label

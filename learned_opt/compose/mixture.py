@@ -43,7 +43,9 @@ def task_configs(
     values = {}
     for key in _keys(overrides):
         if key not in groups:
+            # as Hydra has parsed it: the word itself is only text
             values[key] = OmegaConf.select(cfg, key)
+
     return {name: _task_config(cfg, name, values) for name in cfg.mix}
 
 
@@ -52,10 +54,12 @@ def _keys(overrides: Sequence[str]) -> list[str]:
     keys = []
     for word in overrides:
         key = word.lstrip("+").split("=")[0]
+        # these choose a file or remove a key, and give no value
         is_group = "@" in key or "/" in key
         is_deletion = word.startswith("~")
         if not is_group and not is_deletion and key.split(".")[0] not in ("mix", "hydra"):
             keys.append(key)
+
     return keys
 
 
@@ -68,9 +72,12 @@ def _task_config(cfg: DictConfig, name: str, values: dict[str, Any]) -> DictConf
 
     shared = writable_copy(cfg)
     with open_dict(shared):
+        # a run of its own has no mix
         del shared.mix
+
     task_config = lay_over(shared, entry, new_keys=True, source=f"mix.{name}")
     for key, value in values.items():
         changes = OmegaConf.create(nested(key, value))
         task_config = lay_over(task_config, changes, new_keys=True, source="the command line")
+
     return task_config

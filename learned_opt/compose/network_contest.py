@@ -24,12 +24,14 @@ def build_families(cfg: DictConfig) -> dict[str, tuple[Any, Any]]:
     keep_freed_memory()
     if not cfg.networks:
         raise ValueError("networks is empty; choose an experiment that lists some.")
+
     make_family = instantiate(cfg.task, _partial_=True)  # the data are loaded once
     families = {}
     for name, network in cfg.networks.items():
         family = make_family(network=instantiate(network))
         _, spec = symmetry_of(family)
         families[str(name)] = (family, spec)
+
     return families
 
 

@@ -26,6 +26,7 @@ def build_layers(cfg: DictConfig) -> tuple[dict[str, Any], torch.device]:
     keep_freed_memory()
     device = torch.device(resolve_device(cfg.device))
     cases = {name: instantiate(cfg.cases[name]) for name in cfg.only or cfg.cases}
+    # for the layers, which are made when their turn comes
     torch.manual_seed(0)
     return cases, device
 
@@ -42,11 +43,14 @@ def build_deployed(cfg: DictConfig) -> tuple[dict[str, Any], dict[str, Any]]:
     """
     check_names("only", cfg.only, cfg.networks, kind="networks")
     keep_freed_memory()
+    # processor time is measured, in which threads would add up
     torch.set_num_threads(1)
+
     networks = {}
     for name in cfg.only or cfg.networks:
         node = cfg.networks[name]
         networks[name] = (instantiate(node), _example(node.input_shape))
+
     learned = {name: instantiate(node) for name, node in cfg.learned.items()}
     return networks, learned
 

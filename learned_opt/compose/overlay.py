@@ -43,6 +43,7 @@ def lay_over(
     """
     if isinstance(changes, DictConfig):
         changes = _as_written(changes)
+
     result = writable_copy(cfg)
     with open_dict(result):
         _Overlay(new_keys, source).merge(result, changes, "")

@@ -20,6 +20,7 @@ def build_replayed(config: dict[str, Any], words: Sequence[str]) -> Problem:
         UsageError: what ``build_problem`` raises.
     """
     cfg = OmegaConf.create(config)
+    # so that a misspelt key is refused and not added
     OmegaConf.set_struct(cfg, True)
     cfg.merge_with_dotlist(list(words))
     OmegaConf.set_readonly(cfg, True)

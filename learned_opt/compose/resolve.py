@@ -88,6 +88,7 @@ def _expand(cfg: DictConfig, path: str, group: str, choose: Callable[[Nodes], No
     entries = OmegaConf.select(cfg, path)
     if not OmegaConf.is_dict(entries) or ALL not in entries:
         return
+
     beside = _containers(entries)
     wants_all = beside.pop(ALL)
     nodes = choose(_containers(hydra_job.group_nodes(group))) if wants_all else {}
@@ -96,8 +97,10 @@ def _expand(cfg: DictConfig, path: str, group: str, choose: Callable[[Nodes], No
     for name in [*beside, *(name for name in nodes if name not in beside)]:
         entry = beside.get(name, {})
         if entry is not None:
+            # an entry that names a class is whole, and takes nothing from the file of its name
             below = {} if "_target_" in entry else nodes.get(name, {})
             expanded[name] = OmegaConf.merge(below, entry)
+
     OmegaConf.update(cfg, path, expanded, merge=False)
 
 
@@ -123,9 +126,11 @@ def _lab_cases(nodes: Nodes) -> Nodes:
         is_whole = length in (None, "${horizon}")
         if is_whole and name != reference:
             cases[name] = node
+
         if length is not None:
             case_name = f"{name}_truncated" if is_whole else name
             cases[case_name] = node | {"unroll_length": "${unroll_length}"}
+
     return cases
 
 

@@ -28,8 +28,10 @@ def facts_of_run(
     facts = []
     for name, problem in problems.items():
         facts += _of_task(name, problem, estimator_name, estimators[name])
+
     problem = next(iter(problems.values()))
     parameters = f"{problem.num_theta:,} parameters"
+
     return [
         *facts,
         ("meta-optimizer", f"{problem.optimizer_name}, theta has {parameters}"),
@@ -49,6 +51,7 @@ def _of_task(
         f"horizon {problem.benchmark.horizon}, "
         f"{estimator.num_inner_steps:,} inner steps per estimate"
     )
+
     return [
         ("task", f"{name} ({', '.join(shown)})"),
         ("inner network", f"{problem.num_params:,} parameters"),

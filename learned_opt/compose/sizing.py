@@ -42,7 +42,7 @@ class Memory:
     num_ranks: int = 1
 
     def __str__(self) -> str:
-        """One line for people."""
+        """The prediction as one line for people."""
         per_chain = readable(self.peak * self.num_ranks / self.num_chains)
         where = f" on each of {self.num_ranks} ranks" if self.num_ranks > 1 else ""
         return (
@@ -78,17 +78,20 @@ def size(
             raise ValueError(
                 f"memory_share must lie above 0 and not above 1, got {cfg.memory_share}."
             )
+
         available = _available(next(iter(problems.values())).unroll.device, world)
         sizes = [_Size(problem) for problem in problems.values()]
 
         automatic = None
         if any(says_auto(problem.cfg) for problem in problems.values()):
+            # a resumed run keeps its number, however much memory is free today
             automatic = _resumed(problems, resumed or {})
             if automatic is None:
                 room = cfg.memory_share * available
                 automatic = world.num_ranks * largest(
                     lambda number: _peak(sizes, number * world.num_ranks, world) <= room
                 )
+
         num_chains = sum(each.num_chains(automatic) for each in sizes)
 
     peak = _peak(sizes, automatic, world)
@@ -99,6 +102,7 @@ def size(
             f"{readable(available)} are available; lower {lower}"
             "the inner network or, for bptt, estimator.unroll_length."
         )
+
     return Memory(peak, available, num_chains, automatic, world.num_ranks)
 
 
@@ -184,12 +188,14 @@ def _peak(sizes: Sequence[_Size], automatic: int | None, world: World) -> int:
     """Bytes at the peak on one rank, which takes its share of the tasks."""
     peak = 0
     for each in sizes:
+        # rounded up: the rank with the most tasks decides
         share = -(-each.number(automatic) // world.num_ranks)
         peak += each.footprint.peak_bytes(share, each.unroll_length)
     return peak
 
 
 def _available(device: torch.device, world: World) -> int:
+    # ranks of a machine share its memory, but each has a GPU to itself
     ranks_beside = world.num_local if device.type == "cpu" else 1
     return available_bytes(device) // ranks_beside
 
@@ -207,6 +213,7 @@ def _estimator(problem: Problem, num_tasks: int, unroll_length: int) -> SharedEs
         device=unroll.device,
         precision=problem.cfg.precision,
     )
+
     node = problem.cfg.estimator
     constructor = instantiate(node, num_tasks=num_tasks, unroll_length=unroll_length)
     return as_shared(constructor(unroll=eager, truncation=Constant(unroll_length)))

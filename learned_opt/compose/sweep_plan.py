@@ -35,9 +35,11 @@ def command(folder: Path, jobs: Sequence[Job]) -> str:
 
     hydra = job_record.plan(folder)
     words = list(hydra.overrides.task)
+    # ``-m`` stands for the mode, and the folder is named once, at the end
     for word in hydra.overrides.hydra:
         if not word.startswith(("hydra.mode=", "hydra.sweep.dir=")):
             words.append(word)
+
     words.append(f"hydra.sweep.dir={folder}")
     return f"{job_record.command_of(hydra)} -m {shlex.join(words)}"
 
@@ -46,6 +48,7 @@ def _planned(folder: Path) -> list[list[str]]:
     """Overrides of each job of Hydra's own sweeper; empty for one that decides as it goes."""
     if not SweepFolder(folder).plan.is_file():
         return []
+
     hydra = job_record.plan(folder)
     is_basic = hydra.sweeper._target_.endswith("BasicSweeper")
     if not is_basic or "glob(" in str(hydra.overrides.task):
@@ -53,4 +56,5 @@ def _planned(folder: Path) -> list[list[str]]:
 
     words = [f"{key}={value}" for key, value in (hydra.sweeper.params or {}).items()]
     overrides = OverridesParser.create().parse_overrides([*words, *hydra.overrides.task])
+    # without a limit all jobs are in the first batch
     return BasicSweeper.split_arguments(overrides, None)[0]

@@ -24,6 +24,7 @@ def metadata(cfg: DictConfig, problems: Mapping[str, Problem]) -> dict[str, Any]
 
     origin = provenance(cfg.seed, any_problem.unroll.device, command())
     origin["num_tasks"] = _num_tasks(problems)
+
     return {
         "optimizer_name": any_problem.optimizer_name,
         "meta_optimizer": OmegaConf.to_container(cfg.meta_optimizer, resolve=True),

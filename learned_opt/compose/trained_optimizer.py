@@ -43,10 +43,12 @@ def build_trained(cfg: DictConfig, name: str) -> Trained:
 
     optimizer_name = metadata["optimizer_name"]
     trained_cfg = with_meta_optimizer(cfg, metadata["meta_optimizer"], optimizer_name)
+
     problems = build_problems(trained_cfg, trained_cfg.meta_optimizer, optimizer_name)
     with usage_errors():
         for problem in problems.values():
             load_theta(hub.find(name), problem.optimizer)
+
     return Trained(trained_cfg, problems, metadata)
 
 

@@ -42,6 +42,7 @@ def build_zoo(cfg: DictConfig) -> tuple[Recipe, Callable[[int], Unroll], dict[st
         return Unroll(resized, optimizer(spec).to(device), cfg.compile, device)
 
     task = dict(family.describe())
+    # each shard draws a batch size of its own
     task.pop("batch_size", None)
     return recipe, unroll_of, {"task": task, "recipe": asdict(recipe), "spec": spec.as_dict()}
 
