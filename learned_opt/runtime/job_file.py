@@ -104,9 +104,11 @@ def varying(overrides: Sequence[Sequence[str]]) -> list[dict[str, str]]:
     for key in keys:
         if len({values.get(key) for values in settings}) > 1:
             varied.append(key)
+
     apart = []
     for values in settings:
         apart.append({key: values.get(key, "") for key in varied})
+
     return apart
 
 

@@ -39,6 +39,7 @@ class JobRecord(Callback):
         overrides = list(config.hydra.overrides.task)
         record = job_file.read(folder)
         is_done = job_file.is_finished(record) or job_file.is_of_another(record, overrides)
+
         # a finished job of a sweep is not run again, and one of another sweep is refused
         is_left_alone = config.hydra.mode is RunMode.MULTIRUN and is_done
         if slurm.is_first_rank() and not is_left_alone:
@@ -48,6 +49,7 @@ class JobRecord(Callback):
         """The run has ended, by itself."""
         if not slurm.is_first_rank():
             return
+
         outcome: job_file.Record = {"state": "finished", "ended": job_file.time_stamp()}
         if job_return.status is JobStatus.COMPLETED:
             outcome["value"] = job_return.return_value
@@ -55,6 +57,7 @@ class JobRecord(Callback):
             outcome["state"] = "failed"
             # the property would raise it
             outcome["error"] = job_file.describe(job_return._return_value)
+
             if config.hydra.mode is RunMode.MULTIRUN:
                 print(f"job {config.hydra.job.num} failed: {outcome['error']}", file=sys.stderr)
 

@@ -25,9 +25,11 @@ def keep_freed_memory() -> bool:
     """
     if not sys.platform.startswith("linux"):
         return False
+
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:
         return False
+
     return bool(
         mallopt(M_MMAP_THRESHOLD, LARGEST_MMAP_THRESHOLD)
         and mallopt(M_TRIM_THRESHOLD, LARGEST_TRIM_THRESHOLD)
@@ -59,6 +61,7 @@ def cgroup_rooms(root: Path, membership: str) -> list[int]:
         elif controllers == "memory":
             names = ("memory.limit_in_bytes", "memory.usage_in_bytes")
             rooms += _rooms_above(root / "memory", path, *names)
+
     return rooms
 
 
@@ -71,6 +74,7 @@ def _rooms_above(mount: Path, path: str, limit: str, used: str) -> list[int]:
         if folder.is_relative_to(mount) and ceiling.isdigit():
             in_use = int(_read(folder / used)) - _droppable(folder)
             rooms.append(max(0, int(ceiling) - in_use))
+
     return rooms
 
 

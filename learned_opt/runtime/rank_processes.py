@@ -40,6 +40,7 @@ def followers(
         processes = [_start(rank, follow, arguments) for rank in range(1, num_ranks)]
         finished = threading.Event()
         threading.Thread(target=_watch, args=(processes, finished), daemon=True).start()
+
         try:
             yield
             for process in processes:
@@ -96,6 +97,7 @@ def _failed(processes: Sequence[BaseProcess], seconds: float = 0.0) -> str:
         for rank, process in enumerate(processes, 1):
             if process.exitcode:
                 sentences.append(f"rank {rank} has ended with exit code {process.exitcode}")
+
         if sentences or time.monotonic() >= deadline:
             return "; ".join(sentences)
         time.sleep(0.05)
@@ -114,6 +116,7 @@ def _variables(num_ranks: int, threads: int) -> Iterator[None]:
     }
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
+
     try:
         yield
     finally:

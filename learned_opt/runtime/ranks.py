@@ -62,8 +62,10 @@ def world(devices: int | str, num_nodes: int = 1, device: str = "auto") -> World
     num_local = devices
     if devices == "auto":
         num_local = max(1, torch.cuda.device_count() if device != "cpu" else 0)
+
     if not isinstance(num_local, int) or num_local < 1:
         raise UsageError(f"trainer.devices must be auto or at least 1, got {devices}.")
+
     num_ranks = num_local * num_nodes
     if num_ranks == 1:
         return ALONE
@@ -80,6 +82,7 @@ def world(devices: int | str, num_nodes: int = 1, device: str = "auto") -> World
             f"trainer.num_nodes is {num_nodes}, but this process was started alone; start the "
             "ranks with hydra/launcher=slurm, srun or torchrun."
         )
+
     return World(num_ranks, num_local, complete=False)
 
 
@@ -103,9 +106,11 @@ def others(world: World, follow: Callable[..., None], *arguments: Any) -> Iterat
     if world.complete:
         yield
         return
+
     before = torch.get_num_threads()
     threads = max(1, len(os.sched_getaffinity(0)) // world.num_local)
     torch.set_num_threads(min(before, threads))
+
     try:
         with followers(world.num_ranks, threads, follow, *arguments):
             yield

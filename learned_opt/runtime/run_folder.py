@@ -24,7 +24,7 @@ class RunFolder:
 
     @property
     def theta(self) -> Path:
-        """The meta-parameters."""
+        """The meta-parameters that training came to."""
         return self.path / THETA
 
     @property
@@ -78,7 +78,7 @@ class RunFolder:
 
     @property
     def config(self) -> Path:
-        """The composed config."""
+        """The composed config of the run, YAML."""
         return self.path / ".hydra" / "config.yaml"
 
     @property
@@ -147,5 +147,5 @@ class SweepFolder:
 
 
 def _by_number(path: Path) -> tuple[int, int, str]:
-    """Numbers first, as numbers."""
+    """Key for sorting: numbers first, compared as numbers."""
     return (0, int(path.name), "") if path.name.isdigit() else (1, 0, path.name)

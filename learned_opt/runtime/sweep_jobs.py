@@ -36,6 +36,7 @@ def find_jobs(folder: Path, planned: Sequence[list[str]]) -> list[Job]:
         raise UsageError(
             f"folder must be that of a sweep, runs/sweeps/TIME, but there is none at {folder}."
         )
+
     sweep = SweepFolder(folder)
     records = {path.parent: job_file.read(path.parent) for path in sweep.job_records}
     if not records and not planned:
@@ -47,10 +48,12 @@ def find_jobs(folder: Path, planned: Sequence[list[str]]) -> list[Job]:
     queue, complaint = _queue(records)
     jobs = [_job(path, record, queue, complaint) for path, record in records.items()]
     jobs.sort(key=_order)
+
     begun = [sorted(job.overrides) for job in jobs]
     for words in planned:
         if sorted(words) not in begun:
             jobs.append(Job("-", folder, words, "missing", "it has never begun"))
+
     return jobs
 
 
@@ -62,9 +65,11 @@ def _job(path: Path, record: job_file.Record, queue: Mapping[str, str], complain
 
     if state == "submitted" or queue.get(record["job"]) == "PENDING":
         state = "queued"
+
     if state in ("running", "queued") and not job_file.is_alive(record, queue):
         state = "killed"
         why = _last_words(path.parent, record["job"], queue)
+
     return Job(path.name, path, record["overrides"], state, why)
 
 
@@ -83,6 +88,7 @@ def _last_words(folder: Path, job: str | None, queue: Mapping[str, str]) -> str:
     """Why a job is no more, as far as anyone knows."""
     if job is None:
         return "its process is gone"
+
     state = queue.get(job, "no longer known to Slurm")
     last_line = ""
     for path in SweepFolder(folder).logs(job):
@@ -92,5 +98,5 @@ def _last_words(folder: Path, job: str | None, queue: Mapping[str, str]) -> str:
 
 
 def _order(job: Job) -> tuple[int, int, str]:
-    """Numbers first, as numbers."""
+    """Key for sorting: numbers first, compared as numbers."""
     return (0, int(job.name), "") if job.name.isdigit() else (1, 0, job.name)

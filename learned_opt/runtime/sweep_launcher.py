@@ -59,6 +59,7 @@ class SweepLauncher(Launcher):
         self.max_num_timeout = max_num_timeout
         self.array_parallelism = array_parallelism
         self.resources: dict[str, Any] = {}
+
         for key, value in resources.items():
             is_node = OmegaConf.is_config(value)
             self.resources[key] = OmegaConf.to_container(value) if is_node else value
@@ -80,6 +81,7 @@ class SweepLauncher(Launcher):
                 "there is no sbatch on this machine; log in to the cluster, "
                 "or use hydra/launcher=workstation."
             )
+
         from hydra_plugins.hydra_submitit_launcher.submitit_launcher import BaseSubmititLauncher
 
         self.config = config
@@ -101,6 +103,7 @@ class SweepLauncher(Launcher):
         runs = []
         for number, overrides in enumerate(job_overrides, initial_job_idx):
             runs.append(self._run(overrides, number))
+
         records = {run.number: job_file.earlier(run.folder, run.task_overrides) for run in runs}
         self._refuse_if_alive(records)
 
@@ -115,6 +118,7 @@ class SweepLauncher(Launcher):
         results = []
         for run, differing in zip(runs, apart, strict=True):
             results.append(self._result(run, differing, submitted.get(run.number)))
+
         num_failed = sum(result.status is JobStatus.FAILED for result in results)
         if num_failed:
             sweep = self.config.hydra.sweep.dir
@@ -124,6 +128,7 @@ class SweepLauncher(Launcher):
                 len(runs),
                 sweep,
             )
+
         return results
 
     def _record_submission(self, run: "_Run", job: Any) -> None:
@@ -140,6 +145,7 @@ class SweepLauncher(Launcher):
             num_jobs - num_waiting,
             sweep,
         )
+
         if self.cluster == "slurm" and num_waiting:
             log.info(
                 "they go on without this terminal; python -m learned_opt collect %s shows how far "
@@ -158,6 +164,7 @@ class SweepLauncher(Launcher):
     def _refuse_if_alive(self, records: Mapping[int, job_file.Record]) -> None:
         if not any(records.values()):
             return
+
         try:
             queue = slurm.queue() if self.cluster == "slurm" else {}
         except OSError as error:
@@ -169,6 +176,7 @@ class SweepLauncher(Launcher):
         for number, record in records.items():
             if job_file.is_alive(record, queue):
                 alive.append(str(number))
+
         if alive:
             sweep = self.config.hydra.sweep.dir
             raise UsageError(f"job {', '.join(alive)} of {sweep} is still queued or running.")
@@ -179,14 +187,18 @@ class SweepLauncher(Launcher):
 
         if not runs:
             return []
+
         executor = self._executor()
         state = Singleton.get_state()
+
         calls = []
         for run in runs:
             job_id = f"job_id_for_{run.number}"
             calls.append((run.overrides, "hydra.sweep.dir", run.number, job_id, state))
+
         if self.cluster == "local":
             return _submit_a_few_at_once(executor, self.job, calls, self.array_parallelism)
+
         try:
             return executor.map_array(self.job, *zip(*calls, strict=True))
         except FailedJobError as error:
@@ -202,6 +214,7 @@ class SweepLauncher(Launcher):
                 f"trainer.devices must be a number under hydra/launcher={self.cluster}, "
                 f"got {devices!r}."
             )
+
         shared = {field.name for field in dataclasses.fields(BaseQueueConf)}
         parameters = {}
         for key, value in self.resources.items():
@@ -215,8 +228,10 @@ class SweepLauncher(Launcher):
             executor.update_parameters(**parameters, slurm_array_parallelism=self.array_parallelism)
         except (ValueError, NameError, TypeError) as error:
             raise UsageError(f"hydra.launcher: {' '.join(str(error).split())}") from error
+
         if self.cluster == "slurm":
             submitit.SlurmJob.watcher = queue_watcher()
+
         return executor
 
     def _result(self, run: "_Run", apart: Mapping[str, str], job: Any) -> JobReturn:
@@ -224,6 +239,7 @@ class SweepLauncher(Launcher):
         if job is None:
             record = job_file.read(run.folder)
             return _returned(run, JobStatus.COMPLETED, record["value"])
+
         from submitit.core.utils import FailedJobError, UncompletedJobError
 
         try:
@@ -232,6 +248,7 @@ class SweepLauncher(Launcher):
             why = job_file.read(run.folder).get("error")
             if not why:
                 why = f"it was killed ({job.state.lower()}); see {job.paths.stderr}"
+
             setting = ", ".join(f"{key}={value}" for key, value in apart.items())
             message = f"job {run.number} ({setting}) failed: {why}"
             log.error(message)
