@@ -25,7 +25,7 @@ OTHERS = {"networks", "deploy"}  # verbs with a config of their own
 @hydra.main(version_base="1.3", config_path=config_files.config_dir(), config_name="bench")
 @cli.one_line_errors
 def run(cfg: DictConfig) -> None:
-    """Measure, show and write."""
+    """Measure what inner steps cost, show the tables and write them."""
     from rich.console import Console
 
     from learned_opt.compose import bench_steps, hydra_job, resolve
@@ -36,6 +36,8 @@ def run(cfg: DictConfig) -> None:
     configs = bench_steps.configs_of_tasks(cfg)
     for task_config in configs.values():
         bench_steps.check(task_config)
+
+    # first of all: a wrong file should not come out after an hour of measuring
     with usage_errors():
         earlier = cost_comparison.read(Path(cfg.compare)) if cfg.compare else None
         facts = bench_steps.facts(cfg)
@@ -143,16 +145,20 @@ def _with_keys(words: list[str]) -> list[str]:
     rest = list(words)
     if rest and rest[0] in TABLES:
         keys.append(f"verb={rest.pop(0)}")
+
     while rest:
         flag, has_file, file = rest[0].partition("=")
         if flag != FLAG:
             keys.append(rest.pop(0))
             continue
+
         del rest[0]
         if not has_file:
             if not rest:
                 raise UsageError(f"{FLAG} needs a FILE, the bench.json of an earlier run.")
             file = rest.pop(0)
+
+        # Hydra's grammar has a meaning for backslashes and quotes
         quoted = file.replace("\\", "\\\\").replace("'", "\\'")
         keys.append(f"compare='{quoted}'")
     return keys

@@ -13,7 +13,7 @@ from learned_opt.compose import config_files
 @hydra.main(version_base="1.3", config_path=config_files.config_dir(), config_name="bench_deploy")
 @cli.one_line_errors
 def run(cfg: DictConfig) -> None:
-    """Measure, show and write."""
+    """Measure steps of deployed optimizers, show the tables and write them."""
     import torch
     from rich.console import Console
 
@@ -24,8 +24,10 @@ def run(cfg: DictConfig) -> None:
     cfg = resolve.final(cfg)
     with usage_errors():
         networks, learned = networks_bench.build_deployed(cfg)
+
     facts = networks_bench.facts(torch.device("cpu"))
     console = Console()
+
     rows: list[dict[str, Any]] = []
     try:
         with usage_errors(), console.status("first calls") as status:

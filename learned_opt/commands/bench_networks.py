@@ -12,7 +12,7 @@ from learned_opt.compose import config_files
 @hydra.main(version_base="1.3", config_path=config_files.config_dir(), config_name="bench_networks")
 @cli.one_line_errors
 def run(cfg: DictConfig) -> None:
-    """Measure, show and write."""
+    """Measure what layers cost, show the tables and write them."""
     from rich.console import Console
 
     from learned_opt.compose import hydra_job, networks_bench, resolve
@@ -24,8 +24,10 @@ def run(cfg: DictConfig) -> None:
     cfg = resolve.final(cfg)
     with usage_errors():
         cases, device = networks_bench.build_layers(cfg)
+
     facts = networks_bench.facts(device)
     console = Console()
+
     rows: list[dict[str, Any]] = []
     try:
         with usage_errors(), console.status("first calls") as status:

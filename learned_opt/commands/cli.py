@@ -64,11 +64,19 @@ def check_task_given(arguments: list[str]) -> None:
     Raises:
         UsageError: there is none, or it lacks its plus.
     """
-    flags = {argument.split("=", 1)[0] for argument in arguments if argument.startswith("-")}
+    flags = set()
+    keys = []
+    for argument in arguments:
+        key = argument.split("=", 1)[0]
+        if argument.startswith("-"):
+            flags.add(key)
+        else:
+            keys.append(key)
+
     if flags & {*QUERIES, *OWN_CONFIGS}:
         return
+
     choices = ", ".join(options("task"))
-    keys = [argument.split("=", 1)[0] for argument in arguments if not argument.startswith("-")]
     if "task" in keys:
         raise UsageError(f"write +task=NAME, with the plus; NAME is one of: {choices}.")
     if "+task" not in keys and "+experiment" not in keys:

@@ -17,18 +17,21 @@ def run() -> None:
     parser.add_argument("folder", type=Path, help="folder of a sweep, runs/sweeps/TIME")
     folder = parser.parse_args().folder
 
+    # behind the parser, which answers --help at once
     from learned_opt.compose import sweep_plan
     from learned_opt.core.errors import usage_errors
     from learned_opt.runtime import job_file
 
     jobs = sweep_plan.find_jobs(folder)
     varying = job_file.varying([job.overrides for job in jobs])
+
     states = []
     finished = {}
     for job, setting in zip(jobs, varying, strict=True):
         states.append({**setting, "job": job.name, "state": job.state, "why": job.why})
         if job.state == "finished":
             finished[job.folder] = setting
+
     with usage_errors():  # an evaluation may be damaged
         _show(folder, states, finished, sweep_plan.command(folder, jobs))
 
@@ -63,6 +66,7 @@ def _show(
             lines.append(sweep_report.sentence(state))
     if again:
         lines += ["to run just those again:", f"  {again}"]
+
     names = sweep_report.write(folder, rows, states, again)
     lines.append(f"written to {folder}: {', '.join(names)}")
     console.print("\n".join(lines), highlight=False, soft_wrap=True)

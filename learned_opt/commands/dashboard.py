@@ -31,6 +31,7 @@ def run() -> None:
         raise UsageError(
             "dashboards need wandb-workspaces; get it with: pip install -e '.[dashboard]'."
         )
+
     from learned_opt.core.files import write_json
     from learned_opt.reporting import wandb_panels
 
@@ -49,7 +50,7 @@ def run() -> None:
 
 
 def _scope(options: argparse.Namespace) -> Any:
-    """What the dashboard shows."""
+    """What the dashboard shows: the runs of a folder, or a project."""
     from learned_opt.reporting import wandb_panels
 
     entity = options.entity or (_default_entity() if options.push else "")
@@ -71,9 +72,11 @@ def _of_folder(folder: Path) -> tuple[str, tuple[str, str], list[Any]]:
         raise UsageError(f"no run in {folder} was made with logger=wandb.")
 
     logger = yaml.safe_load(logged[0].config.read_text())["logger"]["wandb"]
+    # without a name in the config the logger groups runs by the folder of their sweep
     picked = ("Group", logger["group"] or folder.resolve().name)
     if is_single:
         picked = ("ID", logged[0].wandb_id.read_text().strip())
+
     files = [run.evaluation for run in logged if run.evaluation.is_file()]
     return logger["project"], picked, [read_evaluation(file) for file in files]
 

@@ -35,6 +35,8 @@ def run(cfg: DictConfig) -> float:
         raise UsageError(
             "give checkpoint=FILE, or checkpoints={NAME: FILE, NAME: FILE} for several."
         )
+
+    # seconds of imports, only for words that make sense
     import torch
     from rich.console import Console
 
@@ -51,6 +53,7 @@ def run(cfg: DictConfig) -> float:
     cfg = resolve.final(cfg)
     folder = RunFolder(Path(os.path.relpath(HydraConfig.get().runtime.output_dir)))
     console = Console()
+
     with usage_errors():
         facts = provenance(cfg.seed, torch.device(resolve_device(cfg.device)), command())
         learned = contenders.build_learned(cfg)
@@ -63,11 +66,13 @@ def run(cfg: DictConfig) -> float:
         with usage_errors():
             settings = contenders.build_settings(cfg)
             results = run_suite(settings, learned, cells, facts, screens.plain_line(console))
+
         loss = screens.show_results(results, folder, console)
         console.print(
             f"{results.reused} of {results.num_cells} cells were there already, in {cells}",
             highlight=False,
         )
+
     return loss
 
 

@@ -28,6 +28,7 @@ def _dispatch() -> None:
     if has_verb:
         verb = words[0]
         del sys.argv[1]
+
     asks_for_help = bool(HELP_FLAGS & set(words))
     if asks_for_help and not has_verb:
         print(help_pages.overview())
@@ -38,6 +39,8 @@ def _dispatch() -> None:
 
     if not has_verb:
         _refuse_unknown_verb(words)
+
+    # only this file: no verb waits for the imports of another
     importlib.import_module(f"learned_opt.commands.{verb}").main()
 
 

@@ -77,6 +77,7 @@ def page(verb: str, words: Sequence[str]) -> str:
     text = config_files.read(name)
     header = [f"{VERBS[verb]}.", "", *_header(text)]
     keys = [f"Keys, KEY=VALUE, with their defaults (configs/{name}.yaml):", *_keys(text)]
+    # a config that is built on that of training takes its keys too
     if "  - config" in text.splitlines():
         keys += ["", "and those of every run (configs/config.yaml):"]
         keys += _keys(config_files.read("config"))

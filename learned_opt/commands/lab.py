@@ -25,8 +25,8 @@ def run(cfg: DictConfig) -> None:
     cfg = resolve.final(cfg)
     if cfg.replicates < 2:
         raise UsageError(f"replicates must be at least 2, got {cfg.replicates}.")
-    estimators, theta = _build(cfg)
 
+    estimators, theta = _build(cfg)
     console = Console()
     estimates = {}
     for name, estimator in estimators.items():

@@ -19,6 +19,7 @@ def run() -> None:
     parser.add_argument(
         "changes", metavar="KEY=VALUE", nargs="*", help="changes of the config in the recipe"
     )
+
     arguments = parser.parse_args()
     for word in arguments.changes:
         if "=" not in word:
@@ -31,11 +32,14 @@ def run() -> None:
 
     with usage_errors():
         recipe, tensors = load_recipe(arguments.file)
+
     problem = build_replayed(recipe.config, arguments.changes)
     unroll = f"{recipe.unroll_length} inner steps"
     print(f"outer step {recipe.outer_step}, task {recipe.task}, copy {recipe.copy}: {unroll}")
+
     with usage_errors():
         cause = replay(problem.unroll, recipe, tensors, _print_loss)
+
     print(f"first not finite: {cause}" if cause else "not reproduced: every value stayed finite")
     sys.exit(0 if cause else 1)
 

@@ -23,6 +23,7 @@ def run() -> None:
         type=Path,
         help="file to write; default: in the run, or beside the runs it compares",
     )
+
     arguments = parser.parse_args()
     if arguments.out and not arguments.out.parent.is_dir():
         raise UsageError(f"--out must be a file in a folder that exists, got {arguments.out}.")
@@ -30,10 +31,12 @@ def run() -> None:
     folders = []
     for folder in arguments.runs:
         folders += _runs_of(folder)
+
     try:
         names = _write(folders, arguments.out)
     except (ValueError, OSError) as error:
         raise UsageError(str(error)) from error
+
     print(f"written: {names}")
 
 

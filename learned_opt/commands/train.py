@@ -33,6 +33,7 @@ def run(cfg: DictConfig) -> float | None:
     value = job_record.finished_value(folder)
     if value is not None:
         return value
+    # a job that has finished before does not wait for torch
     from rich.console import Console
 
     from learned_opt.runtime import ranks
@@ -64,9 +65,11 @@ def _meta_train(cfg: DictConfig, world: Any, folder: Path, console: Any) -> floa
     memory = sizing.size(cfg, problems, world, start.num_tasks)
     cfg, problems = sizing.settled(cfg, problems, memory)
     if world.is_leader:
+        # with the number that ``auto`` stands for, as whoever goes on needs it
         resolve.save(cfg, folder)
 
     print_line = screens.plain_line(console)
+    # W&B's run is ended after the comparison, when the other ranks are gone
     with ExitStack() as stack:
         with ranks.others(world, follow, cfg, hydra_job.settings()):
             training = meta_training.build_training(cfg, problems, folder, start)
@@ -81,12 +84,14 @@ def _meta_train(cfg: DictConfig, world: Any, folder: Path, console: Any) -> floa
 
         if not world.is_leader:
             return None
+
         metadata = _save(cfg, problems, training, origin, folder)
         if stopped_by:
             overrides = sizing.resolved(hydra_job.overrides(), memory.automatic)
             print_line(screens.interrupted(overrides, folder))
-            sys.exit(128 + stopped_by)
+            sys.exit(128 + stopped_by)  # as a shell tells a signal
         compare(problems, metadata, RunFolder(folder), console)
+
     return _validation_loss(RunFolder(folder).metrics, inner_problems.labels(problems))
 
 

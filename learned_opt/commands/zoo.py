@@ -62,9 +62,11 @@ def _predict(cfg: DictConfig, folder: Path, console: Any) -> None:
 
     if cfg.num_seeds < 1:
         raise ValueError(f"num_seeds must be at least 1, got {cfg.num_seeds}.")
+
     settings = read_settings(folder)
     zoo = read_zoo(folder)
     predictors, fit_settings = weight_zoo.build_predictors(cfg)
+
     for sentence in zoo.broken:
         console.print(f"left out: {sentence}", style="yellow", soft_wrap=True)
 
@@ -72,6 +74,7 @@ def _predict(cfg: DictConfig, folder: Path, console: Any) -> None:
     data = prepare(zoo)
     sizes = {split: len(success) for split, (_, success) in data.items()}
     console.print(f"{folder}: {len(zoo.table)} networks, {sizes}", highlight=False)
+
     rows = []
     predicted = {}
     for name, constructor in predictors.items():
@@ -114,6 +117,7 @@ def _with_keys(words: list[str]) -> list[str]:
     Raises:
         UsageError: no verb, or an unknown one.
     """
+    # questions about the program need no verb
     if set(words) & set(cli.QUERIES):
         return words
     if not words or words[0] not in VERBS:
