@@ -42,8 +42,10 @@ def write_comparison_page(folders: Sequence[Path], out: Path | None = None) -> P
             raise ValueError(f"runs must differ, but {folder} is given {paths.count(path)} times.")
 
     if out is None:
+        # of the parents: the page of several runs lies beside them, in none of them
         shared = os.path.commonpath([path.parent for path in paths])
         out = Path(os.path.relpath(shared)) / FILE
+
     write_text(out, comparison_page([read_record(folder) for folder in folders]))
     return out
 
@@ -58,16 +60,20 @@ def comparison_page(records: Sequence[Record]) -> str:
     missing = []
     for label, record in runs.items():
         missing += [f"{label}: {sentence}" for sentence in record.missing]
+
     if missing:
         parts["What is missing"] = [Sentences(missing, stands_out=True)]
+
     for task in tasks:
         if any(_has(record, task) for record in records):
             parts[f"Result: {task}"] = _of_task(runs, task)
+
     parts |= _meta_training(runs, tasks)
     configs = {label: settings(record) for label, record in runs.items()}
     parts["What differs"] = [_side_by_side(configs, hide_equal=True)]
     facts = {label: facts_of(record) for label, record in runs.items()}
     parts["Reproducibility"] = [_side_by_side(facts, hide_equal=False)]
+
     return sections.page(title, parts)
 
 
@@ -82,8 +88,11 @@ def labels(records: Sequence[Record]) -> list[str]:
     with_folder = []
     with_path = []
     for record in records:
-        words = [word for word in record.overrides if word not in shared]
-        words = [word for word in words if not word.startswith(CHOICE)]
+        words = []
+        for word in record.overrides:
+            if word not in shared and not word.startswith(CHOICE):
+                words.append(word)
+
         optimizers.append(record.learned)
         with_overrides.append(" ".join([record.learned, *words]))
         with_folder.append(f"{record.learned} ({record.folder.name})")
@@ -92,12 +101,17 @@ def labels(records: Sequence[Record]) -> list[str]:
     for names in (optimizers, with_overrides, with_folder):
         if len(set(names)) == len(names) and max(map(len, names)) <= LONGEST:
             return names
+
     return with_path
 
 
 def _of_task(runs: dict[str, Record], task: str) -> list[Part]:
     """Verdicts, then for each horizon a table and pictures."""
-    of_task = {label: record for label, record in runs.items() if _has(record, task)}
+    of_task = {}
+    for label, record in runs.items():
+        if _has(record, task):
+            of_task[label] = record
+
     frame, curves = merged(of_task, task)
     reference = next(record.results.reference for record in of_task.values() if record.results)
 
@@ -107,6 +121,7 @@ def _of_task(runs: dict[str, Record], task: str) -> list[Part]:
         losses = curves.get((task, horizon), {})
         # the verdicts stand on top, once for all horizons
         parts += setting_parts(f"{task}, horizon {horizon}", summaries, losses, [])[1:]
+
     return [*parts, *notes(reference)]
 
 
@@ -138,8 +153,10 @@ def merged(runs: dict[str, Record], task: str) -> tuple[pd.DataFrame, Curves]:
                 shown = f"{name} of {label}" if name in baselines else name
                 baselines[shown] = rows
                 baseline_frames.append(rows.assign(optimizer=shown))
+
             _take_curves(curves, record, task, name, shown)
 
+    # the learned optimizers first: tables and colours follow the order of the rows
     frame = pd.concat([*frames, *baseline_frames], ignore_index=True)
     return frame, _in_order_of(frame, curves)
 
@@ -179,12 +196,14 @@ def _verdicts(runs: dict[str, Record], frame: pd.DataFrame, task: str) -> list[s
     questions = {label: _question(record, task) for label, record in runs.items()}
     first, *others = runs
     shown_names = distinct(frame, "optimizer")
+
     sentences = []
     for other in others:
         differing = []
         for key, value in questions[first].items():
             if value != questions[other].get(key):
                 differing.append(f"{key} {value} and {questions[other].get(key)}")
+
         if differing:
             sentences.append(
                 f"{first} and {other} cannot be compared by their numbers, their runs differ in "
@@ -196,10 +215,12 @@ def _verdicts(runs: dict[str, Record], frame: pd.DataFrame, task: str) -> list[s
 
     results = runs[first].results
     if results is not None:
+        # merged anew, without the baselines of the other runs
         alone, _ = merged({first: runs[first]}, task)
         shown = [first] if len(results.learned) == 1 else results.learned
         for horizon in distinct(alone, "horizon"):
             sentences += scores.verdicts(select(alone, horizon=horizon), shown)
+
     return sentences
 
 
@@ -224,6 +245,7 @@ def _meta_training(runs: dict[str, Record], tasks: list[str]) -> dict[str, list[
             plots.outer_panel(axes, train, valid, f"{task}, meta-training")
             alt = f"Meta-loss on {task} over outer steps of {', '.join(runs)}."
             drawings.append(Drawing(drawing, alt))
+
     return {"Meta-training": [Drawings(drawings)]} if drawings else {}
 
 
@@ -249,6 +271,7 @@ def _side_by_side(columns: dict[str, dict[str, str]], *, hide_equal: bool) -> Pa
         values = [column.get(key, "-") for column in columns.values()]
         if not hide_equal or len(set(values)) > 1:
             rows.append([key, *values])
+
     if not rows:
         return "Nothing: the configs are equal."
     return Rows(Table(["setting", *columns], rows), words=True)

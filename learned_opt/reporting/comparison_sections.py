@@ -60,24 +60,28 @@ def comparison_sections(
 
     frame = results.frame
     summaries = scores.summarise(frame, results.reference)
+
     lines = lines_of(frame, results)
     for (task, horizon), rows in _settings(frame):
-        of_setting = [
-            summary
-            for summary in summaries
-            if (summary["task"], summary["horizon"], summary["axis"]) == (task, horizon, "")
-        ]
+        of_setting = []
+        for summary in summaries:
+            if (summary["task"], summary["horizon"], summary["axis"]) == (task, horizon, ""):
+                of_setting.append(summary)
+
         verdicts = scores.verdicts(rows, results.learned)
         losses = results.curves.get((task, horizon), {})
         kept = {name: losses[name] for name in lines if name in losses}
         title = f"Result: {task}, horizon {horizon}"
         sections[title] = setting_parts(f"{task}, horizon {horizon}", of_setting, kept, verdicts)
+
         if len(sections) <= 2:  # once, below the first table
             sections[title] += notes(results.reference)
 
+    # of few optimizers at one setting the table above says it all
     several = len(_settings(frame)) > 1
     if several or len(distinct(frame, "optimizer")) > FEW:
         sections |= _overall(frame, results, lines)
+
     sections |= _cards(summaries, results)
     sections |= _background(results)
     if results.curves:
@@ -85,6 +89,7 @@ def comparison_sections(
         for key, losses in results.curves.items():
             shown[key] = {name: losses[name] for name in lines if name in losses}
         sections["Learning curves"] = [_curves_drawing(shown, outer or {})]
+
     return sections
 
 
@@ -120,9 +125,11 @@ def setting_parts(
         Sentences(verdicts),
         Rows(result_tables.comparison_table(summaries), caption),
     ]
+
     heldout = result_tables.heldout_table(summaries)
     if heldout:
         parts.append(Rows(heldout, "on held-out data, after the last step"))
+
     parts.append(Drawings(_setting_drawings(title, summaries, losses)))
     return parts
 
@@ -140,13 +147,16 @@ def _setting_drawings(
     columns = {}
     for name in ("mean_loss", "final_loss", "accuracy"):
         intervals = {summary["optimizer"]: summary[name] for summary in summaries}
+        # a task without classes has no accuracy
         intervals = {optimizer: value for optimizer, value in intervals.items() if value}
         if intervals:
             columns[figure(name).label] = intervals
+
     alt = f"{', '.join(columns)} of every optimizer on {title}: means with 95% intervals."
     alt = alt[0].upper() + alt[1:]
     drawing = plots.interval_figure(columns)
     drawings.append(Drawing(drawing, alt, "Means over held-out seeds, 95% intervals."))
+
     return drawings
 
 
@@ -157,6 +167,7 @@ def lines_of(frame: pd.DataFrame, results: Results) -> list[str]:
     """
     names = distinct(select(frame, axis=""), "optimizer")
     first = [name for name in results.learned if name in names]
+
     reference = scores.reference_row(names, results.reference)
     if reference:
         first.append(reference)
@@ -166,7 +177,10 @@ def lines_of(frame: pd.DataFrame, results: Results) -> list[str]:
     for name in names:
         if name not in first:
             against = list(wins[name].values())
+            # NaN stands against an optimizer that shares no run
             share[name] = float(np.nanmean(against)) if against else 0.0
+
+    # a picture of more lines could not be read
     others = sorted(share, key=lambda name: -share[name])
     return [*first, *others][: max(MOST_LINES, len(first))]
 
@@ -177,11 +191,13 @@ def _overall(frame: pd.DataFrame, results: Results, lines: list[str]) -> dict[st
         shares = profile(scores.costs(frame, name), evaluation_plots.RATIOS)
         kept = {optimizer: shares[optimizer] for optimizer in lines if optimizer in shares}
         profiles.append((figure(name).label, kept))
+
     wins = win_matrix(scores.losses(frame))
     drawings = [
         Drawing(evaluation_plots.profiles_figure(profiles), PROFILES, file="profiles.png"),
         Drawing(evaluation_plots.wins_figure(wins), WINS, file="wins.png"),
     ]
+
     table = result_tables.overall_table(scores.aggregate(frame))
     note = OVERALL_NOTES.format(reference=results.reference)
     return {OVERALL: [Rows(table), note, Drawings(drawings)]}
@@ -190,6 +206,7 @@ def _overall(frame: pd.DataFrame, results: Results, lines: list[str]) -> dict[st
 def _cards(summaries: list[dict[str, Any]], results: Results) -> dict[str, list[Part]]:
     cards = card(summaries, results.left_out, results.learned, results.reference)
     note = FAILURE.format(reference=results.reference)
+
     sections: dict[str, list[Part]] = {}
     for task, axes in cards.items():
         table = result_tables.card_table(axes)
@@ -204,16 +221,20 @@ def _background(results: Results) -> dict[str, list[Part]]:
     for row in results.left_out:
         name = result_tables.setting_name(row)
         reasons.add(f"{row['optimizer']} on {name}: {row['reason']}")
+
     if reasons:
         sections[f"Left out ({FITS_NOT})"] = [Sentences(sorted(reasons))]
+
     if results.budgets:
         table = result_tables.budget_table(results.budgets)
         sections["What was tuned"] = [Rows(table, words=True)]
+
     if results.origins:
         sentences = []
         for row in results.origins:
             sentences.append(f"{row['sentence']} Trained by `{row['command']}`.")
         sections["What meta-training saw"] = [Sentences(sentences)]
+
     return sections
 
 

@@ -34,9 +34,11 @@ def _cells(row: Mapping[str, Any], first: Mapping[str, Any]) -> dict[str, str]:
     for figure in FIGURES:
         if figure in row:
             texts[figure] = numbers.interval(bootstrap_mean(row[figure]))
+
     if row is not first and "accuracy" in row:
         difference = paired_difference(row["accuracy"], first["accuracy"])
         texts["accuracy - first"] = numbers.interval(difference, signed=True)
+
     return texts
 
 

@@ -23,6 +23,7 @@ def read(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         raise ValueError(f"{RULE}, but there is no file {path}.")
+
     try:
         bench = json.loads(path.read_text())
         is_ours = _is_whole(bench)
@@ -37,6 +38,7 @@ def read(path: Path) -> dict[str, Any]:
 def _is_whole(bench: Mapping[str, Any]) -> bool:
     """Whether the format is ours and the figures are possible; fails where a key is missing."""
     for key in ("load", "cores"):
+        # warnings about the machines need these
         bench["machine"][key]
 
     is_ours = bench["format"] == FORMAT
@@ -68,15 +70,22 @@ def compare(
 
     sentences = [f"then: {_line(old['machine'])}", f"now: {_line(new['machine'])}"]
     sentences += _warnings_of_machines(new["machine"], old["machine"])
-    others = [str(key) for key in shared if not _is_same_work(later[key], earlier[key])]
+
+    others = []
+    for key in shared:
+        if not _is_same_work(later[key], earlier[key]):
+            others.append(str(key))
+
     if others:
         sentences.append(
             "warning: theta, chains or unroll differ, so the work is not the same: "
             f"{', '.join(others)}"
         )
+
     missing = [str(key) for key in earlier if key not in later]
     if missing:
         sentences.append(f"only in the earlier run: {', '.join(missing)}")
+
     return rows, sentences
 
 
@@ -92,11 +101,13 @@ def _warnings_of_machines(new: Row, old: Row) -> list[str]:
     for when, facts in (("then", old), ("now", new)):
         if facts["load"] > facts["cores"]:
             busy.append(when)
+
     if busy:
         warnings.append(
             f"warning: more wanted to run than there are cores ({' and '.join(busy)}): "
             "speeds are too low"
         )
+
     return warnings
 
 
@@ -111,6 +122,7 @@ def _is_same_work(new: Row, old: Row) -> bool:
 def _row(new: Row, old: Row) -> dict[str, Any]:
     cells = [*_key(new), f"{old['steps_per_s']:,.0f}", f"{new['steps_per_s']:,.0f}"]
     for key in FIGURES:
+        # what one of them has not measured has no ratio
         both = new[key] and old[key]
         cells.append(f"{new[key] / old[key]:.2f}" if both else "-")
     return dict(zip(HEADINGS, cells, strict=True))

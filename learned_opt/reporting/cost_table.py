@@ -27,7 +27,7 @@ class Key(NamedTuple):
     mode: str  # eager | compiled | floor
 
     def __str__(self) -> str:
-        """For progress lines."""
+        """The key as words of a progress line."""
         return " ".join(self)
 
 
@@ -72,6 +72,7 @@ def make_row(
     for name in references:
         other = _typical(times, key._replace(optimizer=name))
         row[f"times_{name}"] = None if other is None else typical / other
+
     return row
 
 
@@ -89,6 +90,7 @@ def cells(row: Mapping[str, Any], references: Sequence[str]) -> tuple[str, ...]:
     """A row as text, in the order of the headings."""
     peak = row["peak_bytes_per_chain"]
     ratios = [_digits(row[f"times_{name}"]) for name in (*references, "floor")]
+
     return (
         row["optimizer"],
         _digits(row["steps_per_s"]),

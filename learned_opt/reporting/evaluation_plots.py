@@ -32,11 +32,13 @@ def curves_figure(curves: Curves, outer: Mapping[str, Points]) -> Figure:
     for row, ((task, horizon), losses) in zip(grid, curves.items(), strict=True):
         title = f"{task}, horizon {horizon}" if several_horizons else task
         plots.inner_panel(row[0], losses, title)
+
         if outer.get(task):
             title = f"{task}, meta-training"
             plots.outer_panel(row[1], {"each estimate": outer[task]}, {}, title)
         elif has_outer:
             row[1].axis("off")  # no outer step of this task was finite
+
     return figure
 
 
@@ -53,11 +55,13 @@ def profiles_figure(profiles: Sequence[tuple[str, Mapping[str, Array]]]) -> Figu
             # colours and styles go round apart from each other, so that many curves differ
             look = {**plots.style(i), "linestyle": plots.STYLES[i % (len(plots.COLOURS) - 1)]}
             axes.step(RATIOS, values, where="post", label=name, **look)
+
         axes.set(xscale="log", ylim=(-0.02, 1.02))
         axes.set(xlabel=f"{cost} over the best one's", ylabel="share of runs")
         axes.set_xticks(TICKS, [str(tick) for tick in TICKS])
         axes.minorticks_off()
         axes.grid(alpha=0.3, linewidth=0.5)
+
     panels[0].legend(frameon=False, fontsize=9)
     return figure
 
@@ -78,11 +82,14 @@ def wins_figure(wins: Mapping[str, Mapping[str, float]]) -> Figure:
     figure = Figure(figsize=(size + 0.8, size), layout="constrained")
     axes = figure.subplots()
     axes.imshow(shares, cmap="RdBu", vmin=0, vmax=100)
+
     for (i, j), value in np.ndenumerate(shares):
         if np.isfinite(value):
             colour = "white" if abs(value - 50) > 35 else "black"  # readable on dark cells
             axes.text(j, i, f"{value:.0f}", ha="center", va="center", fontsize=9, color=colour)
+
     axes.set_xticks(range(len(names)), names, rotation=45, ha="right")
     axes.set_yticks(range(len(names)), names)
     axes.set_title("row ends below column, % of paired runs", fontsize=10)
+
     return figure

@@ -92,6 +92,7 @@ def pictures(items: Iterable[Picture]) -> Markup:
 def picture(figure: Figure, alt: str, caption: str = "") -> Picture:
     """A matplotlib figure as vectors; the same figure gives the same bytes."""
     file = io.BytesIO()
+    # ids from a fixed salt and no date: equal results make equal pages
     with matplotlib.rc_context({"svg.hashsalt": "learned_opt"}):
         figure.savefig(file, format="svg", metadata={"Date": None})
     # as an image of its own, since the ids of several drawings in one document would clash

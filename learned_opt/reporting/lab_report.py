@@ -45,6 +45,7 @@ def write_report(
     page = table_of(HEADINGS, texts).markdown
     write_text(folder / "lab.md", f"{page}\n\n{notes}\n\n![bias and variance](lab.png)\n")
     plots.save(estimators_figure(rows), folder / "lab.png")
+
     return texts, notes
 
 
@@ -58,7 +59,7 @@ def _blocks(
 
 def _notes(aim: Estimates, reference: str) -> str:
     flat = aim.flat  # (R, P)
-    squared_error = flat.var(0).sum() / len(flat)
+    squared_error = flat.var(0).sum() / len(flat)  # of the mean, all of theta together
     return NOTES.format(
         replicates=len(flat),
         reference=reference,
@@ -87,6 +88,7 @@ def estimators_figure(rows: Sequence[dict[str, Any]]) -> Figure:
         colour = plots.COLOURS[i % len(plots.COLOURS)]
         look: dict[str, Any] = {"marker": marker, "color": colour, "label": row["estimator"]}
         axes.errorbar(row["var x steps"], row["bias"], 1.96 * row["stderr"], capsize=3, **look)
+
     axes.axhline(0, color="0.6", linewidth=1)
     ylabel = "relative bias along the reference"
     axes.set(xscale="log", xlabel="variance of one estimate x its inner steps", ylabel=ylabel)

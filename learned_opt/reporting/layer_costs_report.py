@@ -25,11 +25,14 @@ def cells(row: Mapping[str, Any]) -> dict[str, Any]:
     texts = {"case": row["case"], "size": f"{row['grows']} {row['value']}"}
     for name in COUNTS:
         texts[name] = f"{row[name]:,}"
+
     for cost in COSTS:
         value = row[cost]
         texts[cost] = f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
         for rival in RIVALS:
             texts[f"{cost} / {rival}"] = f"{value / row[f'{cost} of {rival}']:.2f}"
+
     return texts
 
 

@@ -42,6 +42,7 @@ def interval(
     mean = f"{value.mean:{sign}.{digits}f}"
     if brief:
         return f"{mean} ±{(value.high - value.low) / 2:.{digits}f}"
+
     low = f"{value.low:{sign}.{digits}f}"
     high = f"{value.high:{sign}.{digits}f}" if math.isfinite(value.high) else "inf"
     return f"{mean} [{low}, {high}]"

@@ -61,6 +61,7 @@ def finish(axes: Axes, title: str = "", legend_below: bool = False) -> None:
             axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
             axis.set_major_formatter(FormatStrFormatter("%g"))
             axis.set_minor_formatter(NullFormatter())
+
     axes.grid(alpha=0.3, which="both", linewidth=0.5)
     axes.set_title(title, fontsize=10)
 
@@ -98,6 +99,7 @@ def inner_panel(axes: Axes, losses: Mapping[str, Array], title: str) -> None:
         window = min(SMOOTHING, -(-num_steps // 10))
         low, median, high = band(values, window)
 
+        # the page holds every drawn point as text
         thinned = slice(None, None, -(-len(median) // MAX_POINTS))
         steps = np.arange(window, num_steps + 1)[thinned]
         diverged = int(np.isinf(values[-1]).sum())
@@ -149,6 +151,7 @@ def outer_panel(
     """
     names = list(dict.fromkeys([*train, *valid]))
     several = len(names) > 1
+
     drawn = []
     for i, name in enumerate(names):
         prefix = f"{name}, " if several else ""
@@ -159,6 +162,7 @@ def outer_panel(
             label = f"{prefix}trailing mean of {window}"
             axes.plot(steps, smooth, linewidth=1.8, label=label, **style(i))
             drawn.append(values)
+
         if valid.get(name):
             steps, values = _arrays(valid[name])
             look: dict[str, Any] = {"marker": MARKERS[i % len(MARKERS)], "linestyle": "none"}
@@ -178,6 +182,7 @@ def _arrays(points: Points) -> tuple[Array, Array]:
 def trailing_mean(values: Array) -> tuple[Array, int]:
     """Mean over the last points, a fiftieth of the curve; also how many that is."""
     window = max(1, len(values) // 50)
+    # differences of running sums: windows at the start are shorter
     sums = np.concatenate([[0.0], np.cumsum(values)])
     first = np.maximum(np.arange(len(values)) - window + 1, 0)
     last = np.arange(1, len(values) + 1)
@@ -201,8 +206,10 @@ def interval_figure(intervals: Mapping[str, Mapping[str, Interval]]) -> Figure:
             i = names.index(name)
             look: dict[str, Any] = {"color": style(i)["color"], "marker": MARKERS[i % len(MARKERS)]}
             axes.errorbar(mean, i, xerr=[[mean - low], [high - mean]], capsize=4, **look)
+
         limits = (len(names) - 0.5, -0.5)  # the first on top
         axes.set(yticks=range(len(names)), yticklabels=names, ylim=limits, xlabel=title)
         axes.set_xscale(scale([np.array([value.mean for value in finite.values()])]))
         finish(axes)
+
     return figure

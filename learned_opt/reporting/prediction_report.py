@@ -57,6 +57,7 @@ def summarise(
         round(fmean(prediction.epochs for prediction in predictions)),
         round(seconds / len(predictions), 1),
     )
+
     return dict(zip(HEADINGS, values, strict=True))
 
 
@@ -84,7 +85,7 @@ def write_report(
     picture = "![true and predicted success](prediction.png)"
     write_text(folder / "prediction.md", f"{page}\n\n{notes}\n\n{picture}\n\n{made_of}\n")
 
-    taus = [row[HEADINGS[2]] for row in rows]
+    taus = [row[HEADINGS[2]] for row in rows]  # Kendall's tau
     plots.save(prediction_figure(success, predicted, taus), folder / "prediction.png")
 
 
@@ -108,5 +109,6 @@ def prediction_figure(
         panel.set(title=f"{name}, tau {tau}", xlabel="true success rate")
         panel.set(xlim=(-0.02, 1.05 * highest), ylim=(-0.02, 1.05 * highest))
         panel.set_aspect("equal")
+
     panels[0].set_ylabel("predicted")
     return figure

@@ -109,6 +109,7 @@ def read_record(path: Path) -> Record:
     """
     if not path.is_dir():
         raise ValueError(f"{path} is no folder.")
+
     folder = RunFolder(path)
     if not folder.evaluation.is_file() and not folder.metrics.is_file():
         raise ValueError(
@@ -123,8 +124,11 @@ def read_record(path: Path) -> Record:
         results.curves = _curves(folder, results.frame)
         if not results.curves:
             missing.append(NO_CURVES)
+
+    # an evaluation has no theta, but its results hold the same facts
     if not folder.theta.is_file() and not (results and results.facts):
         missing.append(NO_THETA)
+
     if not folder.config.is_file():
         missing.append(NO_CONFIG)
 
@@ -160,17 +164,21 @@ def _curves(folder: RunFolder, frame: pd.DataFrame) -> Curves:
     """Learning curves of a run, also of one that has written them as CSV."""
     if folder.curves.is_file():
         return read_curves(folder.curves)
+
     earlier = folder.curves.with_suffix(".csv")
     if not earlier.is_file():
         return {}
 
     table = read_table(earlier, ("task", "seed", "optimizer", "step", "loss"))
     horizons = dict(zip(frame["task"], frame["horizon"], strict=True))
+
     curves: Curves = {}
     for (task, optimizer), rows in groups(table, ["task", "optimizer"]):
         losses = rows.pivot(index="step", columns="seed", values="loss").to_numpy(float)
+        # the CSV does not tell the horizon: the evaluation does, or else the length of the curve
         horizon = int(horizons.get(task, len(losses)))
         curves.setdefault((str(task), horizon), {})[str(optimizer)] = losses
+
     return curves
 
 

@@ -155,15 +155,19 @@ def budget_table(budgets: Sequence[Mapping[str, Any]]) -> Table:
     for budget in budgets:
         tuned = "nothing"
         chosen = numbers.ABSENT
+        # learned optimizers and fixed baselines are not tuned
         if "tries" in budget:
             tuned = f"{budget['tries']} learning rates x {budget['seeds']} seeds"
             tuned = f"{tuned} for {budget['criterion']}"
             if budget["reused"]:
                 tuned = f"{tuned}; {budget['reused']} of these runs were in the archive"
+
             rate = numbers.learning_rate(budget["learning_rate"])
             chosen = f"{rate}, {budget['diverged_tries']} tries diverged"
+
         seconds = [f"{budget[name]:.1f} s" for name in ("tuning_seconds", "run_seconds")]
         rows.append([budget["optimizer"], setting_name(budget), tuned, chosen, *seconds])
+
     return Table(["optimizer", "setting", "tuned", "chosen", "tuning", "runs"], rows)
 
 

@@ -36,12 +36,14 @@ def read(folder: Path) -> pd.DataFrame:
                 f"{folder} is of a version before 0.2 (results.parquet); give the command of that "
                 "evaluation again, its cells are kept."
             )
+
         raise ValueError(f"{folder} holds no results of an evaluation (evaluation.json).")
 
     record = read_record(folder)
     descriptions = descriptions_of(record)
     frame = record.frame
     labels = [_label(task, descriptions.get(task, {})) for task in frame["task"]]
+
     return cast(pd.DataFrame, frame.assign(setting=labels)[COLUMNS])
 
 
@@ -66,11 +68,14 @@ def table(folders: Sequence[Path], shown: Sequence[str] = ()) -> str:
         raise ValueError(
             "name at least one run folder: python -m learned_opt evaluate table FOLDER..."
         )
+
     losses = pd.concat([read(folder).assign(folder=str(folder)) for folder in folders])
     if losses.empty:
         names = ", ".join(map(str, folders))
         raise ValueError(f"{names} hold no results of a task, only of its card.")
+
     _check_agreement(losses)
+    # they agree, so that any copy of a run will do
     losses = losses.drop_duplicates(COLUMNS[:4])
 
     optimizers = list(dict.fromkeys(losses["optimizer"]))
@@ -83,6 +88,7 @@ def table(folders: Sequence[Path], shown: Sequence[str] = ()) -> str:
         losses_of = {}
         for (name,), of_optimizer in groups(rows, ["optimizer"]):
             losses_of[str(name)] = of_optimizer.sort_values("seed")["final_loss"].tolist()
+
         num_seeds = max(map(len, losses_of.values()))
         heading = f"{setting}, {horizon} steps, {num_seeds} seeds"
         columns[heading] = _column(losses_of, shown)
@@ -92,6 +98,7 @@ def table(folders: Sequence[Path], shown: Sequence[str] = ()) -> str:
     for name in names:
         cells = [column.get(name, numbers.ABSENT) for column in columns.values()]
         rows.append([name, *cells])
+
     return f"{markdown_table(('optimizer', *columns), rows)}\n\n{NOTES}"
 
 
@@ -99,6 +106,7 @@ def _column(losses: Mapping[str, list[float]], shown: Sequence[str]) -> dict[str
     """The cells of a setting by optimizer."""
     means = {name: sum(values) / len(values) for name, values in losses.items()}
     best = min(means, key=lambda name: means[name])
+
     cells = {}
     for name, values in losses.items():
         cells[name] = _cell(values, losses[best], name == best)
@@ -127,5 +135,6 @@ def _cell(losses: list[float], best: list[float], is_best: bool) -> str:
     text = numbers.interval(bootstrap_mean(losses))
     if is_best:
         return f"**{text}**"
+    # differences are paired by seed, which needs equal numbers of seeds
     is_level = len(losses) == len(best) and paired_difference(losses, best).low <= 0
     return f"_{text}_" if is_level else text

@@ -50,6 +50,7 @@ def write_run_report(path: Path, out: Path | None = None) -> list[str]:
     write_text(folder.report, page)
     write_text(folder.report_markdown, sections.markdown(title_of(record), parts))
     pictures = sections.save_drawings(path, parts)
+
     return [folder.report.name, folder.report_markdown.name, *pictures]
 
 
@@ -63,15 +64,19 @@ def report_sections(record: Record) -> dict[str, list[Part]]:
     parts: dict[str, list[Part]] = {}
     if record.missing:
         parts["What is missing"] = [Sentences(record.missing, stands_out=True)]
+
     if record.results:
         outer = {task: record.metric("meta_loss/train", task) for task in record.tasks}
         parts |= comparison_sections(record.results, outer=outer)
+
     parts |= _meta_training(record)
     for task in update_plots.tasks(record.diagnostics):
         parts[f"Layers: {task}"] = _layers(record, task)
+
     configuration = _configuration(record)
     if configuration:
         parts["Configuration"] = configuration
+
     parts["Reproducibility"] = [sections.facts("fact", facts_of(record))]
     return parts
 
@@ -89,6 +94,7 @@ def _meta_training(record: Record) -> dict[str, list[Part]]:
             alt = f"Meta-loss on {task} over outer steps, in training and validation."
             drawings.append(Drawing(drawing, alt))
             rows.append([task, str(train[-1][0] + 1), _last(train), _last(valid)])
+
     if not rows:
         return {}
 
@@ -99,6 +105,7 @@ def _meta_training(record: Record) -> dict[str, list[Part]]:
             drawing, axes = plots.panel()
             plots.outer_panel(axes, {name: values}, {}, "", label)
             drawings.append(Drawing(drawing, f"{label} over outer steps.".capitalize()))
+
     ends = Table(["task", "outer steps", "last meta-loss", "last validation"], rows)
     return {"Meta-training": [Rows(ends), Drawings(drawings), Rows(_summed_up(record))]}
 
@@ -117,6 +124,7 @@ def _summed_up(record: Record) -> Table:
             label = figure(name).with_unit
             label = f"{label}, median" if how == "median" else label
             rows.append([label, f"{values.agg(how):,.5g}"])
+
     return Table(["of the whole training", "value"], rows)
 
 
@@ -135,6 +143,7 @@ def _layers(record: Record, task: str) -> list[Part]:
     rows = []
     for tensor in dict.fromkeys(measured["tensor"]):
         rows.append([str(tensor), *(f"{values[tensor]:.3g}" for values in last.values())])
+
     outer_step = measured["outer_step"].max()
     caption = f"at outer step {outer_step}, after inner step {measured['inner_step'].max()}"
     return [Drawings(drawings), Rows(Table(["tensor", *last], rows), caption)]
@@ -172,10 +181,12 @@ def facts_of(record: Record) -> dict[str, str]:
         data = description.get("data", numbers.ABSENT)
         fingerprint = description.get("fingerprint", numbers.ABSENT)
         facts[f"data of {task}"] = f"{data}, fingerprint {fingerprint}"
+
     frame = record.frame
     for task in record.tasks:
         seeds = distinct(select(frame, task=task), "seed")
         if seeds:
             facts[f"held-out seeds of {task}"] = f"{min(seeds)} to {max(seeds)}"
+
     trained_by = record.metadata.get("trained_by", {})
     return {**facts, **{f"trained with: {key}": value for key, value in trained_by.items()}}

@@ -31,6 +31,7 @@ def facts_grid(facts: Iterable[tuple[str, str]]) -> RichTable:
     grid = RichTable.grid(padding=(0, 2))
     grid.add_column(style="bold")
     grid.add_column(overflow="fold")
+
     for name, value in facts:
         grid.add_row(name, value)
     return grid
@@ -38,10 +39,19 @@ def facts_grid(facts: Iterable[tuple[str, str]]) -> RichTable:
 
 def interrupted(overrides: Sequence[str], folder: Path) -> str:
     """How to go on after Ctrl-C, with the overrides of the command line."""
-    words = [word for word in overrides if not word.startswith("hydra.run.dir=")]
-    # evaluate takes its own theta
-    words_of_task = [word for word in words if not word.startswith("theta=")]
+    words = []
+    words_of_task = []
+    for word in overrides:
+        if word.startswith("hydra.run.dir="):
+            continue
+
+        words.append(word)
+        # evaluate takes its own theta
+        if not word.startswith("theta="):
+            words_of_task.append(word)
+
     evaluate = f"{shlex.join(words_of_task)} checkpoint={folder}/theta.safetensors"
+
     return (
         "stopped. The state so far is whole; to go on or to use it:\n"
         f"  python -m learned_opt {shlex.join(words)} hydra.run.dir={folder}\n"
@@ -62,15 +72,18 @@ def show_results(results: Results, folder: RunFolder, console: Console) -> float
     """
     write_evaluation(folder.evaluation, results)
     write_curves(folder.curves, results.curves)
+    # behind these two files, as a report is made of files alone
     names = write_run_report(folder.path)
 
     print_line = plain_line(console)
     frame = results.frame
     summaries = scores.summarise(frame, results.reference)
+
     of_tasks = [summary for summary in summaries if not summary["axis"]]
     for task, horizon in dict.fromkeys((s["task"], s["horizon"]) for s in of_tasks):
         group = [s for s in of_tasks if (s["task"], s["horizon"]) == (task, horizon)]
         _show_setting(f"{task}, horizon {horizon}", group, console)
+
         rows = select(frame, task=task, horizon=horizon, axis="")
         for sentence in scores.verdicts(rows, results.learned):
             print_line(sentence)
@@ -79,6 +92,7 @@ def show_results(results: Results, folder: RunFolder, console: Console) -> float
     for task, axes in cards.items():
         table = result_tables.card_table(axes).plain
         console.print(table._replace(title=f"generalisation card of {task}"))
+
     for sentence in results.warnings:
         print_line(f"note: {sentence}")
     print_line(f"written to {folder.path}: {', '.join([folder.evaluation.name, *names])}")
@@ -92,6 +106,7 @@ def _show_setting(name: str, summaries: Sequence[Any], console: Console) -> None
     title = f"{name}: {num_seeds} held-out seeds, mean ± half of the 95% interval"
     table = result_tables.comparison_table(summaries, result_tables.TERMINAL, brief=True)
     console.print(table._replace(title=title))
+
     heldout = result_tables.heldout_table(summaries)
     if heldout:
         console.print(heldout)
@@ -134,5 +149,6 @@ def show_comparison(console: Console, new: dict[str, Any], old: dict[str, Any]) 
     """Print two tables of costs beside each other."""
     rows, sentences = cost_comparison.compare(new, old)
     console.print(table_of(cost_comparison.HEADINGS, rows))
+
     for sentence in sentences:
         console.print(sentence, highlight=False)

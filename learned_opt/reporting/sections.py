@@ -56,7 +56,7 @@ class Drawing(NamedTuple):
 
 
 class Drawings(NamedTuple):
-    """Pictures side by side."""
+    """Pictures that stand side by side on the page."""
 
     items: Sequence[Drawing]
 
@@ -111,6 +111,7 @@ def save_drawings(folder: Path, sections: Sections) -> list[str]:
                     if drawing.file:
                         plots.save(drawing.figure, folder / drawing.file)
                         names.append(drawing.file)
+
     return names
 
 
@@ -118,7 +119,11 @@ def page(title: str, sections: Sections, subtitle: str = "") -> str:
     """The report as one self-contained file of HTML, with the figures inside."""
     made = []
     for heading, parts in sections.items():
-        shown = [_html(part) for part in parts if _is_on_page(part)]
+        shown = []
+        for part in parts:
+            if _is_on_page(part):
+                shown.append(_html(part))
+
         if shown:
             made.append(html.Section(heading, shown))
     return html.page(title, made, subtitle)
@@ -141,4 +146,5 @@ def _html(part: Part) -> Markup:
         return html.pictures(pictures)
     if isinstance(part, Folded):
         return html.details(part.summary, part.text)
+
     return html.note(part)

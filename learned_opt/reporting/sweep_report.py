@@ -41,12 +41,14 @@ def collect(runs: Mapping[Path, Mapping[str, str]]) -> list[Row]:
         path = RunFolder(folder).evaluation
         if not path.is_file():
             continue
+
         results = read_evaluation(path)
         of_tasks = select(results.frame, axis="")
         for summary in scores.summarise(of_tasks, results.reference):
             run = {"job": folder.name, "overrides": dict(overrides)}
             run["learned"] = summary["optimizer"] in results.learned
             rows.append({**run, **summary})
+
     return rows
 
 
@@ -71,9 +73,11 @@ def mean_over_seeds(rows: Iterable[Row]) -> list[Row]:
         first = group[0]
         mean = {"overrides": _setting(first), "task": first["task"]}
         mean |= {"optimizer": first["optimizer"], "runs": len(group)}
+
         for name in FIGURES:
             mean[name] = _mean_and_range([row[name] for row in group])
         means.append(mean)
+
     return means
 
 
@@ -96,8 +100,10 @@ def table(rows: Sequence[Row], brief: bool = False) -> Table | None:
     """
     if not rows:
         return None
+
     kept = [name for name in ("job", "task", "optimizer", "runs") if name in rows[0]]
     headings = [*rows[0]["overrides"], *kept, *(figure(name).label for name in FIGURES)]
+
     lines = []
     for row in rows:
         overrides = [_short(value) for value in row["overrides"].values()]
@@ -150,18 +156,23 @@ def write(
     """
     page = [f"# Sweep {folder.name}", count(states)]
     names = ["sweep.md"]
+
     for shown in (table(mean_over_seeds(rows)), table(learned(rows))):
         if shown:
             page.append(shown.markdown)
+
     failures = [f"- {sentence(state)}" for state in states if state["why"]]
     page.append("\n".join(failures))
+
     if again:
         page.append(f"To run just those again:\n\n    {again}")
+
     if rows:
         page += [NOTES, "![losses of all runs](sweep.png)"]
         names += ["sweep.csv", "sweep.png"]
         write_text(folder / "sweep.csv", _csv(rows))
         plots.save(sweep_figure(rows), folder / "sweep.png")
+
     write_text(folder / "sweep.md", "\n\n".join(part for part in page if part) + "\n")
     return names
 
@@ -175,11 +186,14 @@ def _csv(rows: list[Row]) -> str:
             if key in hidden:
                 continue
             if key in FIGURES or isinstance(value, Interval):
+                # a figure that is lacking has its three columns too
                 mean, low, high = value or (None, None, None)
                 values |= {key: mean, f"{key}_low": low, f"{key}_high": high}
             else:
                 values[key] = value
+
         flat.append(values)
+
     return pd.DataFrame(flat).to_csv(index=False)
 
 
@@ -200,6 +214,7 @@ def sweep_figure(rows: list[Row]) -> Figure:
             _panel(axes, of_task, name, lines)
             label = f"{figure(name).label} on {task}"
             axes.set(yticks=range(len(lines)), yticklabels=lines, xlabel=label)
+
     grid[0][0].set_ylim(len(lines) - 0.5, -0.5)  # the first on top
     return drawing
 
@@ -211,20 +226,27 @@ def _line(row: Row) -> str:
 def _panel(axes: Axes, rows: Sequence[Row], name: str, lines: Sequence[str]) -> None:
     finite = [row for row in rows if math.isfinite(row[name].mean)]
     for y, line in enumerate(lines):
-        runs = [row[name] for row in learned(finite) if _line(row) == line]
+        runs = []
+        for row in learned(finite):
+            if _line(row) == line:
+                runs.append(row[name])
+
         colour = plots.COLOURS[y % len(plots.COLOURS)]
         for i, (mean, low, high) in enumerate(runs):
             height = y + 0.5 * ((i + 1) / (len(runs) + 1) - 0.5)
             ends = [[mean - low], [high - mean]]
             axes.errorbar(mean, height, xerr=ends, fmt="o", markersize=4, color=colour)
 
+    # of the baselines only the best is drawn: the line to beat
     means_of: dict[str, list[float]] = {}
     for row in finite:
         if not row["learned"]:
             means_of.setdefault(row["optimizer"], []).append(row[name].mean)
+
     means = {optimizer: sum(values) / len(values) for optimizer, values in means_of.items()}
     if means:
         best = min(means, key=lambda optimizer: means[optimizer])
         axes.axvline(means[best], color="0.5", linestyle="--", label=f"{best}, tuned")
         axes.legend(frameon=False, fontsize=9)
+
     axes.grid(alpha=0.3, linewidth=0.5)

@@ -53,6 +53,7 @@ class Table(NamedTuple):
         yield ""
 
     def _layout(self, console: Console, options: ConsoleOptions) -> RichTable:
+        # asks for the width that nothing cuts, to compare it with the terminal's
         unbounded = options.update(width=10_000, max_width=10_000)
         stacked = ["\n".join(heading.rsplit(" ", 1)) for heading in self.headings]
         for headings, padding in ((self.headings, 1), (stacked, 0)):
@@ -69,6 +70,7 @@ def _lines(headings: Sequence[str], rows: Sequence[Sequence[str]], padding: int)
     for i, heading in enumerate(headings):
         justify = "right" if i else "left"
         table.add_column(heading, justify=justify, vertical="bottom", no_wrap=True)
+
     for row in rows:
         table.add_row(*map(Text, row))
     return table
@@ -78,6 +80,7 @@ def _blocks(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> RichTable
     grid = RichTable.grid(padding=(0, 2, 0, 0))
     grid.add_column()
     grid.add_column(overflow="fold")
+
     for name, *cells in rows:
         grid.add_row(Text(name, style="bold"))
         for heading, cell in zip(headings[1:], cells, strict=True):

@@ -63,6 +63,7 @@ def update_panel(
         axes.set_ylim(-1.05, 1.05)
     else:
         axes.set_yscale(plots.scale([table.to_numpy()]))
+
     plots.finish(axes, legend_below=has_legend)
 
 
@@ -80,7 +81,9 @@ def updates_figure(diagnostics: pd.DataFrame) -> Figure:
         measured = last_measured(diagnostics, task)
         has_legend = len(distinct(measured, "tensor")) <= MAX_LEGEND
         for axes, quantity in zip(row, UPDATES, strict=True):
+            # one legend for all panels of a row
             is_last = quantity is UPDATES[-1]
             update_panel(axes, measured, quantity.name, has_legend=has_legend and is_last)
         row[0].set_title(f"{task}, outer step {measured['outer_step'].max()}", fontsize=10)
+
     return drawing

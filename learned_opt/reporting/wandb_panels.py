@@ -41,12 +41,12 @@ class Scope:
 
     @property
     def title(self) -> str:
-        """Name of the dashboard."""
+        """Name of the dashboard, after its sweep, run or project."""
         return f"Learned optimizers: {self.runs[1] if self.runs else self.project}"
 
     @property
     def filters(self) -> Any:
-        """What picks the runs."""
+        """W&B's filter that picks the runs; empty for all of them."""
         return expr.And(expr.Metric(self.runs[0]) == self.runs[1]) if self.runs else ""
 
 
@@ -69,24 +69,27 @@ def scope_of(
             measured = heldout_figures(rows)
             names = [*LOSSES, *(name for name in ("accuracy",) if name in measured)]
             figures[str(task)] = list(dict.fromkeys([*figures.get(str(task), []), *names]))
+
         for name in distinct(frame, "optimizer"):
             if name not in results.learned:
                 baselines[name] = None
+
     return Scope(entity, project, runs, figures, list(baselines))
 
 
 def workspace(scope: Scope) -> ws.Workspace:
     """The workspace: meta-training, held-out comparison, layers, system."""
-    sections = [
-        ws.Section(
+    sections = []
+    for name, panels in _sections(scope).items():
+        section = ws.Section(
             name=name,
             panels=panels,
             is_open=True,
             layout_settings=ws.SectionLayoutSettings(columns=3, rows=3),
             panel_settings=ws.SectionPanelSettings(x_axis=STEP),
         )
-        for name, panels in _sections(scope).items()
-    ]
+        sections.append(section)
+
     return ws.Workspace(
         entity=scope.entity,
         project=scope.project,
@@ -112,6 +115,7 @@ def report(scope: Scope) -> wr.Report:
     blocks: list[Any] = [wr.TableOfContents()]
     for name, panels in _sections(scope).items():
         blocks += [wr.H2(text=name), wr.PanelGrid(runsets=[runs], panels=panels)]
+
     return wr.Report(
         entity=scope.entity, project=scope.project, title=scope.title, width="fluid", blocks=blocks
     )
@@ -175,6 +179,7 @@ def _comparison(scope: Scope) -> list[Any]:
             keys: list[Any] = [key, *(f"{key}/{baseline}" for baseline in scope.baselines)]
             title = f"{task}: {figure(name).label}, held-out seeds"
             panels.append(wr.BarPlot(title=title, metrics=keys, **by_optimizer))
+
     return [
         *panels,
         wr.MediaBrowser(
@@ -192,6 +197,7 @@ def _layers() -> list[Any]:
         title = f"{quantity.label}, mean over inner time"
         regex = f"^{quantity.name}/"
         lines.append(_line(title, metric_regex=regex, log_y=quantity.logarithmic or None))
+
     return [
         *lines,
         wr.MediaBrowser(title="over inner time", media_keys=["pictures/behaviour"], num_columns=1),

@@ -33,7 +33,7 @@ def published(runs: Iterable[Any], path: Path, print_line: Callable[[str], None]
         path: run folder; files that are missing, as after Ctrl-C, are left out.
         print_line: called with where the run is to be seen, or how to upload it.
     """
-    failed = True
+    failed = True  # until the body has come to its end
     try:
         yield
         failed = False
@@ -61,6 +61,7 @@ def _staging_beside(folder: RunFolder) -> Iterator[None]:
     """
     before = os.environ.get("WANDB_DATA_DIR")
     os.environ["WANDB_DATA_DIR"] = before or str(folder.wandb.resolve())
+
     try:
         yield
     finally:
@@ -75,18 +76,25 @@ def _log_files(run: Any, folder: RunFolder) -> None:
         record = read_record(folder.path)
     except ValueError:  # the run was stopped before it had written anything
         record = Record(folder.path)
+
     logged: dict[str, Any] = {}
     for name, table in tables(record).items():
         if len(table):
             logged[name] = wandb.Table(dataframe=table)
+
     for picture in sorted(folder.path.glob("*.png")):
         logged[f"pictures/{picture.stem}"] = wandb.Image(str(picture))
+
     if len(record.diagnostics):
         logged["pictures/behaviour"] = wandb.Image(updates_figure(record.diagnostics))
+
     if logged:
         run.log(logged)
+
     if record.results:
         run.summary.update(heldout_means(record.results))
+
+    # an evaluation did not make its theta
     if run.job_type != "meta_test" and folder.theta.is_file():
         _log_theta(run, folder, logged.get("evaluation"))
 
@@ -96,12 +104,15 @@ def _log_theta(run: Any, folder: RunFolder, evaluation: Any) -> None:
 
     metadata = json.loads(folder.theta_metadata.read_text())
     kept = {name: metadata[name] for name in ("provenance", "evaluation") if name in metadata}
+
     artifact = wandb.Artifact(f"theta-{run.name}", "meta-optimizer", metadata=kept)
     for file in (folder.theta, folder.theta_metadata, folder.evaluation):
         if file.is_file():
             artifact.add_file(str(file))
+
     if evaluation is not None:
         artifact.add(evaluation, "evaluation")
+
     run.log_artifact(artifact)
 
 
@@ -110,6 +121,7 @@ def tables(record: Record) -> dict[str, pd.DataFrame]:
     diagnostics = thinned(record.diagnostics, "outer_step")
     if record.results is None:
         return {"diagnostics": diagnostics}
+
     rows = record.results.frame.drop(columns="start", errors="ignore")
     return {
         "evaluation": rows,
@@ -133,6 +145,7 @@ def _curves_table(results: Results) -> pd.DataFrame:
                 columns["step"] = np.tile(np.arange(num_steps), num_seeds)
                 columns["loss"] = losses.T.reshape(-1)
                 parts.append(pd.DataFrame(columns).assign(task=task, optimizer=optimizer))
+
     names = ["task", "seed", "optimizer", "step", "loss"]
     return pd.concat(parts, ignore_index=True).reindex(columns=names) if parts else pd.DataFrame()
 
@@ -160,6 +173,7 @@ def heldout_means(results: Results) -> dict[str, float]:
             mean = float(np.mean(rows[name].to_numpy()))
             if np.isfinite(mean):
                 means[f"{name}/heldout/{task}{suffix}"] = mean
+
     return means
 
 
