@@ -41,7 +41,11 @@ def stratified_iqm(strata: Sequence[Sequence[float]], num_resamples: int = 2_000
 
     Source: Agarwal et al. 2021 (arXiv 2108.13264), sections 4.1 and 4.3.
     """
-    arrays = [np.asarray(values, dtype=float) for values in strata if len(values)]
+    arrays = []
+    for values in strata:
+        if len(values):
+            arrays.append(np.asarray(values, dtype=float))
+
     if not arrays:
         raise ValueError("strata must hold at least one value, got none.")
 
@@ -54,8 +58,8 @@ def stratified_iqm(strata: Sequence[Sequence[float]], num_resamples: int = 2_000
             index = source.integers(len(array), size=(size, len(array)))
             drawn.append(array[index])  # (R, seeds of the task)
         estimates.append(stats.trim_mean(np.concatenate(drawn, 1), CUT, axis=1))
-    resampled = np.concatenate(estimates)  # (R,)
 
+    resampled = np.concatenate(estimates)  # (R,)
     # quantiles without a mean of neighbours: inf - inf has no value
     low = np.quantile(resampled, 0.025, method="lower")
     high = np.quantile(resampled, 0.975, method="higher")
@@ -81,7 +85,7 @@ def profile(
     table = np.array(list(costs.values()), dtype=float)  # (S, P)
     solved = np.isfinite(table)
     best = table.min(0)  # (P,)
-    best = np.where(np.isfinite(best), best, 1.0)
+    best = np.where(np.isfinite(best), best, 1.0)  # any number does: nobody solves these
     relative = np.where(solved, table / best, np.inf)  # (S, P)
 
     num_problems = max(1, table.shape[1])  # of no problems none is solved

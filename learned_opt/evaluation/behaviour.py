@@ -64,6 +64,7 @@ class Observed(MetaOptimizer):
             "momentum": self.momentum.init_state(params),
             "adam": self.adam.init_state(params),
         }
+
         return {
             "step": observed["step"],
             "observed": observed,
@@ -77,6 +78,7 @@ class Observed(MetaOptimizer):
         updates, observed = self.optimizer(grads, state["observed"], params, loss)
         by_momentum, momentum = self.momentum(grads, before["momentum"], params, loss)
         by_adam, adam = self.adam(grads, before["adam"], params, loss)
+
         return updates, {
             "step": observed["step"],
             "observed": observed,
@@ -117,12 +119,14 @@ def observe(
         steps = range(start, min(start + SEGMENT, horizon))
         batches = observed.batches([(*key, start) for key in keys], chains, len(steps))
         for k, step in enumerate(steps):
+            # step by step, as the state holds what the last step alone has seen
             batch = tree_map(lambda leaf, k=k: leaf[k : k + 1], batches)
             _, after = observed.run(theta, chains, batch)
             if step in points:
                 seen = after["opt_state"]["seen"]
                 rows += _rows(step, quantities(chains["params"], **seen))
             chains = after
+
     return rows
 
 
@@ -159,6 +163,7 @@ def quantities(
             "cosine_momentum": _cosine(update, _flat(momentum[name])),
             "cosine_adam": _cosine(update, _flat(adam[name])),
         }
+
     return by_tensor
 
 
@@ -178,4 +183,4 @@ def _cosine(left: Tensor, right: Tensor) -> Tensor:
 
 
 def _flat(leaf: Tensor) -> Tensor:
-    return leaf.reshape(len(leaf), -1).double()
+    return leaf.reshape(len(leaf), -1).double()  # (M, size)

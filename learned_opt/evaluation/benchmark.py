@@ -53,7 +53,8 @@ class Benchmark:
         for name in ("horizon", "num_seeds", "num_chains", "num_tuning_seeds"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
-        log_grid(self.lowest_lr, self.highest_lr, self.num_lrs)
+
+        log_grid(self.lowest_lr, self.highest_lr, self.num_lrs)  # refuses a grid that is none
 
         if self.baselines and self.reference not in self.baselines:
             names = ", ".join(self.baselines)
@@ -62,6 +63,7 @@ class Benchmark:
             )
         if not self.tuned_for:
             raise ValueError(f"tuned_for must name at least one of {', '.join(CRITERIA)}.")
+
         for criterion in self.tuned_for:
             if criterion not in CRITERIA:
                 choices = ", ".join(CRITERIA)

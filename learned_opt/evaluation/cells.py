@@ -47,7 +47,7 @@ class Cell(NamedTuple):
     @property
     def runs(self) -> Runs:
         """The training losses ``(T, M)``, as evaluation has them."""
-        losses = np.stack(self.table["losses"].tolist(), 1)
+        losses = np.stack(self.table["losses"].tolist(), 1)  # (T, M)
         return Runs(torch.from_numpy(losses), {}, {})
 
 
@@ -83,6 +83,7 @@ def run_cells(setting: Setting, contender: Contender, unroll: Unroll) -> dict[st
         cells[row_name] = _run(setting, unroll, theta, tuning, start)
         rates.append(rate)
         start = time.perf_counter()  # the second row is not charged for tuning
+
     return cells
 
 
@@ -136,8 +137,10 @@ def runs_table(runs: Runs, starts: list[str]) -> pd.DataFrame:
     table["mean_loss"] = runs.mean_loss.numpy()
     table["diverged"] = (~finite[-1]).numpy()
     table["finite_steps"] = finite.sum(0).numpy()
+
     for name, values in runs.heldout.items():
         table[name] = values.double().numpy()
+
     table["losses"] = runs.losses.T.tolist()
     return table
 
@@ -155,6 +158,7 @@ def identity(setting: Setting, contender: Contender) -> dict[str, Any]:
             "num_lrs": benchmark.num_lrs,
             "num_tuning_seeds": benchmark.num_tuning_seeds,
         }
+
     return {
         **setting.identity,
         "horizon": benchmark.horizon,
@@ -189,6 +193,7 @@ def write(path: Path, cells: Mapping[str, Cell], facts: Mapping[str, Any]) -> No
         "rows": {name: {"tuning": cell.tuning, **cell.facts} for name, cell in cells.items()},
         **facts,
     }
+
     arrow = pa.Table.from_pandas(pd.concat(tables, ignore_index=True), preserve_index=False)
     metadata = {**(arrow.schema.metadata or {}), FACTS: json.dumps(described, default=str)}
 
@@ -209,6 +214,7 @@ def read(path: Path, contender: Contender) -> dict[str, Cell]:
         facts = json.loads(arrow.schema.metadata[FACTS])
         if "rows" not in facts:
             return {contender.name: Cell(table, facts["tuning"], facts)}
+
         shared = {"identity": facts["identity"], "provenance": facts["provenance"]}
         cells = {}
         for name, described in facts["rows"].items():

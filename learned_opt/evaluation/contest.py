@@ -65,7 +65,7 @@ def contest(
         best = _tuned(family, spec, benchmark, compile, device)
 
         progress(f"{name}: {num_seeds} held-out seeds with {best.optimizer}, lr {best.lr:.3g}")
-        many = tree.expand(best.theta, num_seeds)
+        many = tree.expand(best.theta, num_seeds)  # one theta for each seed
         seeds = range(num_seeds)
         runs = run_seeds(best.unroll, many, HELDOUT, seeds, benchmark.horizon, num_chains)
         milliseconds = time_steps({name: (best.unroll, best.theta)}, num_chains)
@@ -78,6 +78,7 @@ def contest(
             "ms/step": milliseconds[name],
         }
         rows.append({**row, **_figures(runs)})
+
     return rows
 
 
@@ -93,6 +94,7 @@ def _tuned(
         theta = tree.to(theta_at(constructor, unroll.optimizer, lr), unroll.device)
         score = float(tuned.scores["final_loss"].min())
         contenders.append(Contender(name, lr, unroll, theta, score))
+
     return min(contenders, key=lambda contender: contender.score)
 
 

@@ -43,8 +43,9 @@ def read_curves(path: Path) -> Curves:
         frame = pd.read_parquet(path, columns=COLUMNS)
     except (OSError, ValueError, KeyError) as error:
         raise ValueError(f"{path} is damaged or holds no learning curves: {error}.") from error
+
     curves: Curves = {}
     for (task, horizon, optimizer), rows in groups(frame, COLUMNS[:3]):
-        losses = np.stack(rows["losses"].tolist(), 1).astype(float)
+        losses = np.stack(rows["losses"].tolist(), 1).astype(float)  # (T, M)
         curves.setdefault((str(task), int(horizon)), {})[str(optimizer)] = losses
     return curves

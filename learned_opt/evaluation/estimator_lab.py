@@ -85,6 +85,7 @@ def collect(
             num_nonfinite += int(estimate.num_nonfinite)  # waits for the device
             seconds.append(time.perf_counter() - start)
             gradient = estimate.gradient
+
         gradients.append(tree.tree_map(lambda leaf: leaf.double().flatten().cpu(), gradient))
 
     return Estimates(
@@ -122,6 +123,7 @@ def summarise(name: str, estimates: Estimates, reference: Tensor) -> dict[str, A
         1e3 * estimates.seconds,
         estimates.num_nonfinite,
     )
+
     return dict(zip(HEADINGS, values, strict=True))
 
 

@@ -80,6 +80,7 @@ def card(
             rival = by_cell[task, axis, point, reference]
             reason = reasons.get(cell, "")
             rows[name].append(_point(point, by_cell.get(cell), rival, reason, rows[name]))
+
     return cards
 
 

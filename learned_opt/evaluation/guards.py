@@ -66,6 +66,7 @@ def origin(name: str, metadata: Metadata, task: str, facts: Facts, config: Any) 
     fingerprint = facts.get("fingerprint")
     data = facts.get("data")
 
+    # one loop for each relation: the closest one counts, to whichever task it is
     for trained in trained_tasks:
         if _is_same_task(trained, facts, config):
             basis = "" if trained.config is not None else " as far as its description tells"
@@ -129,7 +130,7 @@ def _apart_from_name(facts: Facts) -> dict[str, Any]:
 
 
 def _stem(data: str | None) -> str | None:
-    """``fashion_mnist`` of ``fashion_mnist 8x8``."""
+    """Data without their form: ``fashion_mnist`` of ``fashion_mnist 8x8``."""
     return data.split()[0] if data else None
 
 
@@ -155,6 +156,7 @@ def seeds_sentence(name: str, metadata: Metadata, purpose: str) -> str:
                 f"{name} used the held-out seeds (draws keyed {purpose!r}) for {', '.join(uses)}: "
                 "its figures are not held out."
             )
+
     return ""
 
 
@@ -170,6 +172,7 @@ def start_fingerprints(family: TaskFamily, purpose: str, seeds: Sequence[int]) -
         for leaf in tree.leaves({"task": task, "params": params, "batch": batch}):
             digest.update(leaf.cpu().contiguous().numpy().tobytes())
         digests.append(digest.hexdigest()[:12])
+
     return digests
 
 

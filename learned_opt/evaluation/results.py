@@ -84,7 +84,7 @@ class Results:
         return pd.concat(self.frames, ignore_index=True)
 
     def warn(self, sentence: str) -> None:
-        """Keep a sentence, once."""
+        """Keep a sentence for the reader, once."""
         if sentence and sentence not in self.warnings:
             self.warnings.append(sentence)
 
@@ -122,8 +122,12 @@ def _json_rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
     rows = []
     for values in frame.to_dict("records"):
         row = {name: values[name] for name in COLUMNS if name in values}
-        # a task has no such figure where all its rows lack it; NaN stands for that alone
-        row["heldout"] = {name: values[name] for name in heldout if not _is_nan(values[name])}
+        row["heldout"] = {}
+        for name in heldout:
+            # a task has no such figure where all its rows lack it; NaN stands for that alone
+            if not _is_nan(values[name]):
+                row["heldout"][name] = values[name]
+
         rows.append(row)
     return rows
 
@@ -138,6 +142,7 @@ def read_evaluation(path: Path) -> Results:
         content = json.loads(path.read_text())
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not valid JSON: {error}.") from error
+
     if isinstance(content, list):
         return _earlier(path, content)
     if not isinstance(content, dict) or content.get("format") != FORMAT:
@@ -180,10 +185,12 @@ def _earlier(path: Path, rows: list[Any]) -> Results:
         heldout = dict(row.get("heldout", {}))
         if row.get("accuracy") is not None:
             heldout = {"accuracy": row["accuracy"], **heldout}
+
         kept = {name: row.get(name) for name in (*EARLIER_COLUMNS, "learning_rate")}
         diverged = row["mean_loss"] is None
         of_task = {"axis": "", "point": ""}
         converted.append({**kept, **of_task, "diverged": diverged, "heldout": heldout})
+
     learned = [rows[0]["optimizer"]]
     return Results(learned=learned, frames=[_frame(converted)], warnings=[EARLIER])
 
@@ -196,6 +203,8 @@ def _frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
         values = {name: row.get(name) for name in COLUMNS}
         for name in LOSSES:
             values[name] = _or(values[name], math.inf)
+
+        # null is NaN where there was no target, else a target that was never reached
         never = math.nan if values["target_loss"] is None else math.inf
         for name in LATE:
             values[name] = _or(values[name], never)
@@ -205,6 +214,7 @@ def _frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
     for name in frame.columns:
         if name not in ("task", "axis", "point", "optimizer", "start", "diverged"):
             frame[name] = pd.to_numeric(frame[name])
+
     return frame
 
 
@@ -220,12 +230,15 @@ def jsonable(value: Any) -> Any:
     """Plain containers; numbers that are not finite become null."""
     if hasattr(value, "_asdict"):
         value = value._asdict()
+
     if isinstance(value, Mapping):
         return {str(key): jsonable(part) for key, part in value.items()}
     if isinstance(value, list | tuple):
         return [jsonable(part) for part in value]
+
     if hasattr(value, "item"):
         value = value.item()
+
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value

@@ -61,16 +61,18 @@ def rows(
     else:
         target = torch.full((num_seeds,), math.inf, dtype=torch.float64)
         reference_steps = target
+
     valid = target.isfinite()  # (M,)
     reference_ms = _time_of(reference, times)
 
     frames = []
     for name, cell in cells.items():
         milliseconds = _time_of(name, times)
-        reached = _steps(cell, target)
+        reached = _steps(cell, target)  # (M,)
         steps = reached.where(valid, math.nan)
         speedup = torch.where(valid, reference_steps / reached, math.nan)
         final_loss = torch.tensor(cell.table["final_loss"].to_numpy())
+        # losses may be negative, and have no ratio then
         ratio = (final_loss / target).where(valid & (target > 0), math.nan)
 
         frame = cell.table.drop(columns="losses").assign(optimizer=name, **setting)
@@ -84,6 +86,7 @@ def rows(
         frame["loss_ratio"] = ratio.numpy()
         known = [column for column in COLUMNS if column in frame]
         frames.append(frame[[*known, *(column for column in frame if column not in COLUMNS)]])
+
     return pd.concat(frames, ignore_index=True)
 
 
@@ -118,8 +121,10 @@ def summarise(frame: pd.DataFrame, reference: str) -> list[dict[str, Any]]:
         group = []
         for (name,), rows_of_optimizer in groups(rows_of_setting, ["optimizer"]):
             group.append({**columns, **_summary(name, rows_of_optimizer, rival)})
+
         group.sort(key=lambda summary: summary["final_loss"].mean)
         summaries += group
+
     return summaries
 
 
@@ -142,6 +147,7 @@ def _summary(name: str, frame: Any, rival: list[float]) -> dict[str, Any]:
 
     steps = frame["steps_to_target"].dropna()
     losses = {name: bootstrap_mean(frame[name].tolist()) for name in LOSSES}
+
     return {
         "optimizer": name,
         "num_seeds": len(frame),
@@ -170,6 +176,7 @@ def paired_or_diverged(left: list[float], right: list[float]) -> Interval:
     right_finite = math.isfinite(sum(right))
     if left_finite and right_finite:
         return paired_difference(left, right)
+
     if left_finite == right_finite:
         gap = 0.0
     else:
@@ -189,6 +196,7 @@ def aggregate(frame: pd.DataFrame) -> list[dict[str, Any]]:
     """
     of_tasks = select(frame, axis="")
     num_settings = len(groups(of_tasks, ["task", "horizon"]))
+
     overall = []
     for (name,), rows_of_optimizer in groups(of_tasks, ["optimizer"]):
         strata = [stratum for _, stratum in groups(rows_of_optimizer, ["task", "horizon"])]
@@ -251,8 +259,10 @@ def verdicts(frame: pd.DataFrame, learned: Sequence[str]) -> list[str]:
             losses_of = {}
             for other in (name, *baselines):
                 losses_of[other] = select(frame, optimizer=other)[figure].tolist()
+
             best = min(baselines, key=lambda other: sum(losses_of[other]))
             sentences.append(_verdict(figure, name, best, losses_of[name], losses_of[best]))
+
     return sentences
 
 
@@ -266,6 +276,7 @@ def _verdict(
         word = "behind"
     else:
         word = "level with"
+
     interval = f"{difference.mean:+.4f} [{difference.low:+.4f}, {difference.high:+.4f}]"
     label = figure.replace("_", " ")
     return f"{label}: {name} is {word} {rival}, difference {interval} (paired over seeds)"

@@ -65,7 +65,7 @@ class Runs:
         Args:
             target: a number, or one for each run, ``(M,)``.
         """
-        hits = self.trailing_loss <= target
+        hits = self.trailing_loss <= target  # (T - window + 1, M)
         reached = hits.any(0).tolist()
         first = (hits.int().argmax(0) + self._window).tolist()
         return [step if hit else None for step, hit in zip(first, reached, strict=True)]
@@ -94,7 +94,6 @@ def run_seeds(
     losses: list[Tensor] = []
     heldout: list[Tree] = []
     params: list[Tree] = []
-
     for start in range(0, len(seeds), num_chains):
         index = [min(start + i, len(seeds) - 1) for i in range(num_chains)]
         keys = [(split, seeds[i]) for i in index]
@@ -106,7 +105,9 @@ def run_seeds(
         params.append(chains["params"])
 
     all_losses = torch.cat(losses, 1)[:, : len(seeds)].double().cpu()  # (T, M)
+    # from the first step that is not finite on, even if later ones are
     finite = all_losses.isfinite().int().cummin(0).values.bool()
+
     return Runs(
         losses=all_losses.where(finite, math.inf),
         heldout=_join(heldout, len(seeds)),
@@ -120,12 +121,12 @@ def _run_block(
     """Losses ``(T, M)`` of the runs of one block, and their chains at the end."""
     chains = unroll.start(keys)
     losses = []
-
     for start in range(0, horizon, SEGMENT):
         num_steps = min(SEGMENT, horizon - start)
         batches = unroll.batches([(*key, start) for key in keys], chains, num_steps)
         segment, chains = unroll.run(theta, chains, batches)
         losses.append(segment)
+
     return torch.cat(losses), chains
 
 

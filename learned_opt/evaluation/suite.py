@@ -45,7 +45,11 @@ def run_suite(
     for setting in settings:
         contenders = [*learned, *setting.baselines]
         _check_names(contenders)
-        wanted = [contender for contender in contenders if _belongs(contender, setting)]
+        wanted = []
+        for contender in contenders:
+            if _belongs(contender, setting):
+                wanted.append(contender)
+
         unrolls = _bind(setting, wanted, results)
 
         cells_by_row: dict[str, Cell] = {}
@@ -54,17 +58,21 @@ def run_suite(
                 unroll = unrolls[contender.name]
                 rows = _cells_of(setting, contender, unroll, folder, results, progress)
                 cells_by_row |= rows
+
         starts = {name: cell.table["start"].tolist() for name, cell in cells_by_row.items()}
         guards.check_paired(starts)
 
         times = _times(setting, contenders, unrolls, folder, facts.get("machine", ""))
         _collect(results, setting, cells_by_row, times)
+
         if not setting.axis:
             losses = {name: cell.runs.losses.numpy() for name, cell in cells_by_row.items()}
             results.curves[setting.task, setting.benchmark.horizon] = losses
+
             if setting.task not in results.described:
                 fitting = [contender for contender in learned if contender.name in unrolls]
                 _describe(results, setting, fitting)
+
     return results
 
 
@@ -92,10 +100,12 @@ def _bind(setting: Setting, contenders: Sequence[Contender], results: Results) -
             reason = {"optimizer": contender.name, "reason": str(error)}
             results.left_out.append({**setting.columns, **reason})
 
+    # at the points of a card not to fit is a finding, on the task itself an error
     learned = [contender for contender in contenders if contender.trained is not None]
     if not setting.axis and not any(contender.name in unrolls for contender in learned):
         reason = results.left_out[-1]["reason"]
         raise ValueError(f"no checkpoint fits task {setting.task}: {reason}")
+
     return unrolls
 
 
@@ -121,6 +131,8 @@ def _cells_of(
     facts = {"identity": cells.identity(setting, contender), "provenance": results.facts}
     if path is None:
         return {name: cell._replace(facts={**cell.facts, **facts}) for name, cell in made.items()}
+
+    # read back, so that a new cell is what a kept one would be
     cells.write(path, made, facts)
     return cells.read(path, contender)
 
@@ -138,6 +150,7 @@ def _times(
     """
     if setting.axis:
         return {}
+
     path = None
     if folder:
         identities = {c.name: dict(c.identity) for c in contenders if c.name in unrolls}
@@ -150,9 +163,11 @@ def _times(
     for name, unroll in unrolls.items():
         theta = {key: p.detach() for key, p in unroll.optimizer.named_parameters()}
         thetas[name] = (unroll, tree.to(theta, unroll.device))
+
     times = time_steps(thetas, setting.benchmark.num_chains)
     if path:
         write_json(path, times)
+
     return times
 
 
@@ -175,11 +190,13 @@ def _collect(
         tuning = cell.tuning or {}
         seconds = {key: cell.facts[key] for key in ("tuning_seconds", "run_seconds")}
         results.budgets.append({**setting.columns, "optimizer": name, **tuning, **seconds})
+
         if tuning.get("at_edge"):
             results.warn(
                 f"the best learning rate of {name} on {setting} is at the edge of the grid "
                 f"({tuning['learning_rate']:.3g}): widen it"
             )
+
         revision = cell.facts["provenance"].get("git")
         if revision != results.facts.get("git"):
             results.warn(
@@ -192,6 +209,7 @@ def _describe(results: Results, setting: Setting, learned: Sequence[Contender]) 
     """Note what is new to the optimizers on a task, and what is not."""
     description = setting.family.describe()
     results.described[setting.task] = description
+
     shared = guards.shared_rows(setting.family)
     if shared and shared[0]:
         results.warn(
@@ -205,6 +223,7 @@ def _describe(results: Results, setting: Setting, learned: Sequence[Contender]) 
         command = trained.get("provenance", {}).get("command", "unknown")
         names = {"optimizer": contender.name, "task": setting.task}
         results.origins.append({**names, **origin._asdict(), "command": command})
+
         if origin.kind != guards.UNSEEN and not contender.trained_here:
             results.warn(origin.sentence)
         results.warn(guards.seeds_sentence(contender.name, trained, HELDOUT))

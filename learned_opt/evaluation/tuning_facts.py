@@ -57,6 +57,7 @@ def fingerprint(unroll: Unroll, constructor: Callable[..., Any], horizon: int) -
     point = {}
     for name, param in params.items():
         point[name] = param + 0.1 * torch.randn(param.shape, generator=source).to(param)
+
     with torch.no_grad():
         loss = unroll.family.loss(point, batch, task).item()
 

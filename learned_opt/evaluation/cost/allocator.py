@@ -30,6 +30,7 @@ def peak_bytes(function: Callable[[], object], device: torch.device) -> int:
 
     with silent_profile(profile_memory=True) as records:
         function()
+
     results: Any = records.profiler
     events = sorted(results.kineto_results.events(), key=lambda event: event.start_ns())
 
@@ -39,6 +40,7 @@ def peak_bytes(function: Callable[[], object], device: torch.device) -> int:
         if event.name() == "[memory]":
             in_use += event.nbytes()
             peak = max(peak, in_use)
+
     return peak
 
 

@@ -41,6 +41,7 @@ def breakdown(call: Callable[[], object]) -> dict[str, float]:
     for event in events:
         if on_gpu and event.device_type != DeviceType.CUDA:
             continue  # the CPU only launches what the GPU does
+
         microseconds = event.self_device_time_total if on_gpu else event.self_cpu_time_total
         kind = _kind(event.key)
         if kind or on_gpu or event.key.startswith("aten::"):

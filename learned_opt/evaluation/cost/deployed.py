@@ -40,6 +40,7 @@ class DeployedStep:
         params = {}
         for name, shape in shapes.items():
             params[name] = nn.Parameter(0.05 * torch.randn(shape, generator=source))
+
         for param in params.values():
             param.grad = 1e-3 * torch.randn(param.shape, generator=source)
 
@@ -122,8 +123,10 @@ def _rows(
     makes = dict(RIVALS)
     for way, make in _ways(optimizer, spec).items():
         makes[f"{name} {way}"] = make
+
     steps = {key: DeployedStep(shapes, make) for key, make in makes.items()}
     times: dict[Any, Times] = {}
+    # processor time: what other programs do in between does not count
     interleave(steps, repeats, times, progress, time.process_time)
 
     ms = {key: 1e3 * (times[key].typical or 0.0) for key in steps}

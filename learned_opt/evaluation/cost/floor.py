@@ -73,12 +73,12 @@ class Floor:
     @torch.no_grad()
     def __call__(self, number: int) -> None:
         """Do the bare work of ``num_steps`` inner steps."""
-        del number
+        del number  # all rounds are alike
         for _ in range(self.num_steps):
             self._network(self.chains["params"], self.batch, self.chains["task"])
             for block in self._blocks:
                 block()
-            self._target.copy_(self._source)
+            self._target.copy_(self._source)  # the traffic of what chains carry
         self._wait()
 
     def _fastest(self, shape: Shape, rows: int) -> Callable[[], None]:
@@ -93,6 +93,7 @@ class Floor:
 
         for block in blocks:
             block()  # warms up
+
         seconds = {block: self._least_seconds(block) for block in blocks}
         return min(blocks, key=seconds.__getitem__)
 
@@ -157,6 +158,7 @@ def matrix_products(
     for shape, rows in products.rows.items():
         num_chains, inner, outer = shape
         work[shape] = rows * num_chains * inner * outer
+
     least = SMALLEST_SHARE * sum(work.values())
     return {shape: rows for shape, rows in products.rows.items() if work[shape] > least}
 
@@ -179,6 +181,7 @@ class _Products(TorchDispatchMode):
             for features in inputs:
                 for weight in weights:
                     self._note(features, weight)
+
         return func(*args, **(kwargs or {}))
 
     def _note(self, left: Tensor, right: Tensor) -> None:

@@ -96,6 +96,7 @@ class Pass:
             leaves = [self.inputs, *self.layer.parameters()]
             ones = torch.ones_like(outputs)
             torch.autograd.grad(outputs, leaves, ones, allow_unused=True)  # routers may have none
+
         if self.inputs.is_cuda:
             torch.cuda.synchronize()
 
@@ -139,6 +140,7 @@ def measure(
             layers = {"": layer.to(device)}
             for rival, plain in plain_layers(layer).items():
                 layers[rival] = plain.to(device)
+
             source = torch.Generator().manual_seed(0)
             inputs = torch.randn(batch_size, layer.in_features, generator=source).to(device)
 
@@ -155,6 +157,7 @@ def _figures(
     for name, layer in layers.items():
         for training in (False, True):
             passes[name, training] = Pass(layer, inputs, training)
+
     times: dict[Any, Times] = {}
     interleave(passes, repeats, times, progress)
 
@@ -162,9 +165,11 @@ def _figures(
     for name, layer in layers.items():
         ms = [1e3 * (times[name, training].typical or 0.0) for training in (False, True)]
         peak = peak_live_bytes(passes[name, True]) / 1024
+
         costs = dict(zip(COSTS, (*ms, peak), strict=True))
         for figure, value in {**count(layer), **costs}.items():
             figures[figure + _suffix(name)] = value
+
     return figures
 
 
@@ -183,10 +188,12 @@ def growth(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             grown_row = {"case": case, "grows": span}
             if rival:
                 grown_row["case"] = f"plain, equal {RIVALS[rival]}"
+
             for figure in FIGURES:
                 costs = [row[figure + _suffix(rival)] for row in case_rows]
                 grown_row[figure] = str(fit_exponent(sizes, costs))
             grown.append(grown_row)
+
     return grown
 
 

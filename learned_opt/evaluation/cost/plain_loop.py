@@ -34,6 +34,7 @@ class PlainLoop(torch.optim.Optimizer):
     def _step_of(self, param: nn.Parameter) -> None:
         meta = self.meta_optimizer
         assert param.grad is not None, "the bench sets it"
+
         state = self.state[param]
         if not state:
             state["step"] = torch.zeros((), dtype=torch.int64)
@@ -53,7 +54,7 @@ class PlainLoop(torch.optim.Optimizer):
 
     def _function(self, param: Tensor, grad: Tensor, momenta: list[Tensor], step: Tensor) -> Tensor:
         """Features of one tensor, ``(*shape, C)``, and the layers on them."""
-        channels = torch.stack([param, grad, *momenta], -1).clamp(-1, 1)
+        channels = torch.stack([param, grad, *momenta], -1).clamp(-1, 1)  # (*shape, C)
         channels = channels * torch.rsqrt(1e-5 + channels.square().mean())
         times = time_features(step, param.dtype).expand(*param.shape, -1)
 

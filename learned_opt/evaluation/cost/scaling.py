@@ -19,7 +19,7 @@ class Exponent(NamedTuple):
     error: float
 
     def __str__(self) -> str:
-        """As ``1.02 ± 0.03``."""
+        """The exponent with its error, as ``1.02 ± 0.03``."""
         return f"{self.value:.2f} ± {self.error:.2f}"
 
 
@@ -48,5 +48,6 @@ def fit_exponent(sizes: Sequence[float], costs: Sequence[float]) -> Exponent:
 
     spread = x.square().sum()
     slope = (x @ y) / spread
-    residual = (y - slope * x).square().sum() / (len(sizes) - 2)
+    residual = (y - slope * x).square().sum() / (len(sizes) - 2)  # two parameters were fitted
+
     return Exponent(float(slope), math.sqrt(float(residual / spread)))

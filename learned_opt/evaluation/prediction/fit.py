@@ -97,6 +97,7 @@ def prepare(zoo: Zoo) -> dict[str, Data]:
             deviation = deviations[name].clamp(min=LEAST_DEVIATION)
             scaled[name] = (value - means[name]) / deviation
         data[split] = (scaled, success)
+
     return data
 
 
@@ -126,10 +127,12 @@ def fit(
     for epoch in range(settings.max_epochs):
         order_source = generator(seed, "epoch", epoch)
         _train_epoch(predictor, optimizer, data["train"], settings.batch_size, order_source)
+
         loss, _ = _judge(predictor, data["valid"], settings.batch_size)
         if loss < best_loss:
             best_loss = loss
             best_epoch = epoch + 1
+            # a copy, as training goes on writing into the same tensors
             best_weights = copy.deepcopy(predictor.state_dict())
         elif epoch + 1 - best_epoch >= settings.patience:
             break
@@ -138,6 +141,7 @@ def fit(
     loss, scores = _judge(predictor, data["test"], settings.batch_size)
     _, success = data["test"]
     tau: Any = kendalltau(scores.numpy(), success.numpy())
+
     return Prediction(float(tau.statistic), loss, best_epoch, scores.sigmoid())
 
 
@@ -162,6 +166,7 @@ def _judge(predictor: nn.Module, data: Data, batch_size: int) -> tuple[float, Te
     """Loss and scores ``(M,)`` of a split."""
     predictor.eval()
     _, success = data
+
     batches = []
     for index in torch.arange(len(success)).split(batch_size):
         params, _ = _rows(data, index)

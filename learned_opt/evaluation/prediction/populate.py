@@ -148,6 +148,7 @@ def train_shard(
             "num_steps": num_steps,
         }
     )
+
     return table, runs.params
 
 

@@ -55,7 +55,7 @@ class InvariantFunctional(nn.Module):
         return self.dense(vmap(self._pooled)(params)).squeeze(-1)  # (M,)
 
     def _pooled(self, params: Tree) -> Tensor:
-        """Features of one network."""
+        """Invariant features of one network, from all its tensors."""
         channels = {name: value.unsqueeze(-1) for name, value in params.items()}
         outputs = self.equivariant(self.spec.view(channels))  # leaves (*shape, C)
         return self.pool({name: value.relu() for name, value in outputs.items()})
@@ -95,7 +95,7 @@ def statistics(entries: Tensor) -> Tensor:
     """
     num_quantiles = NUM_STATISTICS - 2
     levels = torch.linspace(0, 1, num_quantiles, dtype=entries.dtype, device=entries.device)
-    variance, mean = torch.var_mean(entries, -1, correction=0)
+    variance, mean = torch.var_mean(entries, -1, correction=0)  # (M,) each
     return torch.cat([mean[:, None], variance[:, None], entries.quantile(levels, -1).T], -1)
 
 

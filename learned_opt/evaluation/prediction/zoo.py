@@ -67,6 +67,7 @@ def settle(folder: Path, settings: Mapping[str, Any]) -> None:
         there, here = present.get(key), wanted.get(key)
         if there != here:
             differences.append(f"{key} is {there!r} there, {here!r} here")
+
     if differences:
         raise ValueError(
             f"{folder} holds a zoo of other settings: {'; '.join(differences)}. "
@@ -126,6 +127,7 @@ def read_shard(folder: Path, shard: int) -> tuple[pd.DataFrame, dict[str, Tensor
         raise ValueError(
             f"{weights_file} is damaged: its checksum is not the one in {table_file.name}"
         )
+
     return table, dict(sorted(load(weights).items()))  # safetensors keeps no order
 
 
@@ -145,12 +147,14 @@ def read_zoo(folder: Path) -> Zoo:
         except ValueError as error:
             broken.append(str(error))
             continue
+
         tables.append(table)
         params.append(weights)
 
     if not tables:
         reasons = f": {'; '.join(broken)}" if broken else ""
         raise ValueError(f"no shard of the zoo in {folder} can be read{reasons}.")
+
     joined = tree_map(lambda *leaves: torch.cat(leaves), params[0], *params[1:])
     return Zoo(pd.concat(tables, ignore_index=True), joined, broken)
 
@@ -165,6 +169,7 @@ def split_of(models: Sequence[int], num_models: int) -> list[str]:
     >>> split_of(range(10), 10).count("train")
     8
     """
+    # the same order at every call: a zoo may be built in several sittings
     order = torch.randperm(num_models, generator=torch.Generator().manual_seed(0)).tolist()
     num_test = round(num_models * SPLITS["test"])
     num_valid = round(num_models * SPLITS["valid"])
@@ -176,6 +181,7 @@ def split_of(models: Sequence[int], num_models: int) -> list[str]:
             splits.append("test")
         else:
             splits.append("valid" if position < num_test + num_valid else "train")
+
     return splits
 
 
