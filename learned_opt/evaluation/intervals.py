@@ -1,6 +1,7 @@
 """Means over seeds with bootstrap confidence intervals."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -27,6 +28,11 @@ def bootstrap_mean(values: Sequence[float], num_resamples: int = 10_000) -> Inte
     >>> bootstrap_mean([2.0, 2.0])
     Interval(mean=2.0, low=2.0, high=2.0)
     """
+    return _bootstrap_mean(tuple(values), num_resamples)
+
+
+@lru_cache(maxsize=4096)  # a page, a table and a sentence ask for the same seeds
+def _bootstrap_mean(values: tuple[float, ...], num_resamples: int) -> Interval:
     array = np.asarray(values, dtype=float)
     if not np.isfinite(array).all():
         return Interval(np.inf, np.inf, np.inf)
