@@ -31,10 +31,14 @@ class Benchmark:
             chosen, all from the same runs. A baseline is one row for each criterion, the first
             under its name, another as ``NAME-final`` or ``NAME-mean``, and only where another
             learning rate is best for it.
+        first_seed: the first of the held-out seeds. A range that nobody has seen yet is what a
+            published table needs.
+        ledger: folder that keeps each use of held-out seeds, see ``heldout_ledger``; None to keep
+            none.
 
     Raises:
-        ValueError: a count is not positive, the grid is none, the reference is no baseline, or a
-            criterion is unknown.
+        ValueError: a count is not positive, the first seed is negative, the grid is none, the
+            reference is no baseline, or a criterion is unknown.
     """
 
     horizon: int
@@ -48,11 +52,16 @@ class Benchmark:
     archive: str | None = None
     reference: str = "adam"
     tuned_for: Sequence[str] = CRITERIA
+    first_seed: int = 0
+    ledger: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("horizon", "num_seeds", "num_chains", "num_tuning_seeds"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
+
+        if self.first_seed < 0:
+            raise ValueError(f"first_seed must be at least 0, got {self.first_seed}.")
 
         log_grid(self.lowest_lr, self.highest_lr, self.num_lrs)  # refuses a grid that is none
 
@@ -68,6 +77,11 @@ class Benchmark:
             if criterion not in CRITERIA:
                 choices = ", ".join(CRITERIA)
                 raise ValueError(f"tuned_for must be among {choices}, got {criterion!r}.")
+
+    @property
+    def heldout_seeds(self) -> range:
+        """The seeds of the runs that are compared."""
+        return range(self.first_seed, self.first_seed + self.num_seeds)
 
 
 def tune_for(

@@ -7,7 +7,7 @@ import hashlib
 import io
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -100,14 +100,14 @@ def _run(
         start: time at which the tuning began.
     """
     benchmark = setting.benchmark
-    seeds = range(benchmark.num_seeds)
+    seeds = benchmark.heldout_seeds
     tuned = time.perf_counter()
     many = tree.expand(tree.to(theta, unroll.device), len(seeds))  # leaves (M, ...)
     runs = run_seeds(unroll, many, HELDOUT, seeds, benchmark.horizon, benchmark.num_chains)
     facts = {"tuning_seconds": tuned - start, "run_seconds": time.perf_counter() - tuned}
 
     starts = start_fingerprints(setting.family, HELDOUT, seeds)
-    return Cell(runs_table(runs, starts), tuning, facts)
+    return Cell(runs_table(runs, starts, seeds), tuning, facts)
 
 
 def _tuning(setting: Setting, tuned: Tuned, criterion: str) -> dict[str, Any]:
@@ -122,15 +122,16 @@ def _tuning(setting: Setting, tuned: Tuned, criterion: str) -> dict[str, Any]:
     }
 
 
-def runs_table(runs: Runs, starts: list[str]) -> pd.DataFrame:
+def runs_table(runs: Runs, starts: list[str], seeds: Sequence[int]) -> pd.DataFrame:
     """One row for each seed, as a cell keeps it.
 
     Args:
         runs: M runs.
         starts: digests of what they started from.
+        seeds: of the runs.
     """
     finite = runs.losses.isfinite()
-    table = pd.DataFrame({"seed": range(len(starts)), "start": starts})
+    table = pd.DataFrame({"seed": seeds, "start": starts})
     table["initial_loss"] = runs.losses[0].numpy()
     table["final_loss"] = runs.final_loss.numpy()
     table["min_loss"] = runs.min_loss.numpy()
@@ -159,10 +160,14 @@ def identity(setting: Setting, contender: Contender) -> dict[str, Any]:
             "num_tuning_seeds": benchmark.num_tuning_seeds,
         }
 
+    # left out where it is 0, so that cells of before there was a choice are found
+    first_seed = {"first_seed": benchmark.first_seed} if benchmark.first_seed else {}
+
     return {
         **setting.identity,
         "horizon": benchmark.horizon,
         "num_seeds": benchmark.num_seeds,
+        **first_seed,
         "optimizer": dict(contender.identity),
         "tuning": tuning,
     }

@@ -66,7 +66,7 @@ def contest(
 
         progress(f"{name}: {num_seeds} held-out seeds with {best.optimizer}, lr {best.lr:.3g}")
         many = tree.expand(best.theta, num_seeds)  # one theta for each seed
-        seeds = range(num_seeds)
+        seeds = benchmark.heldout_seeds
         runs = run_seeds(best.unroll, many, HELDOUT, seeds, benchmark.horizon, num_chains)
         milliseconds = time_steps({name: (best.unroll, best.theta)}, num_chains)
 

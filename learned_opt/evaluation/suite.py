@@ -8,15 +8,18 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
+import torch
+
 from learned_opt.core import tree
 from learned_opt.core.files import write_json
-from learned_opt.evaluation import cells, guards, scores
+from learned_opt.evaluation import cells, guards, heldout_ledger, scores
 from learned_opt.evaluation.cells import Cell
 from learned_opt.evaluation.results import Results
 from learned_opt.evaluation.seeded_runs import HELDOUT
 from learned_opt.evaluation.setting import Contender, Setting
 from learned_opt.evaluation.step_times import time_steps
 from learned_opt.inner.unroll import Unroll
+from learned_opt.runtime.machine import DECIDING, describe_machine
 
 
 def run_suite(
@@ -51,6 +54,9 @@ def run_suite(
                 wanted.append(contender)
 
         unrolls = _bind(setting, wanted, results)
+        ledger = setting.benchmark.ledger
+        if ledger:
+            heldout_ledger.read(Path(ledger))  # a damaged one is refused before anything runs
 
         cells_by_row: dict[str, Cell] = {}
         for contender in wanted:
@@ -62,7 +68,10 @@ def run_suite(
         starts = {name: cell.table["start"].tolist() for name, cell in cells_by_row.items()}
         guards.check_paired(starts)
 
-        times = _times(setting, contenders, unrolls, folder, facts.get("machine", ""))
+        if ledger:
+            _note_uses(setting, learned, unrolls, Path(ledger), results)
+
+        times = _times(setting, contenders, unrolls, folder)
         _collect(results, setting, cells_by_row, times)
 
         if not setting.axis:
@@ -137,16 +146,37 @@ def _cells_of(
     return cells.read(path, contender)
 
 
+def _note_uses(
+    setting: Setting,
+    learned: Sequence[Contender],
+    unrolls: Mapping[str, Unroll],
+    ledger: Path,
+    results: Results,
+) -> None:
+    """Write into the ledger who has been evaluated on which held-out seeds, and warn."""
+    seeds = setting.benchmark.heldout_seeds
+    uses = []
+    for contender in learned:
+        if contender.name in unrolls:
+            optimizer = unrolls[contender.name].optimizer
+            use = heldout_ledger.use_of(
+                optimizer, contender.name, setting.task, seeds, results.facts
+            )
+            uses.append(use)
+
+    for sentence in heldout_ledger.record(ledger, uses):
+        results.warn(sentence)
+
+
 def _times(
     setting: Setting,
     contenders: Sequence[Contender],
     unrolls: Mapping[str, Unroll],
     folder: Path | None,
-    machine: str,
 ) -> dict[str, float]:
     """Milliseconds per inner step, of all optimizers in turn.
 
-    Measured once for a task, whatever the horizon; not at all at the points of a card.
+    Measured once for a task on a machine, whatever the horizon; not at all at the points of a card.
     """
     if setting.axis:
         return {}
@@ -154,7 +184,9 @@ def _times(
     path = None
     if folder:
         identities = {c.name: dict(c.identity) for c in contenders if c.name in unrolls}
-        key = cells.digest([setting.identity, identities, machine])
+        machine = describe_machine(torch.device(setting.device))
+        deciding = {fact: machine[fact] for fact in DECIDING}
+        key = cells.digest([setting.identity, identities, deciding])
         path = folder / f"{setting.task} times {key}.json".replace(" ", "-").replace("/", "_")
         if path.exists():
             return json.loads(path.read_text())

@@ -11,9 +11,10 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from rich.console import Console
 
-from learned_opt.evaluation import cells, scores
+from learned_opt.evaluation import cells, scores, suite
 from learned_opt.evaluation.aggregate import win_matrix
 from learned_opt.evaluation.benchmark import Benchmark
 from learned_opt.evaluation.cells import Cell
@@ -23,6 +24,7 @@ from learned_opt.evaluation.setting import Contender, Setting
 from learned_opt.evaluation.suite import run_suite
 from learned_opt.optimizers.hand.references import make_adam, make_sgdm
 from learned_opt.reporting import screens
+from learned_opt.runtime import machine
 from learned_opt.runtime.run_folder import RunFolder
 from tasks.quadratic import Quadratic
 from tests.cases import FAMILIES, spec_of
@@ -275,3 +277,22 @@ def test_speedups_by_hand() -> None:
     assert first["ahead"]  # adam diverged on a seed
     (best, _) = scores.aggregate(frame)
     assert (best["speedup"].mean, best["diverged"], best["settings"], best["of"]) == (1.5, 0, 1, 1)
+
+
+def test_times_are_those_of_this_processor(tmp_path, monkeypatch) -> None:
+    """Another processor, or another number of threads, measures anew; the same one does not."""
+    measured = []
+
+    def count(thetas, num_chains):
+        measured.append(num_chains)
+        return dict.fromkeys(thetas, float(len(measured)))
+
+    monkeypatch.setattr(suite, "time_steps", count)
+    of_here = machine.describe_machine(torch.device("cpu"))
+    for change in ({}, {"processor": "another"}, {"threads": 77}, {"load": 9.0}, {}):
+        described = {**of_here, **change}
+        monkeypatch.setattr(suite, "describe_machine", lambda device, d=described: d)
+        times = run(tmp_path, [setting()]).frame["ms_per_step"].unique().tolist()
+        expected = {"another": 2.0, 77: 3.0}
+        assert times == [expected.get(next(iter(change.values()), ""), 1.0)]
+    assert len(measured) == 3

@@ -30,7 +30,9 @@ FACTS = {
 
 def cell_of(losses: torch.Tensor, learning_rate: float | None = None, **heldout: Any) -> Cell:
     """A cell with these training losses ``(T, M)`` and figures on held-out data ``(M,)``."""
-    table = runs_table(Runs(losses.double(), heldout, {}), ["same"] * losses.shape[1])
+    table = runs_table(
+        Runs(losses.double(), heldout, {}), ["same"] * losses.shape[1], range(losses.shape[1])
+    )
     tuning = None if learning_rate is None else {"learning_rate": learning_rate}
     return Cell(table, tuning, {})
 
