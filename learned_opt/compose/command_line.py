@@ -22,5 +22,7 @@ def command() -> str:
             if not word.startswith("hydra.mode="):
                 typed.append(word)
 
-        return " ".join([job_record.command_of(hydra), *hydra.overrides.task, *typed])
+        return " ".join(
+            [job_record.command_of(hydra.job.config_name), *hydra.overrides.task, *typed]
+        )
     return f"python -m learned_opt {shlex.join(sys.argv[1:])}".strip()

@@ -6,7 +6,9 @@ from pathlib import Path
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
 
+from learned_opt.core.errors import UsageError
 from learned_opt.runtime import job_record, sweep_jobs
 from learned_opt.runtime.run_folder import SweepFolder
 from learned_opt.runtime.sweep_jobs import LEFT_ALONE, Job
@@ -33,15 +35,15 @@ def command(folder: Path, jobs: Sequence[Job]) -> str:
             commands.append(f"python -m learned_opt {shlex.join(words)}")
         return "\n  ".join(commands)
 
-    hydra = job_record.plan(folder)
-    words = list(hydra.overrides.task)
+    plan = job_record.plan(folder)
+    words = list(plan.overrides)
     # ``-m`` stands for the mode, and the folder is named once, at the end
-    for word in hydra.overrides.hydra:
+    for word in plan.hydra_overrides:
         if not word.startswith(("hydra.mode=", "hydra.sweep.dir=")):
             words.append(word)
 
     words.append(f"hydra.sweep.dir={folder}")
-    return f"{job_record.command_of(hydra)} -m {shlex.join(words)}"
+    return f"{job_record.command_of(plan.config_name)} -m {shlex.join(words)}"
 
 
 def _planned(folder: Path) -> list[list[str]]:
@@ -49,12 +51,16 @@ def _planned(folder: Path) -> list[list[str]]:
     if not SweepFolder(folder).plan.is_file():
         return []
 
-    hydra = job_record.plan(folder)
-    is_basic = hydra.sweeper._target_.endswith("BasicSweeper")
-    if not is_basic or "glob(" in str(hydra.overrides.task):
+    plan = job_record.plan(folder)
+    is_basic = plan.sweeper.endswith("BasicSweeper")
+    if not is_basic or "glob(" in str(plan.overrides):
         return []
 
-    words = [f"{key}={value}" for key, value in (hydra.sweeper.params or {}).items()]
-    overrides = OverridesParser.create().parse_overrides([*words, *hydra.overrides.task])
-    # without a limit all jobs are in the first batch
-    return BasicSweeper.split_arguments(overrides, None)[0]
+    words = [f"{key}={value}" for key, value in plan.params.items()]
+    try:
+        overrides = OverridesParser.create().parse_overrides([*words, *plan.overrides])
+        # without a limit all jobs are in the first batch
+        return BasicSweeper.split_arguments(overrides, None)[0]
+    except HydraException as error:
+        reason = str(error).partition("\n")[0]
+        raise UsageError(f"{SweepFolder(folder).plan} is damaged: {reason}.") from error

@@ -15,10 +15,23 @@ from typing import Any
 
 from learned_opt.core.errors import UsageError
 from learned_opt.core.files import write_json
+from learned_opt.core.json_files import read_json
 from learned_opt.runtime import slurm
 from learned_opt.runtime.run_folder import RunFolder
 
 Record = dict[str, Any]
+MEND = "Remove the file, and the run counts as one that has not begun."
+NOT_FINITE = ("inf", "-inf", "nan")  # what ``write`` makes of numbers that JSON has no word for
+# of the keys that are read: types, and how a sentence names them
+KINDS: dict[str, tuple[tuple[type, ...], str]] = {
+    "state": ((str,), "a text"),
+    "overrides": ((list,), "a list of texts"),
+    "job": ((str, type(None)), "a text or null"),
+    "host": ((str, type(None)), "a text"),
+    "pid": ((int, type(None)), "a number"),
+    "error": ((str, type(None)), "a text"),
+    "value": ((int, float, str, type(None)), "a number"),
+}
 
 
 def started(state: str, overrides: Sequence[str], job: str | None = None) -> Record:
@@ -34,14 +47,42 @@ def started(state: str, overrides: Sequence[str], job: str | None = None) -> Rec
 
 
 def read(folder: Path) -> Record:
-    """The record of a run; empty where there is none."""
+    """The record of a run; empty where there is none.
+
+    Raises:
+        UsageError: the file is damaged, or it is none of ours.
+    """
+    path = RunFolder(folder).job
     try:
-        record = json.loads(RunFolder(folder).job.read_text())
+        record = read_json(path)
     except FileNotFoundError:
         return {}
+    except ValueError as error:
+        raise UsageError(f"{error} {MEND}") from error
+
+    if fault := _fault(record):
+        raise UsageError(f"{path} is not the record of a run: {fault}. {MEND}")
     if isinstance(record.get("value"), str):
         record["value"] = float(record["value"])
     return record
+
+
+def _fault(record: Any) -> str:
+    """What is wrong with the content of a ``job.json``; empty where nothing is."""
+    if not isinstance(record, dict):
+        return f"it must be an object, it is {json.dumps(record)[:40]}"
+
+    for key, (kinds, rule) in KINDS.items():
+        value = record.get(key)
+        # to Python a truth value is a number
+        if not isinstance(value, kinds) or isinstance(value, bool):
+            return f"{key} must be {rule}, it is {json.dumps(value)[:40]}"
+
+    if not all(isinstance(word, str) for word in record["overrides"]):
+        return "overrides must be a list of texts"
+    if isinstance(record.get("value"), str) and record["value"] not in NOT_FINITE:
+        return f"value must be a number, it is {json.dumps(record['value'])[:40]}"
+    return ""
 
 
 def write(folder: Path, record: Record) -> None:

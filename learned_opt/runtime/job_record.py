@@ -9,11 +9,12 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from learned_opt.core.errors import fail
-from learned_opt.runtime import job_file, slurm
+from learned_opt.runtime import job_file, slurm, sweep_plan_file
 from learned_opt.runtime.run_folder import SweepFolder
+from learned_opt.runtime.sweep_plan_file import SweepPlan
 
 
 class JobRecord(Callback):
@@ -26,7 +27,7 @@ class JobRecord(Callback):
 
         folder = Path(config.hydra.sweep.dir)
         if SweepFolder(folder).plan.is_file():
-            theirs = sorted(plan(folder).overrides.task)
+            theirs = sorted(plan(folder).overrides)
             if theirs != sorted(config.hydra.overrides.task):
                 fail(
                     f"{folder} holds another sweep ({' '.join(theirs)}); "
@@ -72,21 +73,22 @@ def has_plugin(name: str) -> bool:
     return find_spec("hydra_plugins") is not None and find_spec(f"hydra_plugins.{name}") is not None
 
 
-def plan(folder: Path) -> DictConfig:
-    """Hydra's own node of the command that launched a sweep."""
-    config = OmegaConf.load(SweepFolder(folder).plan)
-    assert isinstance(config, DictConfig)
-    return config.hydra
+def plan(folder: Path) -> SweepPlan:
+    """The command that launched a sweep.
+
+    Raises:
+        UsageError: its file is damaged or foreign.
+    """
+    return sweep_plan_file.read(SweepFolder(folder).plan)
 
 
-def command_of(hydra: Any) -> str:
+def command_of(config_name: str) -> str:
     """The command of a run up to its overrides: ``python -m learned_opt VERB``.
 
     Args:
-        hydra: Hydra's own node of the run.
+        config_name: the verb's config, as Hydra's own node knows it.
     """
-    name = hydra.job.config_name
-    verb = "" if name == "config" else name.replace("_", " ")
+    verb = "" if config_name == "config" else config_name.replace("_", " ")
     return f"python -m learned_opt {verb}".rstrip()
 
 

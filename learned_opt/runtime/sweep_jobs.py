@@ -30,7 +30,7 @@ def find_jobs(folder: Path, planned: Sequence[list[str]]) -> list[Job]:
         planned: overrides of each job that the sweep should have.
 
     Raises:
-        UsageError: the folder is none of a sweep.
+        UsageError: the folder is none of a sweep, or a record in it is damaged.
     """
     if not folder.is_dir():
         raise UsageError(

@@ -1,6 +1,7 @@
 """A sweep as ``collect`` sees it: figures by hand, states, what is run again."""
 
 import csv
+import json
 import sys
 from unittest.mock import Mock
 
@@ -204,3 +205,76 @@ def test_another_folder_is_refused(tmp_path, monkeypatch, capsys, name, message)
     assert stop.value.code == 2
     assert error.startswith("learned_opt: folder must be that of a sweep")
     assert message in error
+
+
+RECORD = job_file.started("failed", ["+task=mlp"])
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "job.json is damaged: "),
+        ('{"value": NaN}', "job.json is damaged: it holds NaN"),
+        ("[" * 200_000, "job.json is damaged: it is nested too deep"),
+        ("\x00\udcff", "job.json is damaged: 'utf-8' codec"),
+        ("[1]", "job.json is not the record of a run: it must be an object, it is [1]"),
+        ("{}", "state must be a text, it is null"),
+        (json.dumps(RECORD | {"overrides": 3}), "overrides must be a list of texts, it is 3"),
+        (json.dumps(RECORD | {"overrides": [3]}), "overrides must be a list of texts"),
+        (json.dumps(RECORD | {"job": [1]}), "job must be a text or null, it is [1]"),
+        (json.dumps(RECORD | {"pid": "x"}), 'pid must be a number, it is "x"'),
+        (json.dumps(RECORD | {"pid": True}), "pid must be a number, it is true"),
+        (json.dumps(RECORD | {"value": "x"}), 'value must be a number, it is "x"'),
+        (json.dumps(RECORD | {"error": {}}), "error must be a text, it is {}"),
+    ],
+)
+def test_a_damaged_or_foreign_record_is_one_sentence(
+    folder, monkeypatch, capsys, content, message
+) -> None:
+    (folder / "2" / "job.json").write_bytes(content.encode(errors="surrogateescape"))
+    assert message in refused(folder, monkeypatch, capsys)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("hydra: [", "multirun.yaml is damaged: "),
+        ("\x00", "multirun.yaml is damaged: "),
+        ("3", "multirun.yaml is not the plan of a sweep: hydra.overrides.task must be a list"),
+        ("hydra: {overrides: {task: [a=1], hydra: 3}}", "hydra.overrides.hydra must be a list"),
+        ("hydra: {overrides: {task: [{}], hydra: []}}", "hydra.overrides.task must be a list"),
+        ("hydra: {overrides: {task: [], hydra: []}}", "hydra.sweeper._target_ must be a text"),
+        (
+            "hydra: {overrides: {task: ['a=[1'], hydra: []}, sweeper: {_target_: BasicSweeper}, "
+            "job: {config_name: config}}",
+            "multirun.yaml is damaged: ",
+        ),
+        (
+            "hydra: {overrides: {task: [], hydra: []}, sweeper: {_target_: a, params: 3}, "
+            "job: {config_name: config}}",
+            "hydra.sweeper.params must be a mapping",
+        ),
+    ],
+)
+def test_a_damaged_or_foreign_plan_is_one_sentence(
+    folder, monkeypatch, capsys, content, message
+) -> None:
+    SweepFolder(folder).plan.write_text(content)
+    assert message in refused(folder, monkeypatch, capsys)
+
+
+def test_a_plan_resolves_no_interpolation(folder) -> None:
+    plan = OmegaConf.load(SweepFolder(folder).plan)
+    plan.hydra.overrides.task = ["+task=mlp", "seed=${oc.env:HOME}"]
+    OmegaConf.save(plan, SweepFolder(folder).plan)
+    assert "seed=${oc.env:HOME}" in command(folder, find_jobs(folder))
+
+
+def refused(folder, monkeypatch, capsys) -> str:
+    monkeypatch.setattr(sys, "argv", ["collect", str(folder)])
+    with pytest.raises(SystemExit) as stop:
+        collect.main()
+    error = capsys.readouterr().err
+    assert stop.value.code == 2, error
+    assert error.count("\n") == 1
+    return error

@@ -175,7 +175,7 @@ def test_a_job_that_fails_leaves_the_others_alone(monkeypatch, capsys, tmp_path)
     )
     assert other.startswith("learned_opt: s holds another sweep (+task=mlp ")
     assert (
-        "sigma=-1.0,-2.0" in job_record.plan(tmp_path / "s").overrides.task[-1]
+        "sigma=-1.0,-2.0" in job_record.plan(tmp_path / "s").overrides[-1]
     )  # its plan is still there
 
 
