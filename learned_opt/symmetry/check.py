@@ -4,6 +4,7 @@ Does the function stay what it is, and is the group as large as it can be?
 """
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import NamedTuple
 
 import torch
@@ -13,9 +14,11 @@ from torch.utils._pytree import tree_leaves
 
 from learned_opt.core.tree import Tree
 from learned_opt.symmetry.infer import infer_permutation_spec
+from learned_opt.symmetry.precision import double, double_by_default, unchanged
 from learned_opt.symmetry.spec import GroupElement, PermutationSpec
 
 TOLERANCE = 1e-9  # relative to the largest output, in float64
+SINGLE_TOLERANCE = 1e-4  # the same in float32
 
 
 class SpecReport(NamedTuple):
@@ -61,6 +64,8 @@ def check_spec(
     Raises:
         ValueError: the spec does not fit the parameters.
 
+    A forward that names float32 itself is run in the types of the module, to their precision.
+
     >>> mlp = nn.Sequential(nn.Linear(2, 5), nn.ReLU(), nn.Linear(5, 3))
     >>> axes = {"0.weight": ("hidden", "in"), "0.bias": ("hidden",)}
     >>> axes |= {"2.weight": ("out", "hidden"), "2.bias": ("out",)}
@@ -71,9 +76,21 @@ def check_spec(
     False
     """
     source = generator or torch.Generator().manual_seed(0)
-    function, params = _random_function(module, example_inputs, source)
     candidates = candidates or infer_permutation_spec(module, *example_inputs)
-    return check_function(function, params, spec, source, num_draws, candidates=candidates)
+    state = source.get_state()
+    function, params = _random_function(module, example_inputs, source, double)
+    tolerance = TOLERANCE
+    try:
+        function(params)
+    except RuntimeError:
+        # the same numbers in the module's own types; raises the module's own error, if that is it
+        source.set_state(state)
+        function, params = _random_function(module, example_inputs, source, unchanged)
+        tolerance = SINGLE_TOLERANCE
+
+    return check_function(
+        function, params, spec, source, num_draws, tolerance, candidates=candidates
+    )
 
 
 def check_function(
@@ -223,33 +240,35 @@ def _loose_axes(trial: _Trial, name: str, tolerance: float) -> list[str]:
 
 
 def _random_function(
-    module: nn.Module, inputs: tuple[Tensor, ...], source: torch.Generator
+    module: nn.Module,
+    inputs: tuple[Tensor, ...],
+    source: torch.Generator,
+    precision: Callable[[Tensor], Tensor],
 ) -> tuple[Callable[[Tree], list[Tensor]], Tree]:
-    """The module in float64 as a function of its parameters, and random parameters for it."""
+    """The module as a function of its parameters, and random parameters for it."""
+    is_exact = precision is double
     params = {}
     for name, parameter in module.named_parameters():
         drawn = torch.randn(parameter.shape, generator=source, dtype=torch.float64)
         fan_in = max(1, parameter.shape[-1] if parameter.ndim else 1)
-        params[name] = drawn / fan_in**0.5  # outputs of order one at any width
+        drawn = drawn / fan_in**0.5  # outputs of order one at any width
+        params[name] = drawn if is_exact else drawn.to(parameter.dtype)
 
-    buffers = {name: _double(buffer) for name, buffer in module.named_buffers()}
-    exact = tuple(map(_double, inputs))
+    buffers = {name: precision(buffer) for name, buffer in module.named_buffers()}
+    arguments = tuple(map(precision, inputs))
 
     @torch.no_grad()
     def function(values: Tree) -> list[Tensor]:
         was_training = module.training
         module.eval()
         try:
-            outputs = functional_call(module, {**values, **buffers}, exact)
+            with double_by_default() if is_exact else nullcontext():
+                outputs = functional_call(module, {**values, **buffers}, arguments)
         finally:
             module.train(was_training)
         return [leaf for leaf in tree_leaves(outputs) if isinstance(leaf, Tensor)]
 
     return function, params
-
-
-def _double(tensor: Tensor) -> Tensor:
-    return tensor.detach().double() if tensor.is_floating_point() else tensor
 
 
 def _derangement(size: int, source: torch.Generator) -> Tensor:

@@ -19,6 +19,7 @@ from typing_extensions import override
 from learned_opt.core.tree import Tree
 from learned_opt.symmetry.atoms import Atom, fix, leaves
 from learned_opt.symmetry.calls import Axes, Call, Labelled, constant_axes, fix_positions, fresh
+from learned_opt.symmetry.precision import double, double_by_default, unchanged
 from learned_opt.symmetry.rules import KEEP_POSITIONS, rule_for
 from learned_opt.symmetry.spec import PermutationSpec
 
@@ -48,20 +49,32 @@ def infer_permutation_spec(module: nn.Module, *example_inputs: Tensor) -> Permut
     >>> sorted(spec.fixed)
     ['0.weight[1]', '2.weight[0]']
     """
-    buffers = {name: _exact(buffer) for name, buffer in module.named_buffers()}
     was_training = module.training
     module.eval()
+    try:
+        # in float64: torch has fused kernels for less, which hide what they do
+        with double_by_default():
+            return _infer_in(double, module, example_inputs)
+    except RuntimeError:
+        # a forward that names float32 itself cannot run in float64; if the types are not the
+        # cause, this raises the module's own error
+        return _infer_in(unchanged, module, example_inputs)
+    finally:
+        module.train(was_training)
+
+
+def _infer_in(
+    precision: Callable[[Tensor], Tensor], module: nn.Module, example_inputs: Sequence[Tensor]
+) -> PermutationSpec:
+    """The spec of a module whose parameters, buffers and inputs are cast first."""
+    params = {name: precision(parameter) for name, parameter in module.named_parameters()}
+    buffers = {name: precision(buffer) for name, buffer in module.named_buffers()}
 
     def function(params: Tree, *inputs: Tensor) -> list[Tensor]:
         outputs = functional_call(module, params | buffers, inputs)
         return [leaf for leaf in tree_leaves(outputs) if isinstance(leaf, Tensor)]
 
-    try:
-        # in float64: torch has fused kernels for less, which hide what they do
-        params = {name: _exact(parameter) for name, parameter in module.named_parameters()}
-        return infer_from_function(function, params, *map(_exact, example_inputs))
-    finally:
-        module.train(was_training)
+    return infer_from_function(function, params, *map(precision, example_inputs))
 
 
 def infer_from_function(
@@ -103,10 +116,6 @@ def infer_from_function(
         tracer.run(*values, *inputs)
 
     return _spec_of(dict(zip(params, param_axes, strict=True)))
-
-
-def _exact(tensor: Tensor) -> Tensor:
-    return tensor.detach().double().clone() if tensor.is_floating_point() else tensor
 
 
 class _AxisTracer(fx.Interpreter):

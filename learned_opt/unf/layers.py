@@ -269,7 +269,14 @@ def weight_key(signature: tuple[str, ...]) -> str:
 
 
 def escape(name: str) -> str:
-    """A name as a key of a ParameterDict, which may hold no dots."""
+    r"""A name as a key of a ParameterDict, which may hold no dots; no two names share a key.
+
+    >>> escape("0.weight"), escape("a,b")
+    ('0/weight', 'a\\,b')
+    """
+    # commas separate names within a key
+    for letter in ("\\", "/", ","):
+        name = name.replace(letter, "\\" + letter)
     return name.replace(".", "/")
 
 

@@ -158,3 +158,42 @@ def test_one_step_commutes_with_permutation_on_views(name) -> None:
     moved, _ = optimizer(spec.apply(grads, element), state, spec.apply(params, element), loss)
     for key, value in spec.apply(updates, element).items():
         torch.testing.assert_close(moved[key], value, rtol=0, atol=1e-10)
+
+
+class MakesTensors(nn.Module):
+    """Starts a recurrence from zeros that it makes itself, as many forwards do.
+
+    Args:
+        dtype: the type that the forward names, if any.
+    """
+
+    def __init__(self, dtype: torch.dtype | None) -> None:
+        super().__init__()
+        self.dtype = dtype
+        self.read = nn.Linear(4, 9)
+        self.keep = nn.Linear(9, 9)
+        self.out = nn.Linear(9, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        hidden = torch.zeros(x.shape[0], 9, dtype=self.dtype)
+        for _ in range(2):
+            hidden = torch.tanh(self.read(x) + self.keep(hidden))
+        return self.out(hidden)
+
+
+@pytest.mark.parametrize("dtype", [None, torch.float32])
+def test_a_forward_may_make_tensors_of_its_own(dtype) -> None:
+    module = MakesTensors(dtype)
+    spec = infer_permutation_spec(module, VECTORS)
+    report = check_spec(module, spec, VECTORS)
+    assert report.passed, report.findings
+    assert report.maximal, report.findings
+    assert set(spec.names) - set(spec.fixed) == {"read.weight[0]"}
+    assert torch.get_default_dtype() == torch.float32
+    wrong = PermutationSpec(spec.axes, set(spec.fixed) - {"out.weight[0]"})
+    assert not check_spec(module, wrong, VECTORS).passed
+
+
+def test_the_error_of_a_module_is_its_own() -> None:
+    with pytest.raises(RuntimeError, match="cannot be multiplied"):
+        infer_permutation_spec(nn.Linear(3, 2), VECTORS)

@@ -193,3 +193,11 @@ def test_the_graph_grows_with_tensors_not_with_pairs_of_them() -> None:
 
     few, some, many = map(num_nodes, (4, 8, 16))
     assert many - some <= 2.1 * (some - few)
+
+
+@pytest.mark.parametrize("pair", [("a,b", ("a", "b")), ("a/b", ("a.b",)), ("a\\", ("a", "b"))])
+def test_names_that_look_alike_share_no_coefficients(pair) -> None:
+    """Names are people's: commas, dots and slashes in them must not make two groups one."""
+    spec = PermutationSpec({"x": (pair[0],), "z": pair[1]})
+    layer = UNFLinear(spec, 1, 1, bias=False)
+    assert sum(weight.numel() for weight in layer.parameters()) == num_basis(spec)
