@@ -1,6 +1,9 @@
 """Keeps ``job.json`` of a Hydra job up to date."""
 
+import os
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -9,16 +12,31 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from learned_opt.core.errors import fail
-from learned_opt.runtime import job_file, slurm, sweep_plan_file
+from learned_opt.core.errors import UsageError, fail
+from learned_opt.runtime import (
+    code_state,
+    current_job,
+    folder_lock,
+    job_file,
+    new_folder,
+    run_identity,
+    slurm,
+    sweep_plan_file,
+)
 from learned_opt.runtime.run_folder import SweepFolder
 from learned_opt.runtime.sweep_plan_file import SweepPlan
 
 
 class JobRecord(Callback):
     """Keeps ``job.json`` of a run up to date, and says so when a job of a sweep fails."""
+
+    def on_run_start(self, config: DictConfig, **_: Any) -> None:
+        """A run begins; a folder that belongs to another one is refused before it is touched."""
+        if slurm.is_first_rank():
+            with _job_settings(config), _said_at_once():
+                _begin_run(config)
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         """A sweep begins; two in one folder are refused, before the second replaces the plan."""
@@ -27,45 +45,143 @@ class JobRecord(Callback):
 
         folder = Path(config.hydra.sweep.dir)
         if SweepFolder(folder).plan.is_file():
-            theirs = sorted(plan(folder).overrides)
+            try:
+                theirs = sorted(plan(folder).overrides)
+            except UsageError as error:  # of an exception Hydra makes a warning, and goes on
+                fail(str(error))
             if theirs != sorted(config.hydra.overrides.task):
                 fail(
                     f"{folder} holds another sweep ({' '.join(theirs)}); "
                     "choose another hydra.sweep.dir."
                 )
 
-    def on_job_start(self, config: DictConfig, **_: Any) -> None:
-        """The run begins, or begins again."""
-        folder = Path(config.hydra.runtime.output_dir)
-        overrides = list(config.hydra.overrides.task)
-        record = job_file.read(folder)
-        is_done = job_file.is_finished(record) or job_file.is_of_another(record, overrides)
-
-        # a finished job of a sweep is not run again, and one of another sweep is refused
-        is_left_alone = config.hydra.mode is RunMode.MULTIRUN and is_done
-        if slurm.is_first_rank() and not is_left_alone:
-            job_file.write(folder, job_file.started("running", overrides))
+        with _job_settings(config), _said_at_once():
+            _begin_sweep(config)
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **_: Any) -> None:
         """The run has ended, by itself."""
-        if not slurm.is_first_rank():
-            return
-
-        outcome: job_file.Record = {"state": "finished", "ended": job_file.time_stamp()}
-        if job_return.status is JobStatus.COMPLETED:
-            outcome["value"] = job_return.return_value
-        else:
-            outcome["state"] = "failed"
+        is_in_sweep = config.hydra.mode is RunMode.MULTIRUN
+        if is_in_sweep and slurm.is_first_rank() and job_return.status is JobStatus.FAILED:
             # the property would raise it
-            outcome["error"] = job_file.describe(job_return._return_value)
+            error = job_file.describe(job_return._return_value)
+            print(f"job {config.hydra.job.num} failed: {error}", file=sys.stderr)
 
-            if config.hydra.mode is RunMode.MULTIRUN:
-                print(f"job {config.hydra.job.num} failed: {outcome['error']}", file=sys.stderr)
 
-        folder = Path(config.hydra.runtime.output_dir)
-        record = job_file.read(folder)
-        if not job_file.is_of_another(record, list(config.hydra.overrides.task)):
-            job_file.write(folder, record | outcome)
+def recorded(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call the task function of Hydra as the only process in its folder, with a record of its end.
+
+    Args:
+        function: the job.
+        *arguments: its own.
+
+    Returns:
+        what the function returns.
+
+    Raises:
+        UsageError: another process runs in the folder.
+    """
+    if not HydraConfig.initialized() or not slurm.is_first_rank():
+        return function(*arguments)
+
+    hydra = HydraConfig.get()
+    folder = Path(os.path.relpath(hydra.runtime.output_dir))
+    overrides = list(hydra.overrides.task)
+    is_in_sweep = hydra.mode is RunMode.MULTIRUN
+    record = job_file.read(folder)
+    # a finished job of a sweep is not run again, and one of another sweep is refused
+    if is_in_sweep and (job_file.is_finished(record) or job_file.is_of_another(record, overrides)):
+        return function(*arguments)
+
+    sweep = Path(hydra.sweep.dir) if is_in_sweep else None
+    folder_lock.acquire(folder, "hydra.sweep.dir" if is_in_sweep else "hydra.run.dir")
+    try:
+        code_state.record_start(folder, sweep)
+        return current_job.recorded(folder, overrides, function, *arguments)
+    except BaseException as error:
+        if not is_in_sweep and _is_refusal(error):
+            new_folder.take_back(folder, f"{hydra.job.name}.log")
+        raise
+    finally:
+        folder_lock.release(folder)
+
+
+def _is_refusal(error: BaseException) -> bool:
+    """Whether the input was refused: by us, by Hydra, or by a constructor that Hydra called."""
+    if isinstance(error, SystemExit):
+        return error.code == 2
+    packages = [kind.__module__.split(".")[0] for kind in type(error).__mro__]
+    return isinstance(error, UsageError) or "hydra" in packages or "omegaconf" in packages
+
+
+def _begin_run(config: DictConfig) -> None:
+    """Claim and lock the folder of a run, before Hydra writes into it.
+
+    Raises:
+        UsageError: the folder is in use, or it is that of another run.
+        OSError: it cannot be written to.
+    """
+    folder = Path(config.hydra.run.dir)
+    if _is_new_by_name(config.hydra.run):
+        folder = new_folder.claim(folder)
+        with read_write(config.hydra.run):
+            config.hydra.run.dir = str(folder)
+    else:
+        new_folder.make(folder)
+
+    folder_lock.acquire(folder)
+    composed = OmegaConf.to_container(config, resolve=False)
+    assert isinstance(composed, dict)
+    composed.pop("hydra")
+    run_identity.refuse_another(folder, {str(key): value for key, value in composed.items()})
+
+
+def _begin_sweep(config: DictConfig) -> None:
+    """Claim and lock the folder of a sweep.
+
+    Raises:
+        UsageError: the folder is in use.
+        OSError: it cannot be written to.
+    """
+    folder = Path(config.hydra.sweep.dir)
+    if _is_new_by_name(config.hydra.sweep):
+        folder = new_folder.claim(folder)
+        # jobs are composed again from the words of the command line
+        with read_write(config.hydra), open_dict(config.hydra):
+            config.hydra.sweep.dir = str(folder)
+            config.hydra.overrides.hydra.append(f"hydra.sweep.dir={folder}")
+    else:
+        folder.mkdir(parents=True, exist_ok=True)
+
+    folder_lock.acquire(folder, "hydra.sweep.dir")
+
+
+def _is_new_by_name(node: DictConfig) -> bool:
+    """Whether the name of a folder has the time in it: then it is meant to be a new one."""
+    values = OmegaConf.to_container(node, resolve=False)
+    assert isinstance(values, dict)
+    return "${now:" in str(values["dir"])
+
+
+@contextmanager
+def _job_settings(config: DictConfig) -> Iterator[None]:
+    """Make known to interpolations what Hydra knows, which itself does so later."""
+    before = HydraConfig.instance().cfg
+    HydraConfig.instance().set_config(config)
+    try:
+        yield
+    finally:
+        HydraConfig.instance().cfg = before
+
+
+@contextmanager
+def _said_at_once() -> Iterator[None]:
+    """End the process with a sentence: what leaves a callback, Hydra turns into a warning."""
+    try:
+        yield
+    except UsageError as error:
+        fail(str(error))
+    except OSError as error:
+        fail(f"the folder of the run cannot be made: {error}.")
 
 
 def has_plugin(name: str) -> bool:
