@@ -158,10 +158,11 @@ def one_line_errors(function: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(function)
     def wrapped(*arguments: Any) -> Any:
         from learned_opt.compose import hydra_job
+        from learned_opt.runtime import job_record
 
         if hydra_job.is_in_sweep():
-            return function(*arguments)
-        return answer(function, *arguments)
+            return job_record.recorded(function, *arguments)
+        return answer(job_record.recorded, function, *arguments)
 
     return wrapped
 

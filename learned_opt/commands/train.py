@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from learned_opt.commands import cli
 from learned_opt.compose import config_files
 from learned_opt.core import errors
-from learned_opt.runtime import job_record
+from learned_opt.runtime import code_state, job_record, run_identity
 from learned_opt.runtime.run_folder import RunFolder
 
 
@@ -38,13 +38,18 @@ def run(cfg: DictConfig) -> float | None:
 
     from learned_opt.runtime import ranks
 
+    composed = resolve.plain_values(cfg)
     cfg = resolve.final(cfg)
     world = ranks.world(cfg.trainer.devices, cfg.trainer.num_nodes, cfg.device)
     ranks.use_own_gpu(world)
-    return _meta_train(cfg, world, folder, Console(quiet=not world.is_leader))
+    if world.is_leader:
+        run_identity.refuse_another(folder, composed)
+    return _meta_train(cfg, world, folder, Console(quiet=not world.is_leader), composed)
 
 
-def _meta_train(cfg: DictConfig, world: Any, folder: Path, console: Any) -> float | None:
+def _meta_train(
+    cfg: DictConfig, world: Any, folder: Path, console: Any, composed: dict[str, Any]
+) -> float | None:
     """Meta-train in all ranks; then the leader evaluates and reports.
 
     Args:
@@ -52,6 +57,7 @@ def _meta_train(cfg: DictConfig, world: Any, folder: Path, console: Any) -> floa
         world: the ranks, and which of them this is.
         folder: of the run.
         console: where to print.
+        composed: the config as Hydra has composed it, by which the folder knows its run.
     """
     from learned_opt.compose import hydra_job, inner_problems, meta_training, resolve, sizing
     from learned_opt.compose.run_facts import facts_of_run
@@ -73,6 +79,8 @@ def _meta_train(cfg: DictConfig, world: Any, folder: Path, console: Any) -> floa
     with ExitStack() as stack:
         with ranks.others(world, follow, cfg, hydra_job.settings()):
             training = meta_training.build_training(cfg, problems, folder, start)
+            if world.is_leader:
+                run_identity.keep(folder, composed)
             runs = wandb_runs(training.trainer.loggers)
             stack.enter_context(published(runs, folder, print_line))
             estimator = str(hydra_job.choice("estimator"))
@@ -136,7 +144,7 @@ def _save(
     from learned_opt.deploy.weights import save_theta
 
     metadata = theta_description.metadata(cfg, problems)
-    metadata["provenance"] |= training.spent()
+    metadata["provenance"] |= training.spent() | code_state.earlier_code(folder)
     if origin:
         metadata["started_from"] = origin
     save_theta(folder, training.module.theta, metadata)

@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from learned_opt.compose import hydra_job
 from learned_opt.compose.mixture import task_configs
 from learned_opt.compose.overlay import MISSING, lay_over, writable_copy
+from learned_opt.compose.value_checks import check_values
 from learned_opt.core import files
 from learned_opt.runtime.run_folder import RunFolder
 
@@ -30,12 +31,16 @@ def final(cfg: DictConfig) -> DictConfig:
 
     Args:
         cfg: the composed config; a final one is returned as it is.
+
+    Raises:
+        UsageError: a value has the wrong type, or is no finite number.
     """
     result = writable_copy(cfg)
     with open_dict(result):
         _expand(result, "benchmark.baselines", "meta_optimizer", _baselines)
         _expand(result, "cases", "estimator", _lab_cases)
 
+    check_values(result)
     OmegaConf.set_readonly(result, True)
     return result
 
@@ -78,6 +83,13 @@ def says_auto(cfg: DictConfig) -> bool:
     return OmegaConf.select(cfg, "estimator.num_tasks") == AUTO
 
 
+def plain_values(cfg: DictConfig) -> Nodes:
+    """Plain values by name, with interpolations as the files have them."""
+    values = OmegaConf.to_container(cfg, resolve=False)
+    assert isinstance(values, dict)
+    return {str(name): value for name, value in values.items()}
+
+
 def save(cfg: DictConfig, folder: Path) -> None:
     """Write the config of a run into its folder, in place of what Hydra has composed."""
     files.write_text(RunFolder(folder).config, OmegaConf.to_yaml(cfg))
@@ -89,9 +101,9 @@ def _expand(cfg: DictConfig, path: str, group: str, choose: Callable[[Nodes], No
     if not OmegaConf.is_dict(entries) or ALL not in entries:
         return
 
-    beside = _containers(entries)
+    beside = plain_values(entries)
     wants_all = beside.pop(ALL)
-    nodes = choose(_containers(hydra_job.group_nodes(group))) if wants_all else {}
+    nodes = choose(plain_values(hydra_job.group_nodes(group))) if wants_all else {}
 
     expanded = {}
     for name in [*beside, *(name for name in nodes if name not in beside)]:
@@ -132,13 +144,6 @@ def _lab_cases(nodes: Nodes) -> Nodes:
             cases[case_name] = node | {"unroll_length": "${unroll_length}"}
 
     return cases
-
-
-def _containers(cfg: DictConfig) -> Nodes:
-    """Plain values by name, with interpolations as the files have them."""
-    values = OmegaConf.to_container(cfg, resolve=False)
-    assert isinstance(values, dict)
-    return {str(name): value for name, value in values.items()}
 
 
 def _is_complete(node: Any) -> bool:

@@ -16,7 +16,7 @@ from typing import Any
 from learned_opt.core.errors import UsageError
 from learned_opt.core.files import write_json
 from learned_opt.core.json_files import read_json
-from learned_opt.runtime import slurm
+from learned_opt.runtime import processes, slurm
 from learned_opt.runtime.run_folder import RunFolder
 
 Record = dict[str, Any]
@@ -29,6 +29,7 @@ KINDS: dict[str, tuple[tuple[type, ...], str]] = {
     "job": ((str, type(None)), "a text or null"),
     "host": ((str, type(None)), "a text"),
     "pid": ((int, type(None)), "a number"),
+    "process": ((str, type(None)), "a text or null"),
     "error": ((str, type(None)), "a text"),
     "value": ((int, float, str, type(None)), "a number"),
 }
@@ -42,6 +43,7 @@ def started(state: str, overrides: Sequence[str], job: str | None = None) -> Rec
         "job": job or slurm.job_id(),
         "host": socket.gethostname(),
         "pid": os.getpid(),
+        "process": processes.start_of(os.getpid()),
         "started": time_stamp(),
     }
 
@@ -127,7 +129,7 @@ def is_alive(record: Record, queue: Mapping[str, str]) -> bool:
         return False
     if record["job"]:
         return slurm.is_alive(queue.get(record["job"]))
-    return record["host"] == socket.gethostname() and _process_exists(record["pid"])
+    return record["host"] == socket.gethostname() and _is_same_process(record)
 
 
 def varying(overrides: Sequence[Sequence[str]]) -> list[dict[str, str]]:
@@ -172,11 +174,8 @@ def time_stamp() -> str:
     return datetime.now().astimezone().isoformat(timespec="seconds")
 
 
-def _process_exists(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)  # sends nothing
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+def _is_same_process(record: Record) -> bool:
+    """Whether the process of a record runs on this machine, and not another one of its number."""
+    start = processes.start_of(record["pid"])
+    # records of earlier versions have the number alone
+    return start is not None and record.get("process") in (start, None)

@@ -1,11 +1,11 @@
 """What a reader needs to run the same thing again."""
 
 import platform
-import subprocess
-from pathlib import Path
 
 import lightning
 import torch
+
+from learned_opt.runtime.code_state import code_state
 
 
 def provenance(seed: int, device: torch.device | str, command: str) -> dict[str, str]:
@@ -29,11 +29,8 @@ def provenance(seed: int, device: torch.device | str, command: str) -> dict[str,
 
 
 def git_revision() -> str:
-    """Commit of the checkout, marked when files differ from it; ``unknown`` outside of one."""
-    folder = str(Path(__file__).parent)
-    command = ["git", "-C", folder, "describe", "--always", "--dirty", "--abbrev=12"]
-    try:
-        result = subprocess.run(command, capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-    return result.stdout.strip()
+    """Commit of the checkout, marked when files differ from it; ``unknown`` outside of one.
+
+    It is that of the code when the run began, not of files that were edited since.
+    """
+    return code_state().revision

@@ -17,6 +17,7 @@ from multiprocessing.process import BaseProcess
 from typing import Any
 
 from learned_opt.core.errors import PROGRAM, RunError
+from learned_opt.runtime import current_job
 
 GRACE = 20.0  # seconds in which this rank may notice by itself that another one is dead
 
@@ -86,6 +87,7 @@ def _watch(processes: Sequence[BaseProcess], finished: threading.Event) -> None:
             return
     if not finished.wait(GRACE):
         print(f"{PROGRAM}: {gone}", file=sys.stderr, flush=True)
+        current_job.end({"state": "failed", "error": gone})
         os._exit(1)
 
 

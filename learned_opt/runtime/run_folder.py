@@ -92,6 +92,29 @@ class RunFolder:
         return self.path / "job.json"
 
     @property
+    def identity(self) -> Path:
+        """The config that the training of this folder began with, as composed, YAML."""
+        return self.path / "identity.yaml"
+
+    @property
+    def lock(self) -> Path:
+        """Locked by the process that writes into this folder, and says which that is, JSON."""
+        return self.path / ".lock"
+
+    @property
+    def starts(self) -> Path:
+        """Commit, changes to it and versions at every start of the run, JSON."""
+        return self.path / "starts.json"
+
+    def code_changes(self, digest: str) -> Path:
+        """What a start had changed in the commit that it names, as a patch.
+
+        Args:
+            digest: first digits of the SHA-256 of the patch.
+        """
+        return self.path / f"code-{digest}.diff"
+
+    @property
     def wandb_id(self) -> Path:
         """The id under which a resumed run goes on in W&B."""
         return self.path / "wandb_id.txt"
@@ -140,6 +163,11 @@ class SweepFolder:
         """The folders of its jobs, by their numbers; those that have begun."""
         folders = [path.parent for path in self.path.glob("*/.hydra")]
         return [RunFolder(path) for path in sorted(folders, key=_by_number)]
+
+    @property
+    def submission(self) -> Path:
+        """Commit, changes to it and versions when the jobs were submitted, JSON."""
+        return self.path / "submission.json"
 
     def logs(self, job: str) -> list[Path]:
         """What a launcher's job has printed on stderr."""

@@ -22,7 +22,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from learned_opt.core.errors import RunError, UsageError
-from learned_opt.runtime import job_file, job_record, slurm
+from learned_opt.runtime import code_state, job_file, job_record, slurm
 from learned_opt.runtime.queue_watcher import queue_watcher
 
 log = logging.getLogger(__name__)
@@ -108,6 +108,8 @@ class SweepLauncher(Launcher):
         self._refuse_if_alive(records)
 
         waiting = [run for run in runs if not job_file.is_finished(records[run.number])]
+        if waiting:
+            code_state.record_submission(Path(self.config.hydra.sweep.dir))
         submitted = {}
         for run, job in zip(waiting, self._submit(waiting), strict=True):
             submitted[run.number] = job

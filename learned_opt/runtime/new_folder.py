@@ -1,0 +1,83 @@
+"""Folders that this process has made for a run: input that is refused leaves none of them."""
+
+import itertools
+from pathlib import Path
+
+from learned_opt.runtime.run_folder import RunFolder
+
+_made: dict[Path, list[Path]] = {}  # run folder -> it and those above that were missing
+
+
+def make(folder: Path) -> None:
+    """Make a folder and those above it, where they are missing.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    missing = _missing(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    if missing:
+        _made[folder.resolve()] = missing
+
+
+def claim(path: Path) -> Path:
+    """Make a folder that no other process has made: the first of PATH, PATH_2, PATH_3, ...
+
+    Args:
+        path: where it should be; the folders above are made as well.
+
+    Returns:
+        Path: the folder, which is empty.
+
+    Raises:
+        OSError: the folder above cannot be written to.
+
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp()) / "runs"
+    >>> [claim(folder / "1").name, claim(folder / "1").name]
+    ['1', '1_2']
+    """
+    above = _missing(path.parent)
+    path.parent.mkdir(parents=True, exist_ok=True)
+
+    for number in itertools.count(1):
+        folder = path if number == 1 else path.with_name(f"{path.name}_{number}")
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            continue
+        _made[folder.resolve()] = [folder.resolve(), *above]
+        return folder
+    raise AssertionError("numbers do not end")
+
+
+def take_back(folder: Path, log_name: str) -> None:
+    """Remove a folder that this process has made, while it holds only what every start writes.
+
+    Args:
+        folder: of the run.
+        log_name: file name of its log.
+    """
+    made = _made.pop(folder.resolve(), [])
+    if not made:
+        return
+
+    run = RunFolder(folder)
+    written = [run.job, run.lock, run.starts, folder / log_name, *folder.glob("code-*.diff")]
+    written += run.hydra.glob("*.yaml")
+    others = set(folder.rglob("*")) - set(written) - {run.hydra}
+    if others:
+        return  # it has results, and whoever is refused now may want them
+
+    for path in written:
+        path.unlink(missing_ok=True)
+    for path in (run.hydra, *made):
+        try:
+            path.rmdir()
+        except OSError:
+            return  # another run has begun beside it
+
+
+def _missing(folder: Path) -> list[Path]:
+    """A folder and those above it that are not there, the lowest first."""
+    return [path for path in (folder.resolve(), *folder.resolve().parents) if not path.exists()]
