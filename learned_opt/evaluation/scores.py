@@ -15,7 +15,7 @@ from torch import Tensor
 from learned_opt.evaluation.aggregate import iqm, stratified_iqm
 from learned_opt.evaluation.cells import Cell
 from learned_opt.evaluation.frames import distinct, groups, select
-from learned_opt.evaluation.intervals import Interval, bootstrap_mean, paired_difference
+from learned_opt.evaluation.intervals import Interval, mean_interval, paired_difference
 from learned_opt.evaluation.results import COLUMNS, LOSSES, SETTING, heldout_figures
 
 RATIOS = ("speedup", "time_speedup", "loss_ratio")
@@ -143,10 +143,10 @@ def _summary(name: str, frame: Any, rival: list[float]) -> dict[str, Any]:
     heldout = {}
     for figure in heldout_figures(frame):
         values = frame[figure].tolist()
-        heldout[figure] = bootstrap_mean(values)
+        heldout[figure] = mean_interval(values)
 
     steps = frame["steps_to_target"].dropna()
-    losses = {name: bootstrap_mean(frame[name].tolist()) for name in LOSSES}
+    losses = {name: mean_interval(frame[name].tolist()) for name in LOSSES}
 
     return {
         "optimizer": name,

@@ -19,8 +19,10 @@ from learned_opt.reporting.sections import Drawing, Drawings, Part, Rows, Senten
 NOTES = """\
 Mean loss: mean training loss over the horizon, the meta-loss. Final loss: the same over the last 10
 inner steps; IQM: its interquartile mean over seeds; min loss: the lowest mean over 10 steps in a
-row. Brackets: 95% bootstrap intervals over held-out seeds, whose weights and batches nothing was
-trained or tuned on and which are the same for every optimizer (checked by digest)."""
+row. Brackets: 95% intervals over held-out seeds (the wider of Student's t and the bootstrap-t),
+whose weights and batches nothing was trained or tuned on and which are the same for every optimizer
+(checked by digest). They are about this theta: how much another meta-training would differ is not
+in them."""
 TARGET_NOTES = """\
 The target of a seed is {reference}'s final loss on that very seed. Steps to target: median over
 seeds, and how many reached it. Speed-up: {reference}'s steps to it over the optimizer's, 0 for a
@@ -30,7 +32,7 @@ number). lr: tuned; a row NAME-final is tuned for the final loss, NAME for the f
 run that diverged counts as infinitely bad and is never left out."""
 OVERALL_NOTES = """\
 Interquartile means over all tasks, horizons and seeds, brackets by stratified bootstrap (seeds are
-drawn again within each task). Loss ratio: final loss over {reference}'s on the same seed. In the
+drawn again within each task, quantiles expanded for few seeds). Loss ratio: final loss over {reference}'s on the same seed. In the
 performance profiles, what an optimizer cannot be run on counts as unsolved; the wins are over the
 runs that both have."""
 OVERALL = "all tasks and horizons"

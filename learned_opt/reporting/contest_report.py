@@ -6,15 +6,15 @@ from typing import Any
 
 from learned_opt.core.files import write_json, write_text
 from learned_opt.evaluation.contest import FIGURES
-from learned_opt.evaluation.intervals import bootstrap_mean, paired_difference
+from learned_opt.evaluation.intervals import mean_interval, paired_difference
 from learned_opt.reporting import numbers
 from learned_opt.reporting.tables import table_of
 
 HEADINGS = ("network", "parameters", "optimizer", "lr", *FIGURES, "accuracy - first", "ms/step")
 NOTES = """\
 Each network's optimizer is the one of the benchmark, at the learning rate, that ends with the
-lowest training loss on tuning seeds; held-out seeds, equal for all networks, are used once.
-Brackets: 95% bootstrap intervals over seeds; "accuracy - first" is paired by seed with the
+lowest training loss on tuning seeds; held-out seeds are equal for all networks, and nothing is
+tuned on them. Brackets: 95% intervals over seeds; "accuracy - first" is paired by seed with the
 first network."""
 
 
@@ -33,7 +33,7 @@ def _cells(row: Mapping[str, Any], first: Mapping[str, Any]) -> dict[str, str]:
 
     for figure in FIGURES:
         if figure in row:
-            texts[figure] = numbers.interval(bootstrap_mean(row[figure]))
+            texts[figure] = numbers.interval(mean_interval(row[figure]))
 
     if row is not first and "accuracy" in row:
         difference = paired_difference(row["accuracy"], first["accuracy"])

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from learned_opt.evaluation.frames import distinct, groups
-from learned_opt.evaluation.intervals import bootstrap_mean, paired_difference
+from learned_opt.evaluation.intervals import mean_interval, paired_difference
 from learned_opt.reporting import numbers
 from learned_opt.reporting.record import read_record
 from learned_opt.reporting.run_report import descriptions_of
@@ -19,8 +19,8 @@ COLUMNS = ["setting", "horizon", "optimizer", "seed", "final_loss"]
 BEST_OTHER = "best other"
 NOTES = """\
 Final training loss (mean over the last 10 inner steps), mean over held-out seeds with a 95%
-bootstrap interval. **Best** of the column; _level_ with it: the 95% interval of the paired
-difference holds 0."""
+interval (of these thetas: how much other meta-trainings would differ is not in it). **Best** of the
+column; _level_ with it: the 95% interval of the paired difference holds 0."""
 
 
 def read(folder: Path) -> pd.DataFrame:
@@ -132,7 +132,7 @@ def _cell(losses: list[float], best: list[float], is_best: bool) -> str:
     diverged = int(np.isinf(losses).sum())
     if diverged:
         return f"diverged {diverged}/{len(losses)}"
-    text = numbers.interval(bootstrap_mean(losses))
+    text = numbers.interval(mean_interval(losses))
     if is_best:
         return f"**{text}**"
     # differences are paired by seed, which needs equal numbers of seeds

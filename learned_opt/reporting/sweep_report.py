@@ -23,7 +23,7 @@ Row = dict[str, Any]
 FIGURES = ("mean_loss", "final_loss", "accuracy")
 SEED = "seed"  # the override over whose values is averaged
 NOTES = """\
-A run's figures are means over its held-out seeds, brackets their 95% bootstrap intervals. In the
+A run's figures are means over its held-out seeds, brackets their 95% intervals. In the
 table of groups brackets hold the lowest and the highest run; `seed` is that of meta-training.
 Baselines are in `sweep.csv`."""
 

@@ -14,21 +14,22 @@ def test_the_interquartile_mean_by_hand() -> None:
     assert iqm([1, math.inf, math.inf, math.inf]) == math.inf
 
 
-def test_the_stratified_interval_covers_the_mean_as_often_as_it_says() -> None:
+@pytest.mark.parametrize("num_seeds", [8, 12, 32])
+def test_the_stratified_interval_covers_the_mean_as_often_as_it_says(num_seeds) -> None:
     """Tasks differ in mean and scale.
 
-    Over 800 repeats 32 seeds covered 94.1%, and 12 seeds 91.0%.
+    Plain percentiles covered 89.0, 92.5 and 94.3% of 1,000 cases.
     """
     source = np.random.default_rng(0)
-    repeats = 300
+    repeats = 400
     means = [0.0, 1.0, 5.0]
     scales = [0.5, 1.0, 2.0]
     truth = iqm(source.normal(means, scales, (400_000, 3)))
-    drawn = source.normal(means, scales, (repeats, 32, 3))
+    drawn = source.normal(means, scales, (repeats, num_seeds, 3))
     intervals = [stratified_iqm(list(sample.T), num_resamples=300) for sample in drawn]
     coverage = np.mean([interval.low <= truth <= interval.high for interval in intervals])
-    error = math.sqrt(0.95 * 0.05 / repeats)  # 1.3 per cent
-    assert 0.95 - 4 * error < coverage < 0.95 + 3 * error
+    error = math.sqrt(0.95 * 0.05 / repeats)  # 1.1 per cent
+    assert 0.95 - 2 * error < coverage < 0.95 + 3 * error
     centre = np.mean([interval.mean for interval in intervals])
     assert centre == pytest.approx(truth, abs=0.02)
 

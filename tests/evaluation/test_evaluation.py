@@ -17,7 +17,7 @@ from learned_opt.core import tree
 from learned_opt.evaluation import scores
 from learned_opt.evaluation.benchmark import Benchmark
 from learned_opt.evaluation.frames import distinct, select
-from learned_opt.evaluation.intervals import bootstrap_mean, paired_difference
+from learned_opt.evaluation.intervals import paired_difference
 from learned_opt.evaluation.results import read_evaluation
 from learned_opt.evaluation.seeded_runs import Runs, run_seeds
 from learned_opt.evaluation.setting import Contender, Setting
@@ -97,19 +97,6 @@ def test_tuning_finds_the_learning_rate_of_a_quadratic() -> None:
         num_chains=4,
     )
     assert short.at_edge("mean_loss")
-
-
-def test_bootstrap_interval_covers_the_mean_as_often_as_it_says() -> None:
-    source = np.random.default_rng(0)
-    hits = 0
-    for _ in range(200):
-        interval = bootstrap_mean(source.normal(3.0, 1.0, 32).tolist(), num_resamples=400)
-        hits += interval.low <= 3.0 <= interval.high
-    assert (
-        0.88 <= hits / 200 <= 0.99
-    )  # percentile intervals of 32 values cover slightly less than 95%
-    assert bootstrap_mean([1.0, math.inf]).mean == math.inf
-    assert bootstrap_mean([2.0, 2.0]) == (2.0, 2.0, 2.0)
 
 
 def test_paired_difference_removes_what_the_seeds_share() -> None:

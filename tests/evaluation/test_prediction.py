@@ -18,6 +18,7 @@ from learned_opt.evaluation.prediction.populate import Recipe, populate
 from learned_opt.evaluation.prediction.predictors import InvariantFunctional, StatNN, statistics
 from learned_opt.evaluation.prediction.zoo import (
     Zoo,
+    read_settings,
     read_shard,
     read_zoo,
     settle,
@@ -164,6 +165,66 @@ def test_a_broken_shard_is_left_out_named_and_trained_again(folder, damage) -> N
     populate(folder, recipe(), unroll_of, said.append)
     assert [line for line in said if "shard 2 of 3" in line]
     pd.testing.assert_frame_equal(read_zoo(folder).table, before.table)
+
+
+def change_shard(folder, change) -> None:
+    table, params = read_shard(folder, 1)
+    table, params = change(table.drop(columns=["shard", "sha256"]), params)
+    write_shard(folder, 1, table, params)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda table, params: (pd.concat([table, table[:1]]), params), "its 5 rows do not fit"),
+        (lambda table, params: (table.assign(success=float("nan")), params), "between 0 and 1"),
+        (lambda table, params: (table.assign(success="x"), params), "success must hold numbers"),
+        (lambda table, params: (table.assign(finite=2), params), "finite must hold truth"),
+        (lambda table, params: (table.assign(split="dev"), params), "split must be one of train"),
+        (lambda table, params: (table.drop(columns="success"), params), "has no column success"),
+        (
+            lambda table, params: (table, {name: leaf[..., None] for name, leaf in params.items()}),
+            "are of other networks",
+        ),
+    ],
+)
+def test_a_foreign_shard_is_left_out_and_named(folder, change, reason) -> None:
+    change_shard(folder, change)
+    zoo = read_zoo(folder)
+    assert sorted(zoo.table.model) == [0, 1, 2, 3, 8, 9, 10, 11]
+    (sentence,) = zoo.broken
+    assert reason in sentence
+    assert "shard-00001" in sentence
+
+
+def test_a_file_that_is_no_shard_is_named(folder) -> None:
+    (folder / "shard-best.parquet").write_bytes(b"")
+    (folder / "shard-1.parquet").write_bytes(b"")
+    assert [sentence.partition(" ")[2] for sentence in read_zoo(folder).broken] == [
+        "has no number of a shard"
+    ] * 2
+
+
+SETTINGS = {"format": 1, "task": {}, "recipe": {}, "spec": {"axes": {}}}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "zoo.json is damaged"),
+        ("[" * 200_000, "zoo.json is damaged: it is nested too deep"),
+        ("[1]", "zoo.json must hold an object"),
+        (json.dumps(SETTINGS | {"format": 2}), "format in .*zoo.json must be 1, it is 2"),
+        (json.dumps(SETTINGS | {"recipe": 3}), "recipe in .*zoo.json must be an object"),
+        (json.dumps(SETTINGS | {"spec": {"axes": [1]}}), "spec in .*zoo.json must be that of a P"),
+        (json.dumps(SETTINGS | {"spec": {"axes": {"w": 1}}}), "spec in .*zoo.json must be that"),
+        (json.dumps(SETTINGS | {"spec": {"axes": {}, "evil": 1}}), "spec in .*zoo.json must be"),
+    ],
+)
+def test_a_damaged_or_foreign_description_is_one_sentence(tmp_path, content, message) -> None:
+    (tmp_path / "zoo.json").write_text(content)
+    with pytest.raises(ValueError, match=message):
+        read_settings(tmp_path)
 
 
 def test_a_folder_keeps_its_settings(tmp_path) -> None:

@@ -1,5 +1,6 @@
 """The archive of tuning runs: reused, extended, told apart, and the same after a kill."""
 
+import logging
 import os
 import signal
 import subprocess
@@ -136,6 +137,58 @@ def test_archives_of_earlier_versions_are_found(name) -> None:
 @pytest.mark.parametrize("name", ARCHIVED_NAMES)
 def test_moved_classes_keep_their_archived_names(name) -> None:
     assert describe(ARCHIVED_NAMES[name]) == f"learned_opt.optimizers.{name}"
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:200])
+
+
+def without_scores(path: Path) -> None:
+    pd.read_parquet(path).drop(columns="mean_loss").to_parquet(path)
+
+
+def with_text(path: Path) -> None:
+    pd.read_parquet(path).astype({"lr": str}).to_parquet(path)
+
+
+def with_nan(path: Path) -> None:
+    pd.read_parquet(path).assign(lr=float("nan")).to_parquet(path)
+
+
+def with_run_twice(path: Path) -> None:
+    rows = pd.read_parquet(path)
+    pd.concat([rows, rows[:1]]).to_parquet(path)
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (cut, "Parquet"),
+        (lambda path: path.write_bytes(b""), "is 0 bytes"),
+        (without_scores, "it has no column mean_loss"),
+        (with_text, "its column lr holds no numbers"),
+        (with_nan, "its learning rates must be finite"),
+        (with_run_twice, "it has a run twice"),
+    ],
+)
+def test_a_damaged_archive_is_set_aside_and_its_runs_are_made_again(
+    tmp_path, caplog, damage, reason
+) -> None:
+    first = tuned(tmp_path)
+    path = only_file(tmp_path)
+    damage(path)
+    content = path.read_bytes()
+    with caplog.at_level(logging.WARNING, logger="learned_opt"):
+        again = tuned(tmp_path)
+    assert again.num_reused == 0
+    assert same_scores(again, first)
+    assert len(pd.read_parquet(path)) == 18
+    aside = path.with_name(path.name + ".damaged")
+    assert aside.read_bytes() == content  # nothing is lost
+    (message,) = [record.getMessage() for record in caplog.records]
+    assert f"the tuning runs in {path} cannot be used (" in message
+    assert reason in message
+    assert aside.name in message
 
 
 def test_other_facts_are_another_archive() -> None:
