@@ -1,18 +1,18 @@
 """A meta-optimizer from the config node in its ``theta.json``, which may come from anywhere.
 
-Nothing but our own classes is imported. A node is what Hydra would instantiate, in a safe subset:
-``_target_`` names a class of our own optimizers or layers, or a schedule, ``_partial_`` leaves it
-to be called later, all other keys are arguments: numbers, text, lists and nodes.
+Nothing but our own classes is imported, and those of modules that the user trusts, see
+``foreign_classes``. Nodes are plain data: nothing in them is resolved.
 """
 
-import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import nn
 
+from learned_opt.deploy.foreign_classes import AllowedClasses
+from learned_opt.deploy.plain_data import refuse_references
 from learned_opt.optimizers.base import MetaOptimizer
 from learned_opt.symmetry.spec import PermutationSpec
 
@@ -29,8 +29,19 @@ POINTWISE_UNF_LINEAR = "learned_opt.unf.layers.PointwiseUNFLinear"
 # an argument of earlier versions -> the class that takes its place
 TIES = {"tensor": UNF_LINEAR, "type": "learned_opt.unf.type_tied.TypeTied"}
 
+# what constructors of ours raise where arguments are of the right types, but make no sense
+MISFITS = (
+    TypeError,
+    RuntimeError,
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    AssertionError,
+    MemoryError,
+)
 
-def build(node: Any, spec: PermutationSpec) -> MetaOptimizer:
+
+def build(node: Any, spec: PermutationSpec, trust: tuple[str, ...] = ()) -> MetaOptimizer:
     """The optimizer on a spec, its theta still to be loaded.
 
     The caller's random numbers stay as they are.
@@ -38,24 +49,40 @@ def build(node: Any, spec: PermutationSpec) -> MetaOptimizer:
     Args:
         node: ``meta_optimizer`` of a ``theta.json``; names of earlier versions will do.
         spec: the weight space.
+        trust: modules of others that the node may name.
 
     Raises:
         ValueError: the node names something else than a meta-optimizer of ours, or arguments that
             it does not take.
     """
     target = node.get("_target_") if isinstance(node, Mapping) else None
+    node = with_current_names(node)
+    refuse_references(node, "meta_optimizer")
+    allowed = _allowed(trust)
+    allowed.check(node, "meta_optimizer")
+
     try:
         with torch.random.fork_rng(devices=[]):
-            constructor = _value(with_current_names(node), "meta_optimizer")
+            constructor = _value(node, "meta_optimizer", allowed)
             if not isinstance(constructor, partial) or not _makes_optimizers(constructor.func):
                 raise ValueError(
                     f"meta_optimizer must be the config of a meta-optimizer, got {target!r}."
                 )
             return constructor(spec)
-    except (TypeError, RuntimeError) as error:
+    except MISFITS as error:
         raise ValueError(
             f"meta_optimizer {target} does not take these arguments: {error}."
         ) from error
+
+
+def names_only_ours(node: Any) -> bool:
+    """Whether a node, and all below it, names classes of ours alone."""
+    if isinstance(node, list):
+        return all(map(names_only_ours, node))
+    if not isinstance(node, Mapping):
+        return True
+    is_ours = str(node.get("_target_", PACKAGES[0])).startswith(PACKAGES)
+    return is_ours and all(map(names_only_ours, node.values()))
 
 
 def with_current_names(node: Any) -> Any:
@@ -99,44 +126,23 @@ def _makes_optimizers(constructor: Any) -> bool:
     return isinstance(constructor, type) and issubclass(constructor, MetaOptimizer)
 
 
-def _value(node: Any, where: str) -> Any:
-    """What a node stands for; ``where`` is its path in the config, for messages."""
+def _allowed(trust: tuple[str, ...]) -> AllowedClasses:
+    return AllowedClasses(PACKAGES, nn.Module, (f"{SCHEDULES}.",), trust)
+
+
+def _value(node: Any, where: str, allowed: AllowedClasses) -> Any:
+    """What a checked node stands for; ``where`` is its path in the config, for messages."""
     if isinstance(node, list):
-        return [_value(part, f"{where}[{i}]") for i, part in enumerate(node)]
+        return [_value(part, f"{where}[{i}]", allowed) for i, part in enumerate(node)]
     if not isinstance(node, Mapping):
         return node
 
     arguments = {}
     for key, part in node.items():
         if not key.startswith("_"):
-            arguments[key] = _value(part, f"{where}.{key}")
-    if unknown := sorted(set(node) - set(arguments) - {"_target_", "_partial_"}):
-        raise ValueError(f"{where} has keys that are not supported: {', '.join(unknown)}.")
+            arguments[key] = _value(part, f"{where}.{key}", allowed)
     if "_target_" not in node:
         return arguments
 
-    constructor = partial(_our_class(node["_target_"], where), **arguments)
+    constructor = partial(allowed.constructor(node["_target_"], where), **arguments)
     return constructor if node.get("_partial_") else constructor()
-
-
-def _our_class(target: Any, where: str) -> Callable[..., Any]:
-    """A module class that is defined in one of PACKAGES, or a schedule, by its full name."""
-    packages = " or ".join(package.rstrip(".") for package in PACKAGES)
-    refusal = f"{where} names {target!r}, which is no class of {packages}."
-    if not isinstance(target, str) or not target.startswith(PACKAGES):
-        raise ValueError(refusal)
-    if not target.replace(".", "").isidentifier():
-        raise ValueError(refusal)
-
-    module_name, _, name = target.rpartition(".")
-    try:
-        candidate = getattr(importlib.import_module(module_name), name, None)
-    except ModuleNotFoundError as error:
-        raise ValueError(refusal) from error
-
-    # a module's own imports (torch, nn, ctypes) are reachable by name, but defined elsewhere
-    is_defined_there = getattr(candidate, "__module__", None) == module_name
-    is_module_class = isinstance(candidate, type) and issubclass(candidate, nn.Module)
-    if not is_defined_there or not (is_module_class or module_name == SCHEDULES):
-        raise ValueError(refusal)
-    return cast(Callable[..., Any], candidate)

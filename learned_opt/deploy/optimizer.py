@@ -13,6 +13,7 @@ from typing_extensions import override
 from learned_opt.core import tree
 from learned_opt.deploy import hub, pretrained
 from learned_opt.deploy.block_step import advance, num_steps
+from learned_opt.deploy.foreign_classes import trusted_modules
 from learned_opt.deploy.inputs import check_parameter, fingerprint, unwrap
 from learned_opt.deploy.parity import check_parity
 from learned_opt.deploy.weight_space import (
@@ -157,6 +158,7 @@ class LearnedOptimizer(torch.optim.Optimizer):
         model: nn.Module,
         example_inputs: Sequence[Tensor] | None = None,
         revision: str | None = None,
+        trust: Sequence[str] = (),
         **options: Any,
     ) -> Self:
         """A trained optimizer for a model.
@@ -169,6 +171,8 @@ class LearnedOptimizer(torch.optim.Optimizer):
                 needed where the optimizer is not separable and was not trained on these very
                 parameters.
             revision: branch, tag or commit on the hub.
+            trust: modules to import where the files name classes of them, e.g. ``("mypkg",)``;
+                nothing but classes of this package is imported otherwise.
             options: further arguments of the constructor.
 
         Raises:
@@ -176,7 +180,8 @@ class LearnedOptimizer(torch.optim.Optimizer):
                 format.
             ConnectionError: the hub cannot be reached and its cache does not hold the files.
         """
-        meta_optimizer, metadata = pretrained.load(name, revision)
+        modules = trusted_modules(trust)
+        meta_optimizer, metadata = pretrained.load(name, revision, modules)
         network = unwrap(model)
         fitted = pretrained.fit(meta_optimizer, metadata, network, example_inputs)
         optimizer = cls(network, fitted, **options)
@@ -243,7 +248,7 @@ class LearnedOptimizer(torch.optim.Optimizer):
         """Check that the spec of a meta-optimizer that is not separable is that of the params."""
         params = {slot.name: slot.param for slot in self._slots()}
         spec = self.meta_optimizer.spec
-        if keys := tree.difference(list(spec.axes), list(params)):
+        if keys := tree.difference(list(spec.parameters), list(params)):
             raise ValueError(
                 "the meta-optimizer is bound to another weight space than these parameters: "
                 f"{keys}."

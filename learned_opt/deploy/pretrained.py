@@ -6,20 +6,23 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from learned_opt.deploy import construct, hub
-from learned_opt.deploy.weights import load_metadata, load_theta
+from learned_opt.deploy import hub
+from learned_opt.deploy.weights import build_trained, load_metadata, specs
 from learned_opt.optimizers.base import MetaOptimizer
 from learned_opt.symmetry.check import check_spec
 from learned_opt.symmetry.infer import infer_permutation_spec
 from learned_opt.symmetry.spec import PermutationSpec
 
 
-def load(name: str | Path, revision: str | None = None) -> tuple[MetaOptimizer, dict[str, Any]]:
+def load(
+    name: str | Path, revision: str | None = None, trust: tuple[str, ...] = ()
+) -> tuple[MetaOptimizer, dict[str, Any]]:
     """The optimizer that a name stands for, and its metadata.
 
     Args:
         name: as ``hub.find`` takes it.
         revision: branch, tag or commit on the hub.
+        trust: modules of others whose classes the files may name.
 
     Returns:
         tuple[MetaOptimizer, dict[str, Any]]: the optimizer on the first weight space that it was
@@ -31,22 +34,7 @@ def load(name: str | Path, revision: str | None = None) -> tuple[MetaOptimizer, 
     """
     path = hub.find(name, revision)
     metadata = load_metadata(path)
-    try:
-        node = metadata["meta_optimizer"]
-        first_spec, *_ = specs(metadata)
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(
-            f"{path.with_suffix('.json')} does not describe a learned optimizer: {error!r}."
-        ) from error
-
-    optimizer = construct.build(node, first_spec)
-    load_theta(path, optimizer)
-    return optimizer, metadata
-
-
-def specs(metadata: Mapping[str, Any]) -> list[PermutationSpec]:
-    """The weight spaces that an optimizer was trained on."""
-    return [PermutationSpec(**spec) for spec in metadata["specs"].values()]
+    return build_trained(path, metadata, trust), metadata
 
 
 def fit(
@@ -116,4 +104,4 @@ def _without_names(spec: PermutationSpec) -> tuple[Any, ...]:
     for parameter, names in spec.axes.items():
         axes[parameter] = tuple(number[name] for name in names)
     fixed = {number[name] for name in spec.fixed}
-    return axes, fixed, dict(spec.views)
+    return axes, fixed, dict(spec.views), dict(spec.cuts)

@@ -12,12 +12,12 @@ from torch import Tensor
 
 from learned_opt.core import tree
 from learned_opt.core.files import write_text, write_whole
-from learned_opt.deploy.construct import with_current_names
+from learned_opt.deploy import construct, metadata_schema, plain_data
+from learned_opt.deploy.metadata_schema import FORMAT
+from learned_opt.deploy.theta_header import build_on_meta, read_header
 from learned_opt.optimizers.base import MetaOptimizer
 from learned_opt.runtime.run_folder import RunFolder
 from learned_opt.symmetry.spec import PermutationSpec
-
-FORMAT = 2  # version of the pair of files; raised when an older reader would misread it
 
 
 def save_theta(folder: Path, theta: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> Path:
@@ -71,28 +71,51 @@ def load_metadata(path: Path) -> dict[str, Any]:
         raise ValueError(
             f"checkpoint {path} lacks its {beside.name}, which says what optimizer it is of."
         )
-    try:
-        metadata = json.loads(beside.read_text())
-    except ValueError as error:  # of the text's encoding, too
-        raise ValueError(f"{beside} is not valid JSON: {error}.") from error
-    if not isinstance(metadata, dict):
-        raise ValueError(
-            f"{beside} does not describe a learned optimizer, it holds a {type(metadata).__name__}."
-        )
-
-    if metadata.get("format") == 1:
-        task = metadata["task"]["task"]
-        specs = {task: metadata["spec"]}
-        metadata = {**metadata, "specs": specs, "tasks": {task: metadata["task"]}}
-    elif metadata.get("format") != FORMAT:
-        raise ValueError(
-            f"{beside} has format {metadata.get('format')!r}, this version reads {FORMAT}."
-        )
+    metadata = metadata_schema.checked(plain_data.read_json(beside), str(beside))
 
     # here, so that those who build it through Hydra see the names of today, too
     if "meta_optimizer" in metadata:
-        metadata["meta_optimizer"] = with_current_names(metadata["meta_optimizer"])
+        metadata["meta_optimizer"] = construct.with_current_names(metadata["meta_optimizer"])
     return metadata
+
+
+def specs(metadata: Mapping[str, Any]) -> list[PermutationSpec]:
+    """The weight spaces that an optimizer was trained on."""
+    return [PermutationSpec(**spec) for spec in metadata["specs"].values()]
+
+
+def build_trained(
+    path: Path, metadata: Mapping[str, Any], trust: tuple[str, ...] = ()
+) -> MetaOptimizer:
+    """The optimizer of a theta file on the first weight space that it was trained on.
+
+    The header of the file says how large it may be: an optimizer of another size is refused before
+    it takes memory. Those of other people's classes, which the user trusts, may need real tensors.
+
+    Args:
+        path: the safetensors file.
+        metadata: what ``load_metadata`` gives.
+        trust: modules of others that the metadata may name.
+
+    Raises:
+        ValueError: the files are damaged, do not belong together, or name a class that is not ours
+            and not trusted.
+    """
+    metadata_schema.require(metadata, ("meta_optimizer", "specs"), str(path.with_suffix(".json")))
+    node = metadata["meta_optimizer"]
+    first_spec, *_ = specs(metadata)
+    header = read_header(path)
+
+    def build() -> MetaOptimizer:
+        return construct.build(node, first_spec, trust)
+
+    if construct.names_only_ours(node):
+        without_numbers = build_on_meta(build, header, str(path))
+        check_theta(without_numbers, header, str(path))
+
+    optimizer = build()
+    load_theta(path, optimizer)
+    return optimizer
 
 
 def load_theta(path: Path, optimizer: MetaOptimizer) -> None:
@@ -103,17 +126,19 @@ def load_theta(path: Path, optimizer: MetaOptimizer) -> None:
         optimizer: built for a weight space that theta was trained on, or that it can move to.
 
     Raises:
-        ValueError: the file is damaged or of another architecture; names the keys or shapes that
-            differ.
+        ValueError: the file is damaged or of another architecture, or a number of it is not
+            finite; names the keys or shapes that differ.
     """
     _check_weight_space(path, optimizer)
+    # before the numbers are read
+    check_theta(optimizer, read_header(path), str(path))
 
     try:
         theta = load_file(path)
     except SafetensorError as error:
         raise ValueError(f"checkpoint {path} is damaged: {error}.") from error
 
-    check_theta(optimizer, theta, str(path))
+    _check_finite(optimizer, theta, str(path))
     with torch.no_grad():
         for name, parameter in optimizer.named_parameters():
             parameter.copy_(theta[name])
@@ -121,14 +146,16 @@ def load_theta(path: Path, optimizer: MetaOptimizer) -> None:
 
 def _check_weight_space(path: Path, optimizer: MetaOptimizer) -> None:
     """Check that theta was trained on the optimizer's weight space, or can move between both."""
-    specs = [PermutationSpec(**spec) for spec in load_metadata(path)["specs"].values()]
-    expected = list(optimizer.spec.axes)
-    differences = [tree.difference(expected, list(spec.axes)) for spec in specs]
+    metadata = load_metadata(path)
+    metadata_schema.require(metadata, ("specs",), str(path.with_suffix(".json")))
+    trained_on = specs(metadata)
+    expected = list(optimizer.spec.parameters)
+    differences = [tree.difference(expected, list(spec.parameters)) for spec in trained_on]
     if not all(differences):
         return
 
     try:
-        optimizer.rebind(specs[0])
+        optimizer.rebind(trained_on[0])
     except ValueError as error:
         raise ValueError(
             f"checkpoint {path} is of another network, its parameters differ: {differences[0]}."
@@ -156,4 +183,19 @@ def check_theta(optimizer: MetaOptimizer, theta: Mapping[str, Tensor], source: s
             shapes = f"{tuple(theta[name].shape)}, the optimizer needs {tuple(parameter.shape)}"
             raise ValueError(
                 f"checkpoint {source} is of another architecture: {name} has shape {shapes}."
+            )
+
+
+def _check_finite(optimizer: MetaOptimizer, theta: Mapping[str, Tensor], source: str) -> None:
+    """Check that theta holds finite numbers, but where the optimizer starts from infinity."""
+    for name, parameter in optimizer.named_parameters():
+        leaf = theta[name]
+        start = parameter.detach().to(leaf.device)
+        # the logarithm of a weight of 0, which leaves a part out for good
+        is_off = torch.isneginf(start) & torch.isneginf(leaf)
+        bad = ~(leaf.isfinite() | is_off)
+        if bad.any():
+            raise ValueError(
+                f"{name!r} of checkpoint {source} must hold finite numbers, "
+                f"got {leaf[bad].flatten()[0].item()}."
             )

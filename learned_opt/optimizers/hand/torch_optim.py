@@ -30,6 +30,8 @@ class TorchOptim(Rule):
             settings.
     """
 
+    class_paths = ("path",)  # arguments that name what is imported, which files may not choose
+
     def __init__(self, path: str, settings: Mapping[str, Any] | None = None) -> None:
         super().__init__()
         _optimizer_class(path)
@@ -38,7 +40,9 @@ class TorchOptim(Rule):
         self.settings = json.dumps(plain)  # a custom operator takes text, but no dict
 
         try:
-            state = self._state_after_one_step(torch.zeros(2, 2))
+            # on the CPU wherever the optimizer is built: on the meta device no step can be taken
+            with torch.device("cpu"):
+                state = self._state_after_one_step(torch.zeros(2, 2))
         except (TypeError, RuntimeError, ValueError) as error:
             raise ValueError(
                 f"{path} cannot be used as a rule with the settings {self.settings}: {error}."
