@@ -1,5 +1,6 @@
 """Keeps ``job.json`` of a Hydra job up to date."""
 
+import atexit
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -43,7 +44,8 @@ class JobRecord(Callback):
         if "optuna" in config.hydra.sweeper._target_ and not has_plugin("hydra_optuna_sweeper"):
             fail("hydra/sweeper needs Optuna, which is not installed; pip install -e '.[optuna]'.")
 
-        folder = Path(config.hydra.sweep.dir)
+        with _job_settings(config), _said_at_once():
+            folder = _begin_sweep(config)
         if SweepFolder(folder).plan.is_file():
             try:
                 theirs = sorted(plan(folder).overrides)
@@ -54,9 +56,6 @@ class JobRecord(Callback):
                     f"{folder} holds another sweep ({' '.join(theirs)}); "
                     "choose another hydra.sweep.dir."
                 )
-
-        with _job_settings(config), _said_at_once():
-            _begin_sweep(config)
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **_: Any) -> None:
         """The run has ended, by itself."""
@@ -135,8 +134,8 @@ def _begin_run(config: DictConfig) -> None:
     run_identity.refuse_another(folder, {str(key): value for key, value in composed.items()})
 
 
-def _begin_sweep(config: DictConfig) -> None:
-    """Claim and lock the folder of a sweep.
+def _begin_sweep(config: DictConfig) -> Path:
+    """Claim and lock the folder of a sweep, which is returned.
 
     Raises:
         UsageError: the folder is in use.
@@ -145,6 +144,8 @@ def _begin_sweep(config: DictConfig) -> None:
     folder = Path(config.hydra.sweep.dir)
     if _is_new_by_name(config.hydra.sweep):
         folder = new_folder.claim(folder)
+        # a sweep that is refused later on has no plan yet
+        atexit.register(new_folder.take_back, folder, "")
         # jobs are composed again from the words of the command line
         with read_write(config.hydra), open_dict(config.hydra):
             config.hydra.sweep.dir = str(folder)
@@ -153,6 +154,7 @@ def _begin_sweep(config: DictConfig) -> None:
         folder.mkdir(parents=True, exist_ok=True)
 
     folder_lock.acquire(folder, "hydra.sweep.dir")
+    return folder
 
 
 def _is_new_by_name(node: DictConfig) -> bool:

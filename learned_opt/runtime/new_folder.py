@@ -56,14 +56,16 @@ def take_back(folder: Path, log_name: str) -> None:
 
     Args:
         folder: of the run.
-        log_name: file name of its log.
+        log_name: file name of its log; empty where it has none.
     """
     made = _made.pop(folder.resolve(), [])
     if not made:
         return
 
     run = RunFolder(folder)
-    written = [run.job, run.lock, run.starts, folder / log_name, *folder.glob("code-*.diff")]
+    written = [run.job, run.lock, run.starts, *folder.glob("code-*.diff")]
+    if log_name:
+        written.append(folder / log_name)
     written += run.hydra.glob("*.yaml")
     others = set(folder.rglob("*")) - set(written) - {run.hydra}
     if others:
