@@ -71,6 +71,8 @@ def _predict(cfg: DictConfig, folder: Path, console: Any) -> None:
         console.print(f"left out: {sentence}", style="yellow", soft_wrap=True)
 
     spec = PermutationSpec(**settings["spec"])
+    if {name: len(axes) for name, axes in spec.axes.items()} != zoo.num_axes:
+        raise ValueError(f"spec in {folder / 'zoo.json'} is not that of the weights beside it.")
     data = prepare(zoo)
     sizes = {split: len(success) for split, (_, success) in data.items()}
     console.print(f"{folder}: {len(zoo.table)} networks, {sizes}", highlight=False)

@@ -2,14 +2,20 @@
 
 import hashlib
 import json
+import logging
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+import pyarrow
 import torch
 
 from learned_opt.core.files import write_whole
+
+log = logging.getLogger(__name__)
 
 KEYS = ("lr", "seed")
 SCORES = ("mean_loss", "final_loss")
@@ -26,18 +32,21 @@ class Archive:
         folder: where archives lie; None to keep nothing.
         facts: what the runs depend on beside learning rate and seed, see
             ``tuning_facts.fingerprint``; kept in the file.
+
+    Raises:
+        OSError: a damaged file cannot be set aside.
     """
 
     def __init__(self, folder: Path | None, facts: Mapping[str, Any]) -> None:
         self.facts = dict(facts)
         self.path = folder / file_name(facts) if folder else None
 
-        if self.path and self.path.exists():
-            self.rows = pd.read_parquet(self.path)
-        else:
+        rows = _read(self.path) if self.path and self.path.exists() else None
+        if rows is None:
             lr = pd.Series(dtype="float64")
             seed = pd.Series(dtype="int64")
-            self.rows = pd.DataFrame({"lr": lr, "seed": seed})
+            rows = pd.DataFrame({"lr": lr, "seed": seed})
+        self.rows = rows
 
     def missing(self, wanted: Sequence[tuple[float, int]]) -> list[tuple[float, int]]:
         """The pairs of learning rate and seed that have no run yet."""
@@ -68,6 +77,47 @@ class Archive:
             values = torch.tensor(runs[name].reindex(wanted).to_numpy())
             means[name] = values.unflatten(0, (-1, num_seeds)).mean(1)
         return means
+
+
+def _read(path: Path) -> pd.DataFrame | None:
+    """The runs of a file; None where it is damaged, which is said, and the file set aside.
+
+    Whoever asks may have meta-trained for hours: the runs are made again, and nothing is lost.
+    """
+    rows = pd.DataFrame()
+    try:
+        rows = pd.read_parquet(path)
+        fault = _fault(rows)
+    except (OSError, ValueError, pyarrow.ArrowException) as error:
+        fault = str(error).partition("\n")[0]
+
+    if not fault:
+        return rows
+
+    aside = path.with_name(f"{path.name}.damaged")
+    os.replace(path, aside)
+    log.warning(
+        "the tuning runs in %s cannot be used (%s); the file is now %s, and they are made again.",
+        path,
+        fault.rstrip("."),
+        aside.name,
+    )
+    return None
+
+
+def _fault(rows: pd.DataFrame) -> str:
+    """What is wrong with a table of runs; empty where nothing is."""
+    for name in (*KEYS, *SCORES):
+        if name not in rows:
+            return f"it has no column {name}"
+        if not pd.api.types.is_numeric_dtype(rows[name]):
+            return f"its column {name} holds no numbers"
+
+    if not np.isfinite(rows["lr"]).all() or not pd.api.types.is_integer_dtype(rows["seed"]):
+        return "its learning rates must be finite and its seeds whole numbers"
+    if rows.duplicated(list(KEYS)).any():
+        return "it has a run twice"
+    return ""
 
 
 def file_name(facts: Mapping[str, Any]) -> str:

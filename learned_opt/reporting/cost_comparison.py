@@ -1,15 +1,17 @@
 """Two tables of costs beside each other."""
 
-import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from learned_opt.core.json_files import read_json
 from learned_opt.reporting.cost_table import FORMAT, Key
 from learned_opt.runtime import machine
 
 HEADINGS = ("task", "optimizer", "mode", "then", "now", "speed", "memory", "first call")
 FIGURES = ("steps_per_s", "peak_bytes_per_chain", "first_call_s")
+UNMEASURED = ("peak_bytes_per_chain", "first_call_s")  # those that may be null
 WORK = ("num_theta", "num_chains", "unroll_length")  # rows of the same work have these alike
 RULE = "compare must be the bench.json of an earlier run"
 Row = dict[str, Any]
@@ -25,28 +27,62 @@ def read(path: Path) -> dict[str, Any]:
         raise ValueError(f"{RULE}, but there is no file {path}.")
 
     try:
-        bench = json.loads(path.read_text())
-        is_ours = _is_whole(bench)
-    except (ValueError, LookupError, TypeError) as error:
+        bench = read_json(path)
+    except ValueError as error:
         raise ValueError(f"{RULE}, but {path} is damaged or foreign.") from error
 
-    if not is_ours:
+    if isinstance(bench, dict) and bench.get("format") != FORMAT:
         raise ValueError(f"{RULE}, but {path} is of another format.")
+    if fault := _fault(bench):
+        raise ValueError(f"{RULE}, but {path} is damaged or foreign: {fault}.")
     return bench
 
 
-def _is_whole(bench: Mapping[str, Any]) -> bool:
-    """Whether the format is ours and the figures are possible; fails where a key is missing."""
-    for key in ("load", "cores"):
-        # warnings about the machines need these
-        bench["machine"][key]
+def _fault(bench: Any) -> str:
+    """What is wrong with the content of a ``bench.json``; empty where nothing is."""
+    machine_facts = bench.get("machine") if isinstance(bench, dict) else None
+    rows = bench.get("rows") if isinstance(bench, dict) else None
+    if not isinstance(machine_facts, dict) or not isinstance(rows, list):
+        return "it must hold machine and rows"
 
-    is_ours = bench["format"] == FORMAT
-    for row in bench["rows"]:
-        _key(row)
-        for key in (*FIGURES, *WORK):
-            is_ours &= row[key] is None or row[key] > 0
-    return is_ours
+    # warnings about the machines need these
+    for key in ("load", "cores"):
+        if not _is_number(machine_facts.get(key)):
+            return f"machine.{key} must be a number"
+
+    keys = set()
+    for i, row in enumerate(rows):
+        fault = _fault_of_row(row)
+        if not fault and _key(row) in keys:
+            fault = "it is there twice"
+        if fault:
+            return f"row {i}: {fault}"
+        keys.add(_key(row))
+
+    return ""
+
+
+def _fault_of_row(row: Any) -> str:
+    if not isinstance(row, dict):
+        return "it must be an object"
+
+    for key in Key._fields:
+        if not isinstance(row.get(key), str):
+            return f"{key} must be a text"
+
+    for key in (*FIGURES, *WORK):
+        # what was not measured is null, but for the speed itself
+        is_missing = key in row and row[key] is None and key in UNMEASURED
+        is_positive = _is_number(row.get(key)) and row[key] > 0
+        if not is_missing and not is_positive:
+            return f"{key} must be a positive number, it is {row.get(key)!r:.40}"
+
+    return ""
+
+
+def _is_number(value: Any) -> bool:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_number and abs(value) < math.inf
 
 
 def compare(

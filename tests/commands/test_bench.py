@@ -182,6 +182,19 @@ def test_comparison_with_an_earlier_run() -> None:
             "is of another format",
         ),
         (json.dumps(saved({"task": "mlp"})), "is damaged or foreign"),
+        ("[" * 200_000, "is damaged or foreign"),
+        (json.dumps(saved(3)), "row 0: it must be an object"),
+        (json.dumps(saved(row("a", 1.0), row("a", 2.0))), "row 1: it is there twice"),
+        (json.dumps(saved(row("a", 1.0) | {"task": [1]})), "row 0: task must be a text"),
+        (
+            json.dumps(saved(row("a", None))),
+            "row 0: steps_per_s must be a positive number, it is None",
+        ),
+        (
+            json.dumps(saved(row("a", 1.0) | {"first_call_s": "1"})),
+            "row 0: first_call_s must be a positive number, it is '1'",
+        ),
+        (json.dumps(saved(load="busy")), "machine.load must be a number"),
     ],
 )
 def test_a_damaged_or_foreign_file_is_one_sentence(

@@ -177,7 +177,10 @@ def change_shard(folder, change) -> None:
     ("change", "reason"),
     [
         (lambda table, params: (pd.concat([table, table[:1]]), params), "its 5 rows do not fit"),
-        (lambda table, params: (table.assign(success=float("nan")), params), "between 0 and 1"),
+        (
+            lambda table, params: (table.assign(success=float("nan")), params),
+            "success must be finite where finite says",
+        ),
         (lambda table, params: (table.assign(success="x"), params), "success must hold numbers"),
         (lambda table, params: (table.assign(finite=2), params), "finite must hold truth"),
         (lambda table, params: (table.assign(split="dev"), params), "split must be one of train"),

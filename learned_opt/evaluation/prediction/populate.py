@@ -134,12 +134,13 @@ def train_shard(
     models = list(range(shard * size, (shard + 1) * size))
     runs = run_seeds(unroll, theta, f"zoo {recipe.seed}", models, num_steps, size)
     by_tensor = [leaf.flatten(1).isfinite().all(1) for leaf in tree.leaves(runs.params)]
-    finite = torch.stack(by_tensor).all(0)
+    success = runs.heldout[recipe.success].double()
+    finite = torch.stack([*by_tensor, success.isfinite().cpu()]).all(0)  # (shard_size,)
     table = pd.DataFrame(
         {
             "model": models,
             "split": split_of(models, recipe.num_models),
-            "success": runs.heldout[recipe.success].double().numpy(),
+            "success": success.numpy(),
             "test_loss": runs.heldout["test_loss"].double().numpy(),
             "train_loss": runs.final_loss.numpy(),
             "finite": finite.numpy(),

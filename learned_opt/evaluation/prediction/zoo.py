@@ -11,16 +11,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
 from learned_opt.core.files import write_json, write_whole
+from learned_opt.core.json_files import read_json
 from learned_opt.core.tree import tree_map
 
 FORMAT = 1  # version of the folder's layout
+SPEC_TYPES = {"fixed": list, "views": dict, "reasons": dict, "fixed_sizes": dict}
 SPLITS = {"train": 0.8, "valid": 0.1, "test": 0.1}
 
 
@@ -39,6 +43,11 @@ class Zoo:
     params: dict[str, Tensor]
     broken: list[str]
 
+    @property
+    def num_axes(self) -> dict[str, int]:
+        """Axes of one network's tensors, by name."""
+        return {name: value.ndim - 1 for name, value in self.params.items()}
+
     def select(self, split: str) -> tuple[dict[str, Tensor], Tensor]:
         """Weights and success rates ``(n,)`` of a split; networks that diverged are left out."""
         rows = (self.table.split == split) & self.table.finite
@@ -53,7 +62,8 @@ def settle(folder: Path, settings: Mapping[str, Any]) -> None:
     Where a zoo was begun earlier, check that it is made of the same.
 
     Raises:
-        ValueError: the folder holds a zoo of other settings; names them.
+        ValueError: the folder holds a zoo of other settings, and names them; or its ``zoo.json``
+            is damaged.
     """
     path = folder / "zoo.json"
     wanted = json.loads(json.dumps({"format": FORMAT, **settings}))  # tuples become lists
@@ -61,7 +71,7 @@ def settle(folder: Path, settings: Mapping[str, Any]) -> None:
         write_json(path, wanted)
         return
 
-    present = read_settings(folder)
+    present = _content(path)
     differences = []
     for key in dict.fromkeys([*present, *wanted]):
         there, here = present.get(key), wanted.get(key)
@@ -79,15 +89,48 @@ def read_settings(folder: Path) -> dict[str, Any]:
     """What the zoo in a folder is made of.
 
     Raises:
-        ValueError: there is no zoo, or its ``zoo.json`` is damaged.
+        ValueError: there is no zoo, or its ``zoo.json`` is damaged or of another format.
     """
     path = folder / "zoo.json"
     if not path.is_file():
         raise ValueError(f"there is no zoo in {folder}; build one first.")
-    try:
-        return json.loads(path.read_text())
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not valid JSON: {error}.") from error
+
+    settings = _content(path)
+    if settings.get("format") != FORMAT:
+        raise ValueError(
+            f"format in {path} must be {FORMAT}, it is {settings.get('format')!r:.40}."
+        )
+    for key in ("task", "recipe", "spec"):
+        if not isinstance(settings.get(key), dict):
+            raise ValueError(f"{key} in {path} must be an object.")
+    if not _is_spec(settings["spec"]):
+        raise ValueError(f"spec in {path} must be that of a PermutationSpec.")
+    return settings
+
+
+def _content(path: Path) -> dict[str, Any]:
+    settings = read_json(path)
+    if not isinstance(settings, dict):
+        raise ValueError(f"{path} must hold an object.")
+    return settings
+
+
+def _is_spec(spec: Mapping[str, Any]) -> bool:
+    """Whether the arguments of a ``PermutationSpec`` have their types."""
+    axes = spec.get("axes")
+    if not isinstance(axes, dict) or set(spec) - {"axes", *SPEC_TYPES}:
+        return False
+
+    for key, kind in SPEC_TYPES.items():
+        if not isinstance(spec.get(key, kind()), kind):
+            return False
+    return all(_is_list_of(names, str) for names in axes.values()) and _is_list_of(
+        spec.get("fixed", []), str
+    )
+
+
+def _is_list_of(values: Any, kind: type) -> bool:
+    return isinstance(values, list) and all(isinstance(value, kind) for value in values)
 
 
 def write_shard(
@@ -111,7 +154,7 @@ def read_shard(folder: Path, shard: int) -> tuple[pd.DataFrame, dict[str, Tensor
     """Table and weights of a shard.
 
     Raises:
-        ValueError: a file is missing or damaged; names it.
+        ValueError: a file is missing, damaged, or of something else; names it.
     """
     weights_file, table_file = _paths(folder, shard)
     try:
@@ -119,7 +162,7 @@ def read_shard(folder: Path, shard: int) -> tuple[pd.DataFrame, dict[str, Tensor
         weights = weights_file.read_bytes()
     except FileNotFoundError as error:
         raise ValueError(f"{error.filename} is missing") from error
-    except (OSError, pyarrow.ArrowInvalid) as error:
+    except (OSError, ValueError, pyarrow.ArrowException) as error:
         raise ValueError(f"{table_file} is damaged: {error}") from error
 
     checksum = hashlib.sha256(weights).hexdigest()
@@ -128,7 +171,34 @@ def read_shard(folder: Path, shard: int) -> tuple[pd.DataFrame, dict[str, Tensor
             f"{weights_file} is damaged: its checksum is not the one in {table_file.name}"
         )
 
-    return table, dict(sorted(load(weights).items()))  # safetensors keeps no order
+    try:
+        params = dict(sorted(load(weights).items()))  # safetensors keeps no order
+    except SafetensorError as error:
+        raise ValueError(f"{weights_file} is damaged: {error}") from error
+    if fault := _fault(table, params):
+        raise ValueError(f"{table_file} is not a shard of a zoo: {fault}")
+    return table, params
+
+
+def _fault(table: pd.DataFrame, params: Mapping[str, Tensor]) -> str:
+    """What is wrong with a shard; empty where nothing is."""
+    for name in ("model", "split", "success", "test_loss", "finite"):
+        if name not in table:
+            return f"it has no column {name}"
+
+    for name, value in params.items():
+        if value.ndim == 0 or len(value) != len(table):
+            return f"its {len(table)} rows do not fit {name} of shape {tuple(value.shape)}"
+
+    if not set(table.split) <= set(SPLITS):
+        return f"split must be one of {', '.join(SPLITS)}"
+    if not pd.api.types.is_bool_dtype(table.finite):
+        return "finite must hold truth values"
+    if not pd.api.types.is_numeric_dtype(table.success):
+        return "success must hold numbers"
+    # of a network that diverged any success is possible, and it is left out
+    is_finite = np.isfinite(table.success[table.finite]).all()
+    return "" if is_finite else "success must be finite where finite says so"
 
 
 def read_zoo(folder: Path) -> Zoo:
@@ -141,9 +211,10 @@ def read_zoo(folder: Path) -> Zoo:
     params = []
     broken = []
     for table_file in sorted(folder.glob("shard-*.parquet")):
-        number = int(table_file.stem.removeprefix("shard-"))
         try:
-            table, weights = read_shard(folder, number)
+            table, weights = read_shard(folder, _number(table_file))
+            if params and _shapes(weights) != _shapes(params[0]):
+                raise ValueError(f"the weights beside {table_file} are of other networks")
         except ValueError as error:
             broken.append(str(error))
             continue
@@ -183,6 +254,18 @@ def split_of(models: Sequence[int], num_models: int) -> list[str]:
             splits.append("valid" if position < num_test + num_valid else "train")
 
     return splits
+
+
+def _number(table_file: Path) -> int:
+    number = table_file.stem.removeprefix("shard-")
+    if not number.isdecimal() or table_file.stem != f"shard-{int(number):05d}":
+        raise ValueError(f"{table_file} has no number of a shard")
+    return int(number)
+
+
+def _shapes(params: Mapping[str, Tensor]) -> dict[str, tuple[torch.Size, torch.dtype]]:
+    """Shape of one network's weights, by name."""
+    return {name: (value.shape[1:], value.dtype) for name, value in params.items()}
 
 
 def _paths(folder: Path, shard: int) -> tuple[Path, Path]:
