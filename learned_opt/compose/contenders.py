@@ -15,8 +15,9 @@ from learned_opt.compose.resolve import tasks_of
 from learned_opt.compose.setting_configs import SettingConfig, setting_configs
 from learned_opt.compose.theta_description import task_identity
 from learned_opt.core.device import resolve_device
-from learned_opt.deploy import construct, hub
-from learned_opt.deploy.weights import load_metadata, load_theta
+from learned_opt.deploy import construct, hub, metadata_schema
+from learned_opt.deploy.foreign_classes import trusted_modules
+from learned_opt.deploy.weights import build_trained, load_metadata, load_theta
 from learned_opt.evaluation.benchmark import Benchmark
 from learned_opt.evaluation.setting import Contender, Setting
 from learned_opt.inner.task_spec import symmetry_of
@@ -24,6 +25,8 @@ from learned_opt.optimizers.base import MetaOptimizer
 from learned_opt.runtime.memory import keep_freed_memory
 from learned_opt.symmetry.spec import PermutationSpec
 
+# parts of a theta.json without which no table could name an optimizer and what it has seen
+NEEDED = ("optimizer_name", "meta_optimizer", "specs", "tasks", "provenance")
 Metadata = dict[str, Any]  # content of a theta.json
 
 
@@ -167,7 +170,7 @@ def build_learned(cfg: DictConfig) -> list[Contender]:
         # cells are found by this digest, so that another theta of the same name has its own
         theta = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
         identity = {"config": metadata["meta_optimizer"], "theta": theta}
-        constructor = _TrainedConstructor(path, metadata, trusted=bool(cfg.trust))
+        constructor = _TrainedConstructor(path, metadata, trusted_modules(cfg.trust))
         learned.append(Contender(label, constructor, identity, metadata))
 
     return learned
@@ -188,6 +191,7 @@ def _checkpoints(named: Any) -> list[tuple[str, Path, Metadata]]:
     for name, source in pairs:
         path = hub.find(source)
         metadata = load_metadata(path)
+        metadata_schema.require(metadata, NEEDED, str(path.with_suffix(".json")))
         checkpoints.append((name or metadata["optimizer_name"], path, metadata))
 
     return checkpoints
@@ -197,21 +201,17 @@ class _TrainedConstructor:
     """Constructor of a learned optimizer with its theta.
 
     It refuses weight spaces that theta does not fit. Files may come from anywhere: classes that are
-    not of this project are imported only where the user trusts them.
+    not of this project are imported only from modules that the user trusts.
     """
 
-    def __init__(self, path: Path, metadata: Metadata, *, trusted: bool) -> None:
+    def __init__(self, path: Path, metadata: Metadata, trust: tuple[str, ...]) -> None:
         self.path = path
         self.node = metadata["meta_optimizer"]
-        self.trusted = trusted
-        home = PermutationSpec(**next(iter(metadata["specs"].values())))
-        self(home)  # a damaged file is found before anything is run
+        self.trust = trust
+        build_trained(path, metadata, trust)  # a damaged file is found before anything is run
 
     def __call__(self, spec: PermutationSpec) -> MetaOptimizer:
-        if self.trusted:
-            optimizer = instantiate(OmegaConf.create(self.node))(spec)
-        else:
-            optimizer = construct.build(self.node, spec)
+        optimizer = construct.build(self.node, spec, self.trust)
         load_theta(self.path, optimizer)
         return optimizer
 

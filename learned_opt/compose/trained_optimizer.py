@@ -8,7 +8,8 @@ from omegaconf import DictConfig
 from learned_opt.compose.inner_problems import Problem, build_problems
 from learned_opt.compose.resolve import with_meta_optimizer
 from learned_opt.core.errors import usage_errors
-from learned_opt.deploy import hub, pretrained
+from learned_opt.deploy import hub, metadata_schema, pretrained
+from learned_opt.deploy.foreign_classes import trusted_modules
 from learned_opt.deploy.weights import load_theta
 
 
@@ -38,8 +39,10 @@ def build_trained(cfg: DictConfig, name: str) -> Trained:
             reached, or theta belongs to another weight space; and what ``build_problems`` raises.
     """
     with usage_errors():
-        # builds nothing but classes of ours: files may come from anywhere
-        _, metadata = pretrained.load(name)
+        # files may come from anywhere: this builds nothing but classes of ours and those trusted,
+        # and refuses whatever the config below would resolve
+        _, metadata = pretrained.load(name, trust=trusted_modules(cfg.trust))
+        metadata_schema.require(metadata, ("optimizer_name", "tasks"), f"theta.json of {name}")
 
     optimizer_name = metadata["optimizer_name"]
     trained_cfg = with_meta_optimizer(cfg, metadata["meta_optimizer"], optimizer_name)

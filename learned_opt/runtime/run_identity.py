@@ -19,6 +19,7 @@ MAY_CHANGE = (
     "benchmark",
     "callbacks",
     "ckpt",
+    "trust",
     "compile",
     "device",
     "job_type",
