@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
+from learned_opt.core.checks import check_between, check_positive
 from learned_opt.core.rng import draw_key, generator
 from learned_opt.core.tree import Tree, tree_map
 from learned_opt.estimators.base import MetaGradient, State
@@ -23,6 +24,10 @@ from learned_opt.estimators.perturbation import Draw, Perturbation
 from learned_opt.estimators.population import Population, UnrollStart
 from learned_opt.inner.truncation import Truncation
 from learned_opt.inner.unroll import Unroll
+
+# below, theta + eps rounds to theta in float32; above, nothing of theta is left in it
+SMALLEST_SIGMA = 1e-6
+LARGEST_SIGMA = 1e3
 
 
 class Noise(NamedTuple):
@@ -68,8 +73,8 @@ class AntitheticES(ChainEstimator):
     perturbation: Perturbation = field(default_factory=Perturbation)
 
     def __post_init__(self) -> None:
-        if self.sigma <= 0:
-            raise ValueError(f"sigma must be positive, got {self.sigma}.")
+        check_positive(sigma=self.sigma)
+        check_between(SMALLEST_SIGMA, LARGEST_SIGMA, sigma=self.sigma)
         self.perturbation.check([name for name, _ in self.unroll.optimizer.named_parameters()])
 
         self.population = Population(

@@ -12,6 +12,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from learned_opt.core import tree
+from learned_opt.core.checks import check_positive
 from learned_opt.core.rng import draw_key
 from learned_opt.core.rng import generator as source_of
 from learned_opt.core.tree import Tree, tree_map
@@ -46,8 +47,7 @@ class MixedEstimator(SharedEstimator):
         if keys := tree.difference(list(estimators), list(weights)):
             raise ValueError(f"weights must be of the tasks of the mix; {keys}.")
         for task, weight in weights.items():
-            if weight <= 0:
-                raise ValueError(f"weight must be positive, got {weight} for {task}.")
+            check_positive(**{f"weight[{task}]": weight})
 
         total = sum(weights.values())
         self.estimators = {task: as_shared(each) for task, each in estimators.items()}

@@ -10,6 +10,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from learned_opt.core import tree
+from learned_opt.core.checks import check_at_least
 from learned_opt.core.tree import Tree
 from learned_opt.estimators.antithetic import AntitheticES, Noise, where_pairs
 from learned_opt.estimators.base import State
@@ -36,8 +37,8 @@ class NRES(AntitheticES):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.noise_period is not None and self.noise_period < 1:
-            raise ValueError(f"noise_period must be at least 1 or null, got {self.noise_period}.")
+        if self.noise_period is not None:
+            check_at_least(1, noise_period=self.noise_period)
 
     @override
     def init_memory(self, theta: Tree) -> State:

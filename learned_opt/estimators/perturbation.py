@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from learned_opt.core.checks import check_at_least, check_each, check_positive
 from learned_opt.core.tree import Tree
 
 
@@ -71,13 +72,10 @@ class Perturbation:
     rank: int | None = None
 
     def __post_init__(self) -> None:
-        for pattern, factor in self._factors:
-            if factor < 0:
-                raise ValueError(f"factors[{pattern}] must not be negative, got {factor}.")
-        if self.floor <= 0:
-            raise ValueError(f"floor must be positive, got {self.floor}.")
-        if self.rank is not None and self.rank < 1:
-            raise ValueError(f"rank must be at least 1 or null, got {self.rank}.")
+        check_each("factors", dict(self._factors), least=0)
+        check_positive(floor=self.floor)
+        if self.rank is not None:
+            check_at_least(1, rank=self.rank)
 
     def check(self, names: Sequence[str]) -> None:
         """Check that every pattern of ``factors`` names a tensor of theta.

@@ -11,6 +11,7 @@ from typing import NamedTuple, Self
 import torch
 from torch import Tensor
 
+from learned_opt.core.checks import check_at_least
 from learned_opt.core.rng import draw_key, generator
 from learned_opt.core.tree import Tree, contiguous, leaves, tree_map
 from learned_opt.estimators.base import State
@@ -65,10 +66,7 @@ class Population:
         num_copies: int,
         meta_loss: MetaLoss,
     ) -> None:
-        if num_tasks < 1:
-            raise ValueError(f"num_tasks must be at least 1, got {num_tasks}.")
-        if unroll_length < 1:
-            raise ValueError(f"unroll_length must be at least 1, got {unroll_length}.")
+        check_at_least(1, num_tasks=num_tasks, unroll_length=unroll_length)
         if meta_loss.split not in unroll.family.splits:
             raise ValueError(
                 f"meta_loss.split is {meta_loss.split!r}, but task {unroll.family.name!r} keeps "

@@ -6,6 +6,8 @@ from math import exp, log
 import torch
 from typing_extensions import override
 
+from learned_opt.core.checks import check_at_least
+
 
 class Truncation(ABC):
     """A distribution of horizons, in inner steps."""
@@ -29,8 +31,7 @@ class Constant(Truncation):
     """
 
     def __init__(self, horizon: int) -> None:
-        if horizon < 1:
-            raise ValueError(f"horizon must be at least 1, got {horizon}.")
+        check_at_least(1, horizon=horizon)
         self.horizon = horizon
 
     @override

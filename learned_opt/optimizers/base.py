@@ -8,6 +8,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
+from learned_opt.core import checks
 from learned_opt.core.tree import Tree
 from learned_opt.symmetry.spec import PermutationSpec
 
@@ -105,9 +106,7 @@ def check_at_least_one(**values: int) -> None:
     Raises:
         ValueError: one is below 1.
     """
-    for name, value in values.items():
-        if value < 1:
-            raise ValueError(f"{name} must be at least 1, got {value}.")
+    checks.check_at_least(1, **values)
 
 
 def check_positive(**values: float) -> None:
@@ -116,9 +115,7 @@ def check_positive(**values: float) -> None:
     Raises:
         ValueError: one is not positive.
     """
-    for name, value in values.items():
-        if value <= 0:
-            raise ValueError(f"{name} must be positive, got {value}.")
+    checks.check_positive(**values)
 
 
 def check_between_0_and_1(**values: float) -> None:

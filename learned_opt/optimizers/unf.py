@@ -72,7 +72,7 @@ class UNFOptimizer(MetaOptimizer):
         nominal: Callable[[], Nominal] = Momentum,
     ) -> None:
         super().__init__(spec)
-        check_at_least_one(num_layers=num_layers)
+        check_at_least_one(num_layers=num_layers, channels=channels)
         if beta < 0:
             raise ValueError(f"beta must not be negative, got {beta}.")
         if normalisation not in features.NORMALISATIONS:

@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from learned_opt.commands import help_pages
 from learned_opt.compose import config_files, resolve
 from learned_opt.compose.mixture import task_configs
+from learned_opt.compose.value_checks import check_values
 from learned_opt.core import tree
 from learned_opt.symmetry import PermutationSpec
 from tasks.networks.mlp import MLP
@@ -66,6 +67,7 @@ def nodes(cfg: object, path: str = "") -> Iterator[tuple[str, DictConfig]]:
 
 
 def check_nodes(cfg: DictConfig) -> int:
+    check_values(cfg)
     targets = list(nodes(cfg))
     for path, node in targets:
         parameters = inspect.signature(get_object(node["_target_"])).parameters

@@ -144,7 +144,7 @@ def test_a_task_that_diverges_spoils_no_other() -> None:
     ("weights", "message"),
     [
         ({"round": 1.0}, "weights must be of the tasks of the mix; missing: narrow"),
-        ({"round": 1.0, "narrow": 0.0}, "weight must be positive, got 0.0 for narrow"),
+        ({"round": 1.0, "narrow": 0.0}, r"weight\[narrow\] must be positive, got 0.0"),
     ],
 )
 def test_bad_weights_are_named(weights, message) -> None:

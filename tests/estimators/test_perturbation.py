@@ -180,14 +180,14 @@ def test_low_rank_noise_in_every_estimator(kind) -> None:
     [
         (
             {"factors": {"log_lr": -1.0}},
-            r"factors\[log_lr\] must not be negative, got -1.0.",
+            r"factors\[log_lr\] must be at least 0, got -1.0.",
         ),
         (
             {"factors": {"weight": 1.0}},
             r"factors\[weight\] names no tensor of theta: log_lr.",
         ),
         ({"floor": 0.0}, "floor must be positive, got 0.0."),
-        ({"rank": 0}, "rank must be at least 1 or null, got 0."),
+        ({"rank": 0}, "rank must be at least 1, got 0."),
     ],
 )
 def test_bad_values_are_named(settings, message) -> None:
