@@ -2,8 +2,6 @@
 
 from collections.abc import Callable
 from copy import deepcopy
-from itertools import chain, islice
-from math import prod
 
 import torch
 from torch import Tensor, nn
@@ -87,16 +85,14 @@ def example_shapes(spec: PermutationSpec) -> dict[str, tuple[int, ...]]:
     {'w': (3, 3)}
     """
     sizes = dict(spec.fixed_sizes)  # layers may hold coefficients for these lengths alone
-    for parameter, factors in spec.views.items():
-        sizes |= dict(zip(spec.axes[parameter], chain.from_iterable(factors), strict=True))
+    for tensor, names in spec.axes.items():
+        for axis, length in spec.layout.known_lengths(tensor).items():
+            sizes[names[axis]] = length
 
-    shapes = {}
-    for parameter, names in spec.axes.items():
-        lengths = iter([sizes.get(name, AXIS) for name in names])
-        # how many axes of the spec each axis of the parameter merges
-        merged = [len(axis) for axis in spec.views.get(parameter, ())] or [1] * len(names)
-        shapes[parameter] = tuple(prod(islice(lengths, count)) for count in merged)
-    return shapes
+    viewed = {}
+    for tensor, names in spec.axes.items():
+        viewed[tensor] = tuple(sizes.get(name, AXIS) for name in names)
+    return spec.layout.shapes(viewed)
 
 
 def _check_equal(expected: Tensor, actual: Tensor, step: int, name: str) -> None:

@@ -53,6 +53,7 @@ def symmetry_of(family: TaskFamily) -> tuple[Tree, PermutationSpec]:
 
 
 def _log_axes(task: str, params: Tree, spec: PermutationSpec) -> None:
+    tensors = spec.view(params)
     for name, axes in spec.axes.items():
-        shape = tuple(params[name].shape)
+        shape = tuple(tensors[name].shape)
         log.debug("task %s: %s %s has axes %s", task, name, shape, ", ".join(axes))

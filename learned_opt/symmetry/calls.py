@@ -4,11 +4,10 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from learned_opt.symmetry.atoms import Atom, Axis, fix
+from learned_opt.symmetry.atoms import Axis, fix, fresh
 
 Axes = list[Axis]
 Results = Any  # Axes of the result, or a list of Axes for an operation with several
-PIECES = "tells pieces apart that are used differently"
 PICKED = "picked by index"
 POSITION = "a position in an image or a kernel"
 
@@ -64,11 +63,6 @@ class Call(NamedTuple):
         if default is None:
             return self.arguments["dim"] % rank
         return self.arguments.get("dim", default) % rank
-
-
-def fresh(size: int, reason: str = "") -> Axis:
-    """A new axis; empty when there is but one index."""
-    return [] if size == 1 else [Atom(size, reason)]
 
 
 def constant_axes(value: Tensor) -> Axes:

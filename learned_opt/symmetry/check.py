@@ -284,7 +284,9 @@ def _parts(spec: PermutationSpec, candidates: PermutationSpec) -> list[str]:
     for name in candidates.names:
         axes = set(candidates.occurrences(name))
         # axes are numbered alike only where both specs split the parameter alike
-        comparable = all(spec.views.get(p) == candidates.views.get(p) for p, _ in axes)
+        comparable = spec.cuts == candidates.cuts and all(
+            spec.views.get(p) == candidates.views.get(p) for p, _ in axes
+        )
         is_part = any(axes < whole for whole in wholes)
         if name not in candidates.fixed and comparable and is_part:
             parts.append(name)

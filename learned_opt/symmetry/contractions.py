@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from learned_opt.symmetry.atoms import fix, length, take, unify
+from learned_opt.symmetry.atoms import fix, fresh, length, take, unify
 from learned_opt.symmetry.calls import (
     PICKED,
     POSITION,
@@ -10,7 +10,6 @@ from learned_opt.symmetry.calls import (
     Call,
     Labelled,
     Results,
-    fresh,
     not_understood,
 )
 from learned_opt.symmetry.pointwise import pointwise

@@ -5,6 +5,7 @@ Its function is traced, and every axis is followed through the traced operations
 
 import operator
 from collections.abc import Callable, Sequence
+from itertools import chain
 from typing import Any, cast
 
 import torch
@@ -17,11 +18,13 @@ from torch.utils._pytree import tree_leaves
 from typing_extensions import override
 
 from learned_opt.core.tree import Tree
-from learned_opt.symmetry.atoms import Atom, fix, leaves
-from learned_opt.symmetry.calls import Axes, Call, Labelled, constant_axes, fix_positions, fresh
+from learned_opt.symmetry.atoms import Atom, Axis, fix, fresh, length
+from learned_opt.symmetry.calls import Axes, Call, Labelled, constant_axes, fix_positions
+from learned_opt.symmetry.layout import names_of_pieces
 from learned_opt.symmetry.precision import double, double_by_default, unchanged
 from learned_opt.symmetry.rules import KEEP_POSITIONS, rule_for
 from learned_opt.symmetry.spec import PermutationSpec
+from learned_opt.symmetry.sums import simplify
 
 
 def infer_permutation_spec(module: nn.Module, *example_inputs: Tensor) -> PermutationSpec:
@@ -39,7 +42,8 @@ def infer_permutation_spec(module: nn.Module, *example_inputs: Tensor) -> Permut
 
     Returns:
         PermutationSpec: for the parameters of ``module.named_parameters()``. A merged axis (packed
-        attention weights, LSTM gates, flattened maps) is split by ``spec.views``;
+        attention weights, LSTM gates, flattened maps) is split by ``spec.views``, a parameter
+        that reads a concatenation is cut in pieces by ``spec.cuts``;
         ``spec.reasons`` says why a name is fixed.
 
     >>> mlp = nn.Sequential(nn.Linear(2, 5), nn.ReLU(), nn.Linear(5, 3))
@@ -200,9 +204,24 @@ def _spec_of(param_axes: dict[str, Axes]) -> PermutationSpec:
     names: dict[Atom, str] = {}
     axes: dict[str, tuple[str, ...]] = {}
     views: dict[str, tuple[tuple[int, ...], ...]] = {}
+    cuts: dict[str, tuple[int, tuple[int, ...]]] = {}
 
-    for parameter, merged in param_axes.items():
-        factors = [leaves(axis) or [Atom(1, "a single index")] for axis in merged]
+    # a concatenated axis cuts its parameter in pieces, which take the parameter's turn
+    waiting = list(reversed(param_axes.items()))
+    while waiting:
+        parameter, merged = waiting.pop()
+        factors = [simplify(axis) or [Atom(1, "a single index")] for axis in merged]
+        pieces = _cut_first_sum(factors)
+        if pieces is not None:
+            cut_axis, pieces_axes = pieces
+            if len(list(chain.from_iterable(factors))) > len(merged):
+                views[parameter] = tuple(map(_sizes, factors))
+            lengths = tuple(length(piece_axes[cut_axis]) for piece_axes in pieces_axes)
+            cuts[parameter] = (cut_axis, lengths)
+            piece_names = names_of_pieces(parameter, cut_axis, lengths)
+            waiting.extend(reversed(list(zip(piece_names, pieces_axes, strict=True))))
+            continue
+
         parameter_names = []
         for dim, atoms in enumerate(factors):
             for position, atom in enumerate(atoms):
@@ -217,7 +236,22 @@ def _spec_of(param_axes: dict[str, Axes]) -> PermutationSpec:
     fixed = {name: atom for atom, name in names.items() if atom.reason}
     reasons = {name: atom.reason for name, atom in fixed.items()}
     fixed_sizes = {name: atom.size for name, atom in fixed.items()}
-    return PermutationSpec(axes, reasons, views, reasons, fixed_sizes)
+    return PermutationSpec(axes, reasons, views, reasons, fixed_sizes, cuts=cuts)
+
+
+def _cut_first_sum(factors: Sequence[Axis]) -> tuple[int, list[Axes]] | None:
+    """Which of the factors, counted over all axes, is the first sum; and the axes of its pieces.
+
+    None where there is none.
+    """
+    atoms = list(chain.from_iterable(factors))
+    for cut_axis, atom in enumerate(atoms):
+        if atom.terms is None:
+            continue
+        before = [[other] for other in atoms[:cut_axis]]
+        after = [[other] for other in atoms[cut_axis + 1 :]]
+        return cut_axis, [[*before, term, *after] for term in atom.terms]
+    return None
 
 
 def _sizes(atoms: Sequence[Atom]) -> tuple[int, ...]:

@@ -5,14 +5,13 @@ from typing import Any
 
 from torch import Tensor
 
-from learned_opt.symmetry.atoms import fix, length, unify
+from learned_opt.symmetry.atoms import fix, fresh, length, unify
 from learned_opt.symmetry.calls import (
     Axes,
     Call,
     Positions,
     Results,
     constant_axes,
-    fresh,
     not_understood,
 )
 

@@ -2,18 +2,17 @@
 
 from math import gcd
 
-from learned_opt.symmetry.atoms import Axis, fix, length, take, unify
+from learned_opt.symmetry.atoms import PIECES, Axis, fix, fresh, is_sum, leaves, length, take, unify
 from learned_opt.symmetry.calls import (
     PICKED,
-    PIECES,
     Axes,
     Call,
     Positions,
     Results,
     fix_positions,
-    fresh,
 )
 from learned_opt.symmetry.pointwise import as_list
+from learned_opt.symmetry.sums import is_fixed, sum_of, sum_range
 
 NO_DIVISOR = "cut or joined at places with no common divisor"
 STEP = "picked with a step"
@@ -126,11 +125,17 @@ def in_blocks(axis: Axis, block: int) -> Axis:
 
 
 def chunk_axis(axis: Axis, start: int, size: int) -> Axis:
-    """Indices start..start+size of an axis: whole blocks of the largest size that fits the cuts."""
+    """Indices start..start+size of an axis: whole blocks of the largest size that fits the cuts.
+
+    A concatenated axis, and one that has no such blocks, is cut into unequal parts instead.
+    """
     total = length(axis)
     if size == total:
         return axis
     block = gcd(total, start, size)  # both cuts lie between blocks
+    is_plain = len(leaves(axis)) == 1 and not is_fixed(axis)
+    if size and (is_sum(axis) or (block == 1 and is_plain)):
+        return sum_range(axis, start, size)
     return [*fresh(size // block, PIECES), *in_blocks(axis, block)]
 
 
@@ -168,25 +173,17 @@ def split(call: Call) -> Results:
 
 
 def cat(call: Call) -> Results:
-    """Pieces become (block, index) and permute alike within blocks.
-
-    The blocks have the largest size that fits all pieces.
-    """
+    """The joined axis is the sum of those of the pieces; each is permuted as before."""
     pieces = [piece for piece in call.arguments["tensors"] if piece.value.numel()]
     dim = call.arguments.get("dim", 0) % call.result.ndim
     axes = list(pieces[0].axes)
 
-    # permutations within blocks must be shared by all pieces, as the result has one axis for them
-    block = gcd(*(length(piece.axes[dim]) for piece in pieces))
-    inner = [in_blocks(piece.axes[dim], block) for piece in pieces]
-    for piece, within in zip(pieces[1:], inner[1:], strict=True):
-        unify(inner[0], within)
+    for piece in pieces[1:]:
         for other, axis in enumerate(piece.axes):
             if other != dim:
                 unify(axes[other], axis)
 
-    num_blocks = call.result.shape[dim] // block
-    axes[dim] = [*fresh(num_blocks, PIECES), *inner[0]]
+    axes[dim] = sum_of([piece.axes[dim] for piece in pieces])
     return axes
 
 

@@ -8,13 +8,13 @@ kernel positions), which the symmetries of the network leave alone.
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import chain
-from math import prod
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from learned_opt.core import tree
+from learned_opt.symmetry.layout import Layout
 
 GroupElement = dict[str, Tensor]
 
@@ -34,10 +34,15 @@ class PermutationSpec:
         fixed_sizes: lengths of the axes of fixed names, where known (``measure``); takes no part in
             comparisons.
         folded: fixed names that layers read as channels, one for each index, rather than as axes.
+        cuts: parameter name -> an axis and the lengths of its parts, where each part permutes by
+            its own permutation, as those of a concatenation do. ``axes`` then has the names of the
+            pieces instead: ``{"head": (1, (5, 7))}`` makes ``"head[:|0:5]"`` and
+            ``"head[:|5:12]"`` of a parameter of shape (m, 12). The axis is counted after ``views``;
+            pieces may have views and cuts themselves.
 
     Raises:
-        ValueError: ``fixed`` holds a name that no axis has, or ``folded`` one that is not fixed or
-            has no known length.
+        ValueError: ``fixed`` holds a name that no axis has, ``folded`` one that is not fixed or
+            has no known length, a length is negative, or a view or cut does not fit the axes.
 
     Source: Zhou et al. 2024 (arXiv 2402.05232), section 3, there called a "permutation
     specification".
@@ -59,6 +64,8 @@ class PermutationSpec:
     reasons: Mapping[str, str] = field(default_factory=dict, compare=False)
     fixed_sizes: Mapping[str, int] = field(default_factory=dict, compare=False)
     folded: Collection[str] = ()
+    cuts: Mapping[str, tuple[int, tuple[int, ...]]] = field(default_factory=dict)
+    layout: Layout = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         # plain dicts: the compiler cannot look into read-only proxies
@@ -70,6 +77,9 @@ class PermutationSpec:
         object.__setattr__(self, "fixed", frozenset(self.fixed))
         object.__setattr__(self, "fixed_sizes", dict(self.fixed_sizes))
         object.__setattr__(self, "folded", frozenset(self.folded))
+        cuts = {name: (axis, tuple(lengths)) for name, (axis, lengths) in self.cuts.items()}
+        object.__setattr__(self, "cuts", cuts)
+        object.__setattr__(self, "layout", Layout(list(axes), views, cuts))
 
         unknown = sorted(set(self.fixed) - set(self.names))
         if unknown:
@@ -80,13 +90,51 @@ class PermutationSpec:
         if unknown:
             raise ValueError(f"folded must hold fixed names whose length is known, got {unknown}.")
 
+        self._check_lengths()
+
+    def _check_lengths(self) -> None:
+        for name, size in self.fixed_sizes.items():
+            if size < 0:
+                raise ValueError(f"fixed_sizes must not be negative, got {size} for {name!r}.")
+
+        for parameter, factors in self.views.items():
+            if parameter in self.cuts:
+                continue  # the pieces have its axes
+            if parameter not in self.axes:
+                raise ValueError(f"views must be of tensors that have axes, got {parameter!r}.")
+            lengths = list(chain.from_iterable(factors))
+            if len(lengths) > len(self.axes[parameter]) or min(lengths, default=0) < 0:
+                raise ValueError(
+                    f"views of {parameter!r} must split into lengths of its axes "
+                    f"{self.axes[parameter]}, got {factors}."
+                )
+
     def __hash__(self) -> int:
-        return hash((tuple(self.axes.items()), self.fixed, tuple(self.views.items()), self.folded))
+        parts = (self.axes.items(), self.views.items(), self.cuts.items())
+        return hash((*map(tuple, parts), self.fixed, self.folded))
 
     @property
     def names(self) -> tuple[str, ...]:
         """Permutation names in order of first appearance."""
         return tuple(dict.fromkeys(chain.from_iterable(self.axes.values())))
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """Names of the parameters, which are those of ``axes`` where none is cut in pieces.
+
+        >>> axes = {"head[:|0:2]": ("y", "a"), "head[:|2:5]": ("y", "b")}
+        >>> PermutationSpec(axes, cuts={"head": (1, (2, 3))}).parameters
+        ('head',)
+        """
+        return self.layout.parameters
+
+    def slots(self, tensor: str) -> tuple[int, ...]:
+        """For each axis of a tensor of ``axes``, the axis of its parameter that it is a part of.
+
+        >>> PermutationSpec({"w": ("g", "h", "x")}, views={"w": ((4, 8), (3,))}).slots("w")
+        (0, 0, 1)
+        """
+        return self.layout.slots(tensor, len(self.axes[tensor]))
 
     def occurrences(self, name: str) -> list[tuple[str, int]]:
         """The parameters and axes that have a name.
@@ -120,7 +168,7 @@ class PermutationSpec:
         Raises:
             ValueError: the parameters do not fit; says which key or axis disagrees.
         """
-        keys = tree.difference(list(self.axes), list(params))
+        keys = tree.difference(list(self.parameters), list(params))
         if keys:  # such as "missing: a"
             raise ValueError(f"the spec does not fit the parameters: {keys}.")
 
@@ -179,28 +227,11 @@ class PermutationSpec:
         Raises:
             ValueError: a parameter's shape is not the product of its factors.
         """
-        viewed = {parameter: params[parameter] for parameter in self.axes}
-        for parameter, factors in self.views.items():
-            shape = tuple(params[parameter].shape)
-            rank = len(factors)
-            if shape[:rank] != tuple(map(prod, factors)):
-                raise ValueError(
-                    f"the spec splits {parameter!r} into the factors {factors}, but its shape is "
-                    f"{shape}."
-                )
-            # (*factors of every axis, *trailing)
-            split = [*chain.from_iterable(factors), *shape[rank:]]
-            viewed[parameter] = params[parameter].reshape(*split)
-        return viewed
+        return self.layout.view(params)
 
     def unview(self, viewed: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Merge the axes that ``view`` split."""
-        params = dict(viewed)
-        for parameter, factors in self.views.items():
-            num_split = sum(map(len, factors))
-            trailing = viewed[parameter].shape[num_split:]
-            params[parameter] = viewed[parameter].reshape(*map(prod, factors), *trailing)
-        return params
+        return self.layout.unview(viewed)
 
     def permute(
         self, params: Mapping[str, Tensor], generator: torch.Generator
@@ -212,10 +243,13 @@ class PermutationSpec:
         """Plain containers, for JSON; ``PermutationSpec(**spec.as_dict())`` is the same spec."""
         axes = {parameter: list(names) for parameter, names in self.axes.items()}
         views = {parameter: list(map(list, factors)) for parameter, factors in self.views.items()}
-        return {
+        plain: dict[str, Any] = {
             "axes": axes,
             "fixed": sorted(self.fixed),
             "views": views,
             "reasons": dict(self.reasons),
             "fixed_sizes": dict(self.fixed_sizes),
         }
+        if self.cuts:  # files of specs without any stay as they were
+            plain["cuts"] = {name: [axis, [*parts]] for name, (axis, parts) in self.cuts.items()}
+        return plain

@@ -105,15 +105,12 @@ class Axes:
         self.names = spec.axes[parameter]
 
         # a merged axis of the parameter has several factors, each an axis of the spec
-        factors = spec.views.get(parameter, tuple((1,) for _ in self.names))
         self.groups: dict[str, list[int]] = {group: [] for group in GROUPS}
-        axis = 0
-        for slot, split in enumerate(factors):
-            for _ in split:
-                self.groups[GROUPS[min(slot, 2)]].append(axis)
-                axis += 1
+        slots = spec.slots(parameter)
+        for axis, slot in enumerate(slots):
+            self.groups[GROUPS[min(slot, 2)]].append(axis)
 
-        self.shape = ("scalar", "vector", "matrix")[min(len(factors), 2)]
+        self.shape = ("scalar", "vector", "matrix")[min(len(set(slots)), 2)]
         self.plain = tuple(range(len(self.names)))
         self.diagonal = self._merge()
 

@@ -118,7 +118,7 @@ CASES: dict[str, Case] = {
             out=conv(8, 2, 1),
         ),
         (IMAGES,),
-        1,  # both halves of the joined axis permute alike, which a finer spec could tell apart
+        2,  # the halves of the joined axis permute each by its own permutation
     ),
     "squeeze_excite": Case(
         lambda: Wire(

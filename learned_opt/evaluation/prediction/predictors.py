@@ -76,8 +76,8 @@ class StatNN(nn.Module):
 
     def __init__(self, spec: PermutationSpec, hidden_size: int = 600, num_layers: int = 3) -> None:
         super().__init__()
-        self.names = list(spec.axes)
-        num_features = NUM_STATISTICS * len(spec.axes)
+        self.names = list(spec.parameters)
+        num_features = NUM_STATISTICS * len(self.names)
         self.norm = nn.BatchNorm1d(num_features, affine=False)  # statistics differ in scale
         self.dense = dense(num_features, [hidden_size] * num_layers)
 
