@@ -32,9 +32,9 @@ number). lr: tuned; a row NAME-final is tuned for the final loss, NAME for the f
 run that diverged counts as infinitely bad and is never left out."""
 OVERALL_NOTES = """\
 Interquartile means over all tasks, horizons and seeds, brackets by stratified bootstrap (seeds are
-drawn again within each task, quantiles expanded for few seeds). Loss ratio: final loss over {reference}'s on the same seed. In the
-performance profiles, what an optimizer cannot be run on counts as unsolved; the wins are over the
-runs that both have."""
+drawn again within each task, quantiles expanded for few seeds). Loss ratio: final loss over
+{reference}'s on the same seed. In the performance profiles, what an optimizer cannot be run on
+counts as unsolved; the wins are over the runs that both have."""
 OVERALL = "all tasks and horizons"
 PROFILES = (
     "Performance profiles: share of runs that reach the target at up to so many times the lowest "
