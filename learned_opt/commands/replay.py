@@ -9,6 +9,9 @@ DESCRIPTION = """\
 Prints the losses of an unroll that was not finite, up to the first such value, and where that is.
 The exit code is 0 where there is one, 1 where every value stays finite.
 
+The recipe may come from anywhere: it can name classes of this project alone, and those of modules
+that trust=MODULE,MODULE names.
+
 example: python -m learned_opt replay runs/mlp/TIME/replay/step12_task3.yaml compile=false"""
 
 
@@ -27,13 +30,24 @@ def run() -> None:
 
     from learned_opt.compose.replayed import build_replayed
     from learned_opt.core.errors import usage_errors
+    from learned_opt.deploy.foreign_classes import trusted_modules
     from learned_opt.training.recipe import load_recipe
     from learned_opt.training.replay import replay
 
+    changes = []
+    modules = []
+    for word in arguments.changes:
+        key, _, value = word.partition("=")
+        if key == "trust":  # the user says it here, and no file can
+            modules.extend(value.strip("[]").split(","))
+        else:
+            changes.append(word)
+
     with usage_errors():
+        trust = trusted_modules(modules)
         recipe, tensors = load_recipe(arguments.file)
 
-    problem = build_replayed(recipe.config, arguments.changes)
+    problem = build_replayed(recipe.config, changes, trust)
     unroll = f"{recipe.unroll_length} inner steps"
     print(f"outer step {recipe.outer_step}, task {recipe.task}, copy {recipe.copy}: {unroll}")
 

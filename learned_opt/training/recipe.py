@@ -13,8 +13,21 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from learned_opt.core.files import write_text, write_whole
+from learned_opt.deploy.plain_data import read_yaml, refuse_references, shown
 
 FORMAT = 2  # 1 had no number, and its configs name classes where they are no more
+
+MAX_NUMBER = 2**31  # of steps, tasks and chains
+KINDS = {
+    "outer_step": int,
+    "task": int,
+    "copy": int,
+    "root": int,
+    "unroll_length": int,
+    "split": str,
+    "backpropagates": bool,
+    "config": dict,
+}
 
 
 @dataclass(frozen=True)
@@ -85,9 +98,9 @@ def load_recipe(path: Path) -> tuple[Recipe, dict[str, Tensor]]:
             raise ValueError(f"a recipe has its tensors beside it, but there is no file {file}.")
 
     try:
-        values = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path} is no recipe of an unroll.") from error
+        values = read_yaml(path)
+    except ValueError as error:
+        raise ValueError(f"{path} is no recipe of an unroll: {error}") from error
     recipe = _checked(values, path)
 
     try:
@@ -104,9 +117,24 @@ def _checked(values: Any, path: Path) -> Recipe:
 
     settings = dict(values)
     version = settings.pop("format", 1)
+    if not isinstance(version, int):
+        raise ValueError(f"format of recipe {path} must be a whole number, got {shown(version)}.")
     if version != FORMAT:
         raise ValueError(
             f"recipe {path} has format {version}, this version reads {FORMAT}; replay it with "
             "the version that wrote it."
         )
+
+    for key, kind in KINDS.items():
+        value = settings[key]
+        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+            raise ValueError(
+                f"{key} of recipe {path} must be of type {kind.__name__}, got {shown(value)}."
+            )
+        # a root is a key of random draws and may be any number
+        if kind is int and key != "root" and not 0 <= value <= MAX_NUMBER:
+            raise ValueError(
+                f"{key} of recipe {path} must lie between 0 and {MAX_NUMBER}, got {shown(value)}."
+            )
+    refuse_references(settings["config"], f"config of recipe {path}")
     return Recipe(**settings)
