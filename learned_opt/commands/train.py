@@ -1,6 +1,5 @@
 """Meta-train, then evaluate on held-out seeds and report, ``+task=mlp``."""
 
-import csv
 import math
 import sys
 from collections.abc import Sequence
@@ -194,14 +193,16 @@ def _refuse_another_optimizer(overrides: Sequence[str]) -> None:
 def _validation_loss(metrics: Path, labels: list[str]) -> float | None:
     """Mean over the tasks of the last validation loss; infinite where one is not finite.
 
-    None where nothing was validated, as without ``callbacks.validation``.
+    None where nothing was validated: without ``callbacks.validation`` or ``logger.csv``, or when
+    the checkpoint of ``ckpt`` has all its outer steps.
 
     Args:
         metrics: ``metrics.csv`` of the run.
         labels: of the tasks.
     """
-    with metrics.open(newline="") as file:
-        rows = list(csv.DictReader(file))
+    from learned_opt.training.whole_lines import read_rows
+
+    rows = read_rows(metrics, "step")
     losses = []
     for label in labels:
         column = f"meta_loss/valid/{label}" if label else "meta_loss/valid"

@@ -6,7 +6,6 @@ holds its checksum in the format of ``sha256sum -c``.
 
 import hashlib
 import logging
-import pickle
 from pathlib import Path
 from typing import Any
 
@@ -49,13 +48,21 @@ def by_step(folder: Path) -> dict[int, Path]:
 
 def is_whole(checkpoint: Path) -> bool:
     """Whether a checkpoint is what was written."""
+    expected = _expected_digest(checkpoint)
+    return expected is not None and _digest(checkpoint) == expected
+
+
+def _digest(checkpoint: Path) -> str:
+    with checkpoint.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _expected_digest(checkpoint: Path) -> str | None:
+    """The digest in the checksum beside a checkpoint; None where there is no checksum."""
     checksum = checksum_path(checkpoint)
     if not checksum.is_file():
-        return False
-
-    with checkpoint.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return digest == checksum.read_text().split(" ")[0]
+        return None
+    return checksum.read_text(errors="replace").partition(" ")[0].strip()
 
 
 def newest(folder: Path) -> Path | None:
@@ -104,7 +111,8 @@ def find_checkpoint(path: Path) -> Path:
     """A checkpoint, or the newest whole one of a run folder.
 
     Raises:
-        ValueError: there is none.
+        ValueError: there is none, or it is not what its checksum says.
+        CheckpointError: it is a run folder in which every checkpoint is damaged.
     """
     file = newest(RunFolder(path).checkpoints) if path.is_dir() else path
     if file is None or not file.is_file():
@@ -112,7 +120,26 @@ def find_checkpoint(path: Path) -> Path:
             "ckpt must be a checkpoint file or a run folder that holds one, but there is none at "
             f"{path}."
         )
+    if not path.is_dir():
+        _verify(file)
     return file
+
+
+def _verify(file: Path) -> None:
+    """Check a file that a person names against the checksum beside it."""
+    checksum = checksum_path(file)
+    expected = _expected_digest(file)
+    if expected is None:
+        log.warning("ckpt %s cannot be verified: there is no %s beside it", file, checksum.name)
+        return
+
+    digest = _digest(file)
+    if digest != expected:
+        raise ValueError(
+            f"ckpt {file} is damaged, or another file than was written: its SHA-256 is "
+            f"{digest[:12]}..., but {checksum.name} says {expected[:12]}...; "
+            "choose another checkpoint of the run."
+        )
 
 
 def check_fits(file: Path, optimizer: MetaOptimizer, estimator: GradientEstimator) -> None:
@@ -157,12 +184,18 @@ def read(file: Path) -> dict[str, Any]:
     """
     try:
         checkpoint = torch.load(file, map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError) as error:
+    except Exception as error:  # a foreign file makes the parser raise whatever it likes
         raise ValueError(
             f"ckpt {file} cannot be read, it is damaged or not a checkpoint."
         ) from error
 
-    if not isinstance(checkpoint, dict) or "estimator_state" not in checkpoint:
+    is_ours = isinstance(checkpoint, dict)
+    for key in ("state_dict", "estimator_state"):
+        is_ours = is_ours and isinstance(checkpoint.get(key), dict)
+    if is_ours:
+        leaves = tree.flatten(checkpoint["estimator_state"]).values()
+        is_ours = all(isinstance(leaf, torch.Tensor) for leaf in leaves)
+    if not is_ours:
         raise ValueError(f"ckpt {file} is no checkpoint of meta-training.")
     return checkpoint
 

@@ -13,7 +13,7 @@ from typing_extensions import override
 
 from learned_opt.core.files import write_text
 from learned_opt.runtime.run_folder import RunFolder
-from learned_opt.training.whole_lines import whole_lines
+from learned_opt.training.whole_lines import read_rows
 
 Row = dict[str, Any]
 STEP = "step"
@@ -84,10 +84,7 @@ class MetricsFile(Logger):
             rows = [*self._read(), *self._pending]
             self._rewrite([STEP, *sorted(names - {STEP})], rows)
         else:
-            with self.path.open("a", newline="") as file:
-                self._write_rows(file, self._pending)
-                file.flush()
-                os.fsync(file.fileno())
+            self._append(self._pending)
         self._pending = []
 
     @override
@@ -97,8 +94,8 @@ class MetricsFile(Logger):
 
     def _take_up(self, step: int) -> None:
         """Keep the rows of an earlier start that come before a step."""
-        self._taken_up = True
         kept = [row for row in self._read() if int(row[STEP]) < step]
+        self._taken_up = True
         if not kept:
             self.path.unlink(missing_ok=True)
             self.columns = []
@@ -108,18 +105,28 @@ class MetricsFile(Logger):
         used: set[str] = set()
         for row in kept:
             used.update(name for name, value in row.items() if value)
-        self._rewrite([name for name in self.columns if name in used], kept)
+        columns = [name for name in self.columns if name in used]
+        self._rewrite(columns, [{name: row[name] for name in columns} for row in kept])
 
     def _read(self) -> list[Row]:
         """The rows of the file, and its columns into ``columns``."""
-        lines = whole_lines(self.path)
-        if not lines:
-            return []
-
-        reader = csv.DictReader(lines)
-        rows = list(reader)
-        self.columns = list(reader.fieldnames or [])
+        rows = read_rows(self.path, STEP)
+        self.columns = list(rows[0]) if rows else []
         return rows
+
+    def _append(self, rows: Sequence[Row]) -> None:
+        """Write rows behind those of the file, or none of them."""
+        size = self.path.stat().st_size if self.path.exists() else 0
+        try:
+            with self.path.open("a", newline="") as file:
+                self._write_rows(file, rows)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError:
+            # a full disk takes half of a row, behind which the next one would go on
+            if self.path.exists():
+                os.truncate(self.path, size)
+            raise
 
     def _rewrite(self, columns: Sequence[str], rows: Sequence[Row]) -> None:
         self.columns = list(columns)

@@ -1,6 +1,9 @@
 """Text files that are appended to while a run may be killed."""
 
+import csv
 from pathlib import Path
+
+from learned_opt.core.errors import RunError
 
 
 def whole_lines(path: Path) -> list[str]:
@@ -22,3 +25,30 @@ def whole_lines(path: Path) -> list[str]:
     if lines and not lines[-1].endswith("\n"):
         lines.pop()
     return lines
+
+
+def read_rows(path: Path, step: str) -> list[dict[str, str]]:
+    """The rows of a table with commas, column -> cell; empty where there is none.
+
+    Args:
+        path: the file, whose first line names the columns.
+        step: the column of numbers by which a run that goes on keeps rows.
+
+    Raises:
+        RunError: a row does not fit the columns, or has no step.
+    """
+    try:
+        rows = list(csv.DictReader(whole_lines(path)))
+    except (ValueError, csv.Error) as error:
+        raise RunError(f"{path} is damaged: {error}; move it away to go on without it.") from error
+
+    for i, row in enumerate(rows):
+        # the reader marks surplus cells with the key None, and missing ones with the value None
+        is_whole = None not in row and None not in row.values()
+        if not is_whole or not row.get(step, "").isdecimal():
+            raise RunError(
+                f"{path} is damaged: row {i + 1} does not fit its columns; "
+                "move it away to go on without it."
+            )
+
+    return rows

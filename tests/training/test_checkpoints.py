@@ -10,13 +10,17 @@ import lightning
 import pytest
 import torch
 
+from learned_opt.commands.train import _validation_loss
+from learned_opt.core.errors import RunError
 from learned_opt.core.files import write_whole
 from learned_opt.training.checkpoint_files import (
     CheckpointError,
+    find_checkpoint,
     is_whole,
     newest,
     num_tasks,
     prune,
+    read,
 )
 from learned_opt.training.checkpoint_io import WholeFiles
 from learned_opt.training.metrics_file import MetricsFile
@@ -54,6 +58,67 @@ def test_the_newest_whole_checkpoint_is_used_and_the_damaged_ones_are_named(
     ):
         newest(tmp_path)
     assert newest(tmp_path / "nowhere") is None
+
+
+def test_a_checkpoint_that_a_person_names_is_verified(tmp_path, caplog) -> None:
+    write(tmp_path, 2)
+    file = tmp_path / "step_2.ckpt"
+    assert find_checkpoint(file) == file
+
+    content = file.read_bytes()
+    for position in range(0, len(content), 97):
+        flipped = bytearray(content)
+        flipped[position] ^= 1
+        file.write_bytes(flipped)
+        with pytest.raises(
+            ValueError, match=r"is damaged, .* its SHA-256 is \w{12}\.\.\., but step"
+        ):
+            find_checkpoint(file)
+
+    file.write_bytes(content)
+    (tmp_path / "step_2.ckpt.sha256").write_bytes(b"\xff")
+    with pytest.raises(ValueError, match=r"but step_2.ckpt.sha256 says .*choose another checkp"):
+        find_checkpoint(file)
+    assert not caplog.records
+
+
+def test_a_checkpoint_without_a_checksum_is_taken_with_a_warning(tmp_path, caplog) -> None:
+    write(tmp_path, 2)
+    file = tmp_path / "copy.ckpt"
+    file.write_bytes((tmp_path / "step_2.ckpt").read_bytes())
+    assert find_checkpoint(file) == file
+    assert f"ckpt {file} cannot be verified: there is no copy.ckpt.sha256" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"root:x:0:0:root:/root:/bin/bash\n",
+        b"",
+        b"\x80\x04",
+        b"PK\x03\x04",
+        {"estimator_state": {}},
+        {"state_dict": {}, "estimator_state": {"step": 3}},
+        {"state_dict": [], "estimator_state": {}},
+        [1],
+    ],
+)
+def test_a_file_that_is_no_checkpoint_is_one_sentence(tmp_path, content) -> None:
+    file = tmp_path / "passwd"
+    if isinstance(content, bytes):
+        file.write_bytes(content)
+    else:
+        torch.save(content, file)
+    with pytest.raises(ValueError, match=r"^ckpt .*passwd (cannot be read|is no checkpoint of)"):
+        read(file)
+
+
+@pytest.mark.parametrize("content", [None, "", "step,loss\n", "step,loss\n0,1.0\n1,"])
+def test_a_run_that_validated_nothing_has_no_value(tmp_path, content) -> None:
+    """Without ``logger.csv``, or when the run of ``ckpt`` was finished, there is no metrics.csv."""
+    if content is not None:
+        (tmp_path / "metrics.csv").write_text(content)
+    assert _validation_loss(tmp_path / "metrics.csv", [""]) is None
 
 
 def test_the_checksum_is_that_of_sha256sum(tmp_path) -> None:
@@ -149,12 +214,64 @@ def test_metrics_go_on_where_the_checkpoint_was(tmp_path) -> None:
     for step in (10, 11, 12):
         again.log_metrics({"loss": -1.0, "late": 1.0}, step)
     again.finalize("success")
-    read = rows(tmp_path)
-    assert [int(row["step"]) for row in read] == list(range(13))
-    assert [float(row["loss"]) for row in read] == [step / 3 for step in range(10)] + [-1.0] * 3
-    assert [row["valid"] for row in read[:8]] == ["", "", "", "0.5"] * 2
-    assert [row["late"] for row in read] == [""] * 10 + ["1.0"] * 3
+    written = rows(tmp_path)
+    assert [int(row["step"]) for row in written] == list(range(13))
+    assert [float(row["loss"]) for row in written] == [step / 3 for step in range(10)] + [-1.0] * 3
+    assert [row["valid"] for row in written[:8]] == ["", "", "", "0.5"] * 2
+    assert [row["late"] for row in written] == [""] * 10 + ["1.0"] * 3
     assert [path.name for path in tmp_path.iterdir()] == ["metrics.csv"]
+
+
+def test_columns_of_dropped_rows_alone_are_dropped_with_them(tmp_path) -> None:
+    """A run that goes on from before its first validation, as its last checkpoint is damaged."""
+    first = MetricsFile(str(tmp_path), flush_every=1)
+    for step in range(4):
+        first.log_metrics({"loss": 1.0}, step)
+    first.log_metrics({"valid": 0.5}, 3)
+    first.finalize("success")
+
+    again = MetricsFile(str(tmp_path), flush_every=1)
+    again.log_metrics({"loss": 2.0}, 2)
+    again.finalize("success")
+    written = rows(tmp_path)
+    assert [row["loss"] for row in written] == ["1.0", "1.0", "2.0"]
+    assert list(written[0]) == ["step", "loss"]
+
+
+def test_a_full_disk_leaves_no_half_of_a_row(tmp_path) -> None:
+    metrics = MetricsFile(str(tmp_path), flush_every=1)
+    metrics.log_metrics({"loss": 1.0}, 0)
+    metrics.save()
+    before = (tmp_path / "metrics.csv").read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    metrics.log_metrics({"loss": 1.0 / 3}, 1)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 4, limits[1]))
+        with pytest.raises(OSError, match="File too large"):
+            metrics.save()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert (tmp_path / "metrics.csv").read_bytes() == before
+    metrics.finalize("failed")  # Lightning calls it after the error
+    assert [row["step"] for row in rows(tmp_path)] == ["0", "1"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"step,loss\n0,1,2\n", "row 1 does not fit its columns"),
+        (b"step,loss\n0,1\n1\n", "row 2 does not fit its columns"),
+        (b"step,loss\nx,1\n", "row 1 does not fit its columns"),
+        (b"loss\n1\n", "row 1 does not fit its columns"),
+        (b"step,loss\n\xff,1\n", "'utf-8' codec"),
+    ],
+)
+def test_damaged_metrics_are_one_sentence_and_stay(tmp_path, content, message) -> None:
+    (tmp_path / "metrics.csv").write_bytes(content)
+    metrics = MetricsFile(str(tmp_path), flush_every=1)
+    with pytest.raises(RunError, match=f"metrics.csv is damaged: .*{message}.* move it away"):
+        metrics.log_metrics({"loss": 1.0}, 2)
+    assert (tmp_path / "metrics.csv").read_bytes() == content
 
 
 def test_metrics_of_a_run_without_a_checkpoint_start_anew(tmp_path) -> None:

@@ -15,7 +15,7 @@ from learned_opt.evaluation.behaviour import Row, observe
 from learned_opt.runtime.run_folder import RunFolder
 from learned_opt.training.trainer import meta_trainer
 from learned_opt.training.wandb import log_behaviour
-from learned_opt.training.whole_lines import whole_lines
+from learned_opt.training.whole_lines import read_rows
 
 COLUMNS = ("outer_step", "task", "inner_step", "tensor", "quantity", "value")  # of diagnostics.csv
 
@@ -100,5 +100,8 @@ def read_diagnostics(path: Path) -> list[dict[str, str]]:
     """The rows of a ``diagnostics.csv``; empty when there is none.
 
     A line that a kill has cut is no row.
+
+    Raises:
+        RunError: the file is damaged.
     """
-    return list(csv.DictReader(whole_lines(path)))
+    return read_rows(path, COLUMNS[0])
