@@ -97,7 +97,7 @@ def _meta_train(
             overrides = sizing.resolved(hydra_job.overrides(), memory.automatic)
             print_line(screens.interrupted(overrides, folder))
             sys.exit(128 + stopped_by)  # as a shell tells a signal
-        compare(problems, metadata, RunFolder(folder), console)
+        _compare_or_say_how(problems, metadata, RunFolder(folder), console)
 
     return _validation_loss(RunFolder(folder).metrics, inner_problems.labels(problems))
 
@@ -148,6 +148,26 @@ def _save(
         metadata["started_from"] = origin
     save_theta(folder, training.module.theta, metadata)
     return metadata
+
+
+def _compare_or_say_how(
+    problems: dict[str, Any], metadata: dict[str, Any], folder: RunFolder, console: Any
+) -> None:
+    """``compare``; a disk that is full says that theta is kept, and how to go on.
+
+    Raises:
+        RunError: a file cannot be written or read.
+    """
+    try:
+        compare(problems, metadata, folder, console)
+    except BrokenPipeError:
+        raise  # nobody reads what is printed: that is no matter of files
+    except OSError as error:
+        raise errors.RunError(
+            f"theta is trained and kept in {folder.path}, but its comparison has not come to its "
+            f"end: {error}. Mend that and start the same command again with "
+            f"hydra.run.dir={folder.path}; it goes on there, and no step is trained twice."
+        ) from error
 
 
 def compare(
