@@ -23,7 +23,6 @@ DICTS = {
     "draws": False,
     "provenance": False,
     "evaluation": False,
-    "warnings": False,
     "started_from": False,
 }
 SPEC_PARTS = {"axes", "fixed", "views", "reasons", "fixed_sizes", "cuts"}
@@ -48,6 +47,9 @@ def checked(metadata: Any, source: str) -> dict[str, Any]:
     for part, of_dicts in DICTS.items():
         if part in metadata:
             _check_dict(metadata[part], of_dicts, f"{part} in {source}")
+    warnings = metadata.get("warnings", [])
+    if not isinstance(warnings, list) or not all(isinstance(text, str) for text in warnings):
+        raise ValueError(f"warnings in {source} must be a list of texts, got {shown(warnings)}.")
     if "optimizer_name" in metadata:
         _check_name(metadata["optimizer_name"], f"optimizer_name in {source}")
     if "meta_optimizer" in metadata:
