@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow
 import torch
 from PIL import Image
 from torch import Tensor
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 EMBEDDED = "digits"
+MODES = ("L", "LA", "RGB", "RGBA")  # of Pillow, in which a number is an intensity of 8 bits
+MOST_CLASSES = 100_000  # a network has an output for each
 JPEG_START = b"\xff\xd8"
 
 
@@ -41,7 +44,8 @@ def images(
             filtering.
 
     Raises:
-        ValueError: the size is not positive, a column is missing, or the files cannot be read.
+        ValueError: the size is not positive, a column is missing, the files cannot be read, or
+            an image or a label is none.
         FileNotFoundError: no parquet files below ``root``.
         ConnectionError: the hub cannot be reached and its cache does not hold the data set.
     """
@@ -54,6 +58,9 @@ def images(
     train_labels = _labels(splits["train"], label_column)
     test_labels = _labels(splits["test"], label_column)
 
+    num_classes = _num_classes(train_labels, test_labels, label_column)
+    _check_channels(train_images, test_images, image_column)
+
     mark = " (JPEG pixels)" if _is_jpeg(splits["train"], image_column) else ""
     return LabelledImages(
         f"{name} {image_size}x{image_size}{mark}",
@@ -61,7 +68,7 @@ def images(
         train_labels,
         test_images,
         test_labels,
-        num_classes=int(train_labels.max()) + 1,
+        num_classes=num_classes,
     )
 
 
@@ -69,7 +76,10 @@ def _encoded(split: "Dataset", column: str) -> "Dataset":
     """The column's images as the bytes they are stored in."""
     import datasets
 
-    return split.select_columns([column]).cast_column(column, datasets.Image(decode=False))
+    try:
+        return split.select_columns([column]).cast_column(column, datasets.Image(decode=False))
+    except (TypeError, ValueError, pyarrow.ArrowException) as error:
+        raise ValueError(f"column {column} must hold images: {error}.") from error
 
 
 def _is_jpeg(split: "Dataset", column: str) -> bool:
@@ -80,18 +90,79 @@ def _is_jpeg(split: "Dataset", column: str) -> bool:
 def _pixels(split: "Dataset", column: str, size: int) -> Tensor:
     """Images ``(n, channels, size, size)``, float32 in [0, 1]."""
 
-    def decode(row: dict[str, Any]) -> np.ndarray:
-        image = Image.open(io.BytesIO(row[column]["bytes"]))
-        if image.size != (size, size):
-            image = image.resize((size, size), Image.Resampling.BILINEAR)
-        pixels = np.asarray(image)  # (size, size), and channels last where there are several
-        return pixels[None] if pixels.ndim == 2 else np.moveaxis(pixels, -1, 0)
+    def decode(numbered: tuple[int, dict[str, Any]]) -> np.ndarray:
+        number, row = numbered
+        try:
+            return _decode(row[column], size)
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            raise ValueError(f"column {column}, row {number}: {error}.") from error
 
     with ThreadPoolExecutor() as pool:  # decoding and resizing release the interpreter lock
-        decoded = list(pool.map(decode, _encoded(split, column)))
+        decoded = list(pool.map(decode, enumerate(_encoded(split, column))))
+
+    shapes = sorted({pixels.shape for pixels in decoded})
+    if len(shapes) != 1:
+        channels = ", ".join(str(shape[0]) for shape in shapes) or "there is none"
+        raise ValueError(f"images of column {column} must have as many channels, got: {channels}.")
     return torch.from_numpy(np.stack(decoded)).float() / 255
 
 
+def _decode(cell: Any, size: int) -> np.ndarray:
+    """One image, ``(channels, size, size)`` uint8.
+
+    Raises:
+        ValueError: it is no image, or its numbers are no intensities of 8 bits.
+    """
+    content = cell.get("bytes") if isinstance(cell, dict) else None
+    if not content:
+        raise ValueError("there is no image")
+
+    image = Image.open(io.BytesIO(content))
+    if image.mode not in MODES:
+        # numbers of a palette's colours are none, and those of 16 bits would leave [0, 1]
+        raise ValueError(
+            f"an image must be of 8 bits in one of Pillow's modes {', '.join(MODES)}, got mode "
+            f"{image.mode}; convert it, as with Pillow's image.convert('RGB')"
+        )
+
+    if image.size != (size, size):
+        image = image.resize((size, size), Image.Resampling.BILINEAR)
+    pixels = np.asarray(image)  # (size, size), and channels last where there are several
+    return pixels[None] if pixels.ndim == 2 else np.moveaxis(pixels, -1, 0)
+
+
 def _labels(split: "Dataset", column: str) -> Tensor:
-    """The class of every image, ``(n,)`` int64."""
+    """The class of every image, ``(n,)`` int64.
+
+    Raises:
+        ValueError: a label is no class.
+    """
+    for number, label in enumerate(split[column][:]):
+        # no cast: 1.7 is no class, and a truth value is no number of one
+        is_class = isinstance(label, int) and not isinstance(label, bool)
+        if not is_class or not 0 <= label < MOST_CLASSES:
+            raise ValueError(
+                f"column {column} must hold whole numbers from 0 to {MOST_CLASSES - 1}, got "
+                f"{label!r} in row {number}."
+            )
+
     return torch.tensor(split[column][:], dtype=torch.int64)
+
+
+def _num_classes(train: Tensor, test: Tensor, column: str) -> int:
+    """How many classes the labels of the train split have; the test split has no others."""
+    num_classes = int(train.max()) + 1
+    if test.max() >= num_classes:
+        raise ValueError(
+            f"column {column} of the test split must hold classes of the train split, which are 0 "
+            f"to {num_classes - 1}, got {int(test.max())}."
+        )
+    return num_classes
+
+
+def _check_channels(train: Tensor, test: Tensor, column: str) -> None:
+    if train.shape[1] != test.shape[1]:
+        raise ValueError(
+            f"images of column {column} must have as many channels in both splits, got "
+            f"{train.shape[1]} and {test.shape[1]}."
+        )

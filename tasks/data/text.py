@@ -115,7 +115,14 @@ def hub_text(
                 split,
             )
             rows = rows.select(range(num_kept))
-        texts[split] = separator.join(rows[text_column])
+        pieces = rows[text_column][:]
+        for number, piece in enumerate(pieces):
+            if not isinstance(piece, str):
+                raise ValueError(
+                    f"column {text_column} must hold texts, got {piece!r:.40} in row {number} of "
+                    f"the {split} split."
+                )
+        texts[split] = separator.join(pieces)
 
     return tokenise(name, [texts["train"]], [texts["test"]], tokeniser, max_vocab)
 

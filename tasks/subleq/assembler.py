@@ -17,6 +17,8 @@ from tasks.subleq.macros import MACROS
 # label, mnemonic and operands, in which a string may hold anything
 LINE = re.compile(r'\s*(?:([A-Za-z_]\w*)\s*:)?\s*([^\s;]+)?((?:[^;"]|"(?:[^"\\]|\\.)*")*)')
 TERM = re.compile(r"\s*([+-]?)\s*([A-Za-z_]\w*|\d+)\s*")  # one of a sum: sign, label or number
+LARGEST_PROGRAM = 2**20  # words; what is much larger is a slip, and would fill the memory
+MOST_DIGITS = 20  # of a number; a word has at most 62 bits
 SCRATCH = ("Z", "T")
 RESERVED = (*SCRATCH, "out")
 
@@ -179,6 +181,8 @@ class _Assembler:
         return bound
 
     def _emit(self, expressions: list[str]) -> None:
+        if len(self.words) + len(expressions) > LARGEST_PROGRAM:
+            self._fail(f"a program has at most {LARGEST_PROGRAM} words")
         self.words += [Word(expression, self.line) for expression in expressions]
 
     def _value(self, word: Word) -> int:
@@ -199,8 +203,8 @@ class _Assembler:
         return total
 
     def _number(self, name: str) -> int:
-        if name.isdigit():
-            return int(name)
+        if name.isdecimal():
+            return self._integer(name)
         if name not in self.labels:
             self._fail(f"label {name!r} is not defined")
         return self.labels[name]
@@ -211,9 +215,17 @@ class _Assembler:
         return re.sub(r"\\(.)", lambda match: {"n": "\n"}.get(match[1], match[1]), rest[1:-1])
 
     def _count(self, rest: str) -> int:
-        if not rest.isdigit() or int(rest) < 1:
+        count = self._integer(rest) if rest.isdecimal() else 0
+        if count < 1:
             self._fail(f".zero needs a positive number of words, got {rest!r}")
-        return int(rest)
+        if count > LARGEST_PROGRAM:
+            self._fail(f".zero {count} is too large: a program has at most {LARGEST_PROGRAM} words")
+        return count
+
+    def _integer(self, digits: str) -> int:
+        if len(digits) > MOST_DIGITS:
+            self._fail(f"a number has at most {MOST_DIGITS} digits, got {len(digits)}")
+        return int(digits)
 
     def _fail(self, message: str) -> NoReturn:
         raise AssemblyError(f"{self.name}:{self.line}: {message}.")

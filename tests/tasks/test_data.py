@@ -12,6 +12,7 @@ from PIL import Image
 from tasks.data import hub, source
 from tasks.data.embedded import digits
 from tasks.data.images import LabelledImages
+from tasks.data.text import hub_text
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 
@@ -42,6 +43,87 @@ def folder(tmp_path):
         return tmp_path, pixels
 
     return write
+
+
+def png(kind: str, value: int = 200) -> dict:
+    """An image of one of Pillow's modes."""
+    buffer = io.BytesIO()
+    Image.new(kind, (6, 6), value).save(buffer, "PNG")
+    return {"bytes": buffer.getvalue(), "path": None}
+
+
+def write_splits(root: Path, train: dict, test: dict | None = None, is_image: bool = True) -> Path:
+    """A data set whose splits are these columns, with no features but the image's."""
+    import datasets
+
+    for split, columns in (("train", train), ("test", test or train)):
+        data = datasets.Dataset.from_dict(columns)
+        if is_image:
+            data = data.cast_column("img", datasets.Image())
+        path = root / "made_up" / "data" / f"{split}-00000-of-00001.parquet"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        data.to_parquet(path)
+    return root
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ([0, -1], "column label must hold whole numbers from 0 to 99999, got -1 in row 1."),
+        ([0.0, 1.7], "column label must hold whole numbers from 0 to 99999, got 0.0 in row 0."),
+        ([0, None], "column label must hold whole numbers from 0 to 99999, got None in row 1."),
+        ([0, 10**9], "column label must hold whole numbers from 0 to 99999, got 1000000000 in"),
+        (["a", "b"], "column label must hold whole numbers from 0 to 99999, got 'a' in row 0."),
+        ([False, True], "column label must hold whole numbers from 0 to 99999, got False in row"),
+    ],
+)
+def test_labels_that_are_no_classes_are_one_sentence(tmp_path, labels, message) -> None:
+    root = write_splits(tmp_path, {"img": [png("L")] * 2, "label": labels})
+    with pytest.raises(ValueError, match=f"^{message}"):
+        load(root)
+
+
+def test_the_test_split_has_no_class_of_its_own(tmp_path) -> None:
+    train = {"img": [png("L")] * 2, "label": [0, 1]}
+    root = write_splits(tmp_path, train, train | {"label": [0, 2]})
+    with pytest.raises(ValueError, match="which are 0 to 1, got 2"):
+        load(root)
+
+
+@pytest.mark.parametrize("kind", ["P", "I;16", "1"])
+def test_numbers_that_are_no_intensities_are_refused(tmp_path, kind) -> None:
+    root = write_splits(tmp_path, {"img": [png("L"), png(kind)], "label": [0, 1]})
+    with pytest.raises(ValueError, match=r"^column img, row 1: an image must be of 8 bits in one"):
+        load(root)
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        ([png("L"), {"bytes": b"garbage", "path": None}], "^column img, row 1: cannot identify"),
+        ([png("L"), {"bytes": png("L")["bytes"][:45], "path": None}], "^column img, row 1: "),
+        ([png("L"), None], "^column img, row 1: there is no image"),
+        ([png("L"), png("RGB")], "must have as many channels, got: 1, 3"),
+    ],
+)
+def test_images_that_are_none_are_one_sentence(tmp_path, images, message) -> None:
+    root = write_splits(tmp_path, {"img": images, "label": [0, 1]})
+    with pytest.raises(ValueError, match=message):
+        load(root)
+
+
+def test_a_column_of_numbers_or_of_paths_holds_no_images(tmp_path) -> None:
+    """A path is never opened: the file may be anything of this machine."""
+    for column, message in (([1, 2], "must hold images"), (["/etc/passwd"] * 2, "is no image")):
+        root = write_splits(tmp_path, {"img": column, "label": [0, 1]}, is_image=False)
+        with pytest.raises(ValueError, match=message):
+            load(root)
+
+
+def test_a_column_of_numbers_holds_no_text(tmp_path) -> None:
+    root = write_splits(tmp_path, {"text": [1, 2]}, is_image=False)
+    with pytest.raises(ValueError, match="text must hold texts, got 1 in row 0 of the train split"):
+        hub_text("made_up", "nobody/nothing", str(root), None, "text", "byte", 9)
 
 
 @pytest.fixture(autouse=True)
