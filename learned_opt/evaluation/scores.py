@@ -145,6 +145,8 @@ def _summary(name: str, frame: Any, rival: list[float]) -> dict[str, Any]:
         values = frame[figure].tolist()
         heldout[figure] = mean_interval(values)
 
+    # NaN where the reference diverged and there is no target; a run that never gets to its target
+    # takes infinitely many steps, so that the median is that of all runs and not of the good ones
     steps = frame["steps_to_target"].dropna()
     losses = {name: mean_interval(frame[name].tolist()) for name in LOSSES}
 
@@ -157,6 +159,7 @@ def _summary(name: str, frame: Any, rival: list[float]) -> dict[str, Any]:
         "accuracy": heldout.get("accuracy"),
         "heldout": heldout,
         "reached": int(np.isfinite(steps).sum()),
+        "with_target": len(steps),
         "steps_to_target": float(np.median(steps)) if len(steps) else math.nan,
         "speedup": _ratio([frame["speedup"]]),
         "time_speedup": _ratio([frame["time_speedup"]]),
@@ -238,45 +241,3 @@ def losses(frame: pd.DataFrame) -> dict[str, dict[str, list[float]]]:
     for (name, task, horizon), stratum in groups(of_tasks, ["optimizer", "task", "horizon"]):
         losses_of.setdefault(name, {})[f"{task}, {horizon}"] = stratum["final_loss"].tolist()
     return losses_of
-
-
-def verdicts(frame: pd.DataFrame, learned: Sequence[str]) -> list[str]:
-    """For each learned optimizer and loss one sentence: against the best baseline for that loss.
-
-    Args:
-        frame: rows of one setting.
-        learned: names of the learned optimizers, those that a sentence is about.
-    """
-    names = distinct(frame, "optimizer")
-    baselines = [name for name in names if name not in learned]
-    asked = [name for name in learned if name in names]
-    if not baselines:
-        return [f"no baseline was run, so that {name} is compared with nothing" for name in asked]
-
-    sentences = []
-    for name in asked:
-        for figure in ("mean_loss", "final_loss"):
-            losses_of = {}
-            for other in (name, *baselines):
-                losses_of[other] = select(frame, optimizer=other)[figure].tolist()
-
-            best = min(baselines, key=lambda other: sum(losses_of[other]))
-            sentences.append(_verdict(figure, name, best, losses_of[name], losses_of[best]))
-
-    return sentences
-
-
-def _verdict(
-    figure: str, name: str, rival: str, losses_of: list[float], rival_losses: list[float]
-) -> str:
-    difference = paired_or_diverged(losses_of, rival_losses)
-    if difference.high < 0:
-        word = "ahead of"
-    elif difference.low > 0:
-        word = "behind"
-    else:
-        word = "level with"
-
-    interval = f"{difference.mean:+.4f} [{difference.low:+.4f}, {difference.high:+.4f}]"
-    label = figure.replace("_", " ")
-    return f"{label}: {name} is {word} {rival}, difference {interval} (paired over seeds)"

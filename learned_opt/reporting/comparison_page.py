@@ -12,6 +12,7 @@ from learned_opt.core.files import write_text
 from learned_opt.evaluation import scores
 from learned_opt.evaluation.curves import Curves
 from learned_opt.evaluation.frames import distinct, select
+from learned_opt.evaluation.verdicts import verdict_sentences
 from learned_opt.reporting import plots, sections
 from learned_opt.reporting.comparison_sections import notes, setting_parts
 from learned_opt.reporting.record import Record, read_record
@@ -211,7 +212,7 @@ def _verdicts(runs: dict[str, Record], frame: pd.DataFrame, task: str) -> list[s
             )
         elif {first, other} <= set(shown_names):
             pair = [select(frame, optimizer=name) for name in (first, other)]
-            sentences += scores.verdicts(pd.concat(pair), [first])
+            sentences += verdict_sentences(pd.concat(pair), [first])
 
     results = runs[first].results
     if results is not None:
@@ -219,7 +220,7 @@ def _verdicts(runs: dict[str, Record], frame: pd.DataFrame, task: str) -> list[s
         alone, _ = merged({first: runs[first]}, task)
         shown = [first] if len(results.learned) == 1 else results.learned
         for horizon in distinct(alone, "horizon"):
-            sentences += scores.verdicts(select(alone, horizon=horizon), shown)
+            sentences += verdict_sentences(select(alone, horizon=horizon), shown)
 
     return sentences
 

@@ -12,6 +12,7 @@ from learned_opt.evaluation.aggregate import profile, win_matrix
 from learned_opt.evaluation.frames import distinct, groups, select
 from learned_opt.evaluation.generalisation import FAILURE, FITS_NOT, card
 from learned_opt.evaluation.results import Results
+from learned_opt.evaluation.verdicts import verdict_sentences
 from learned_opt.reporting import evaluation_plots, plots, result_tables
 from learned_opt.reporting.plots import Array, Points
 from learned_opt.reporting.sections import Drawing, Drawings, Part, Rows, Sentences
@@ -24,8 +25,10 @@ whose weights and batches nothing was trained or tuned on and which are the same
 (checked by digest). They are about this theta: how much another meta-training would differ is not
 in them."""
 TARGET_NOTES = """\
-The target of a seed is {reference}'s final loss on that very seed. Steps to target: median over
-seeds, and how many reached it. Speed-up: {reference}'s steps to it over the optimizer's, 0 for a
+The target of a seed is {reference}'s final loss on that very seed; where {reference} diverged there
+is none. Steps to target: median over the seeds that have a target, a run that never gets there
+counted as infinite, and behind it how many of them got there: >200 (13/32) is 13 of 32, so that the
+median run had not by step 200. Speed-up: {reference}'s steps to it over the optimizer's, 0 for a
 seed that never gets there; interquartile mean. Seconds to target: median steps times the measured
 time of a step (all optimizers timed in turn on this machine, runs side by side, divided by their
 number). lr: tuned; a row NAME-final is tuned for the final loss, NAME for the first criterion. A
@@ -70,7 +73,7 @@ def comparison_sections(
             if (summary["task"], summary["horizon"], summary["axis"]) == (task, horizon, ""):
                 of_setting.append(summary)
 
-        verdicts = scores.verdicts(rows, results.learned)
+        verdicts = verdict_sentences(rows, results.learned)
         losses = results.curves.get((task, horizon), {})
         kept = {name: losses[name] for name in lines if name in losses}
         title = f"Result: {task}, horizon {horizon}"

@@ -64,7 +64,7 @@ def _cell(column: str, summary: Summary, brief: bool) -> str:
 
 
 def _steps(summary: Summary) -> str:
-    reached = f"({summary['reached']}/{summary['num_seeds']})"
+    reached = f"({summary['reached']}/{summary['with_target']})"
     steps = summary["steps_to_target"]
     if math.isnan(steps):
         return numbers.ABSENT

@@ -15,6 +15,7 @@ from learned_opt.evaluation.curves import write_curves
 from learned_opt.evaluation.frames import select
 from learned_opt.evaluation.generalisation import card
 from learned_opt.evaluation.results import Results, write_evaluation
+from learned_opt.evaluation.verdicts import verdict_sentences
 from learned_opt.reporting import cost_comparison, cost_table, result_tables
 from learned_opt.reporting.run_report import write_run_report
 from learned_opt.reporting.tables import Table, table_of
@@ -85,7 +86,7 @@ def show_results(results: Results, folder: RunFolder, console: Console) -> float
         _show_setting(f"{task}, horizon {horizon}", group, console)
 
         rows = select(frame, task=task, horizon=horizon, axis="")
-        for sentence in scores.verdicts(rows, results.learned):
+        for sentence in verdict_sentences(rows, results.learned):
             print_line(sentence)
 
     cards = card(summaries, results.left_out, results.learned, results.reference)

@@ -24,6 +24,7 @@ from learned_opt.evaluation.setting import Contender, Setting
 from learned_opt.evaluation.step_times import time_steps
 from learned_opt.evaluation.suite import run_suite
 from learned_opt.evaluation.tuning import log_grid, tune
+from learned_opt.evaluation.verdicts import verdict_sentences
 from learned_opt.inner.unroll import Unroll
 from learned_opt.optimizers.hand.references import make_adam, make_sgdm
 from learned_opt.reporting import plots, screens
@@ -201,12 +202,12 @@ def losses_frame(bases: dict[str, float]) -> pd.DataFrame:
 def test_verdict_names_the_best_rival_and_the_direction() -> None:
     frame = losses_frame({"mine": 1.0, "a": 3.0, "b": 2.0})
     sentence = "mean loss: mine is ahead of b, difference -1.0000"
-    assert scores.verdicts(frame, ["mine"])[0].startswith(sentence)
-    assert "behind mine" in scores.verdicts(frame, ["b"])[0]
+    assert verdict_sentences(frame, ["mine"])[0].startswith(sentence)
+    assert "behind mine" in verdict_sentences(frame, ["b"])[0]
     frame.loc[0, "mean_loss"] = math.inf
-    assert "mine is behind b" in scores.verdicts(frame, ["mine"])[0]
+    assert "mine is behind b" in verdict_sentences(frame, ["mine"])[0]
     of_two = frame[frame["optimizer"] != "a"]
-    assert "b is ahead of mine" in scores.verdicts(of_two, ["b"])[0]
+    assert "b is ahead of mine" in verdict_sentences(of_two, ["b"])[0]
 
 
 def test_a_learned_optimizer_without_baselines_is_compared_with_nothing() -> None:
@@ -215,7 +216,7 @@ def test_a_learned_optimizer_without_baselines_is_compared_with_nothing() -> Non
     assert results.reference == ""
     (summary,) = scores.summarise(results.frame, results.reference)
     assert (summary["ahead"], summary["behind"], summary["speedup"]) == (False, False, None)
-    assert scores.verdicts(results.frame, ["unf"]) == [
+    assert verdict_sentences(results.frame, ["unf"]) == [
         "no baseline was run, so that unf is compared with nothing"
     ]
 
