@@ -47,7 +47,7 @@ class Problems:
 def arithmetic(
     max_digits: int, operators: str = "+-", num_train: int = 4096, num_test: int = 512
 ) -> Problems:
-    """Draw different problems; the same in every run.
+    """Draw different problems; the same in every run, and both splits alike.
 
     Args:
         max_digits: most digits of an operand; each operand's number of digits is uniform.
@@ -82,8 +82,10 @@ def arithmetic(
         question, answer = _draw(source, max_digits, operators)
         problems[question] = answer
 
-    questions = _tokens(question.rjust(2 * max_digits + 2, PAD) for question in problems)
-    answers = _tokens(answer.ljust(max_digits + 2, END) for answer in problems.values())
+    # short questions are soon drawn, so the order of drawing would keep them all to train on
+    order = torch.randperm(len(problems), generator=source)
+    questions = _tokens(question.rjust(2 * max_digits + 2, PAD) for question in problems)[order]
+    answers = _tokens(answer.ljust(max_digits + 2, END) for answer in problems.values())[order]
     return Problems(
         f"arithmetic {max_digits} digits",
         train_questions=questions[:num_train],

@@ -322,7 +322,7 @@ def test_pieces_are_views_that_are_undone_exactly() -> None:
     assert viewed["out.weight[:|0:2]"].shape == (2, 2, 2, 2)
     assert viewed["out.weight[:|2:5]"].shape == (2, 3, 2, 2)
     assert all(torch.equal(value, params[name]) for name, value in spec.unview(viewed).items())
-    with pytest.raises(ValueError, match="splits 'out.weight' into the factors"):
+    with pytest.raises(ValueError, match=r"splits 'out\.weight' into the factors"):
         spec.view(params | {"out.weight": torch.zeros(2, 21)})
 
 
