@@ -70,8 +70,7 @@ def refuse_references(value: Any, where: str) -> None:
         where: its path, for the message.
 
     Raises:
-        ValueError: a text holds ``${``, which resolvers turn into calls, or stands for a missing
-            value.
+        ValueError: a text holds ``${``, which resolvers turn into calls.
 
     >>> refuse_references({"lr": "${oc.env:HOME}"}, "rule")
     Traceback (most recent call last):
@@ -84,7 +83,7 @@ def refuse_references(value: Any, where: str) -> None:
     elif isinstance(value, list):
         for i, part in enumerate(value):
             refuse_references(part, f"{where}[{i}]")
-    elif isinstance(value, str) and ("${" in value or value == "???"):
+    elif isinstance(value, str) and "${" in value:
         raise ValueError(f"{where} must be a plain value, got {shown(value)}.")
 
 
