@@ -106,7 +106,10 @@ class MetricsFile(Logger):
         for row in kept:
             used.update(name for name, value in row.items() if value)
         columns = [name for name in self.columns if name in used]
-        self._rewrite(columns, [{name: row[name] for name in columns} for row in kept])
+        rows = []
+        for row in kept:
+            rows.append({name: row[name] for name in columns})
+        self._rewrite(columns, rows)
 
     def _read(self) -> list[Row]:
         """The rows of the file, and its columns into ``columns``."""
