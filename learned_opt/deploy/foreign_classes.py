@@ -8,7 +8,7 @@ arguments: numbers, text, lists and nodes.
 import importlib
 import inspect
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from math import isnan
 from types import NoneType, UnionType
@@ -159,10 +159,7 @@ def trusted_modules(value: Any) -> tuple[str, ...]:
     if value is None:
         return ()
     names = [value] if isinstance(value, str) else value
-    try:
-        modules = tuple(names)
-    except TypeError:
-        modules = (names,)
+    modules = list(names) if isinstance(names, Iterable) else [names]
 
     for module in modules:
         is_text = isinstance(module, str)
@@ -170,7 +167,7 @@ def trusted_modules(value: Any) -> tuple[str, ...]:
             raise ValueError(
                 f"trust must name the modules to import, e.g. trust=[mypkg], got {shown(module)}."
             )
-    return modules
+    return tuple(map(str, modules))
 
 
 def _trusted(target: str, where: str) -> Callable[..., Any]:
