@@ -126,6 +126,87 @@ def test_steps_equal_those_of_the_reference(name, monkeypatch) -> None:
         check_against(constructor(name)(SPECS["mlp"], lr=LR), REFERENCES[name])
 
 
+class LambOfThePaper(torch.optim.Optimizer):
+    """Algorithm 2 of You et al. 2020 line by line, from gradients to steps."""
+
+    def __init__(self, params) -> None:
+        super().__init__(params, {})
+        self.num_steps = 0
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        self.num_steps += 1
+        for p in self.param_groups[0]["params"]:
+            state = self.state[p]
+            first = 0.9 * state.get("m", 0) + 0.1 * p.grad
+            second = 0.999 * state.get("v", 0) + 0.001 * p.grad**2
+            state["m"] = first
+            state["v"] = second
+
+            unbiased_first = first / (1 - 0.9**self.num_steps)
+            unbiased_second = second / (1 - 0.999**self.num_steps)
+            direction = unbiased_first / (unbiased_second.sqrt() + 1e-8) + 0.01 * p
+            p.sub_(LR * p.norm() / direction.norm() * direction)
+
+
+@torch.no_grad()
+def test_lamb_is_the_algorithm_of_the_paper() -> None:
+    check_against(constructor("lamb")(SPECS["mlp"], lr=LR), LambOfThePaper)
+
+
+def distance(ours: torch.nn.Module, reference: Callable, num_steps: int = 15) -> float:
+    """How far apart parameters are after some steps, relative to how far they moved."""
+    start = tensors(0)
+    params = tensors(0)
+    mirror = {k: v.clone().requires_grad_() for k, v in params.items()}
+    peer = reference(list(mirror.values()))
+    state = ours.init_state(params)
+    for seed in range(1, num_steps + 1):
+        updates, state = ours(tensors(seed), state, params, LOSS)
+        params = tree.add(params, updates)
+        for key, value in mirror.items():
+            value.grad = tensors(seed)[key]
+        peer.step()
+
+    apart = torch.cat([(params[k] - mirror[k].detach()).flatten() for k in params])
+    moved = torch.cat([(params[k] - start[k]).flatten() for k in params])
+    return float(apart.norm() / moved.norm())
+
+
+@torch.no_grad()
+def test_lamb_of_the_package_is_another_algorithm() -> None:
+    """It divides the step by 1 - beta1^t once more, and decays outside of the ratio.
+
+    Without both it makes the same steps: the ratio takes the biases of the moments away.
+    """
+
+    def apart(weight_decay: float, **settings) -> float:
+        ours = constructor("lamb", f"meta_optimizer.rule.weight_decay={weight_decay}")
+        settings = {"eps": 1e-8, "weight_decay": weight_decay, **settings}
+        return distance(
+            ours(SPECS["mlp"], lr=LR), lambda p: pytorch_optimizer.Lamb(p, LR, **settings)
+        )
+
+    assert apart(1e-12, adam_debias=True) < 1e-5
+    assert apart(0.01, adam_debias=True) > 1e-3
+    assert apart(1e-12) > 1
+
+
+@torch.no_grad()
+def test_soap_of_the_package_with_its_defaults_keeps_bases_longer(monkeypatch) -> None:
+    """Two of its settings differ from ours; set as ours they leave no difference."""
+    monkeypatch.setattr(torch, "float32", torch.float64)
+
+    def theirs(**settings) -> float:
+        ours = constructor("soap")(SPECS["mlp"], lr=LR)
+        return distance(ours, lambda p: pytorch_optimizer.SOAP(p, LR, **settings))
+
+    assert theirs(weight_decay=0.01, precondition_frequency=10) > 1e-3
+    assert theirs(weight_decay=0, precondition_frequency=10) > 1e-3
+    assert theirs(weight_decay=0.01, precondition_frequency=1) > 1e-3
+    assert theirs(weight_decay=0, precondition_frequency=1) < 1e-8
+
+
 @torch.no_grad()
 def test_muon_takes_a_convolution_as_one_matrix() -> None:
     grad = torch.randn(4, 3, 2, 2)

@@ -26,7 +26,9 @@ class SOAP(Rule):
         largest: longest axis that has a basis; longer ones stay as they are.
 
     Source: Vyas et al. 2024 (arXiv 2409.11321), algorithm 3, with the order of steps of the
-    authors' code.
+    authors' code and f = 1. ``pytorch_optimizer.SOAP`` makes the same steps with
+    ``precondition_frequency=1, weight_decay=0``; its defaults are 10 and 0.01. Decay is an argument
+    of ``HandDesigned``.
     """
 
     def __init__(

@@ -23,7 +23,10 @@ class TrustRatio(Rule):
         rule: constructor of the rule that gives the direction.
         weight_decay: of the direction, ``u - lr weight_decay p``.
 
-    Source: You et al. 2020 (arXiv 1904.00962), algorithm 2, with the identity as phi.
+    Source: You et al. 2020 (arXiv 1904.00962), algorithm 2, with the identity as phi. Both moments
+    are without bias and the decay is within the ratio. Packages differ: ``pytorch_optimizer.Lamb``
+    leaves the decay outside and divides the step by 1 - beta1^t after the ratio, so that its first
+    step is ten times as long; with ``adam_debias=True`` and no decay it makes these steps.
     """
 
     def __init__(self, rule: Callable[[], Rule] = Adam, weight_decay: float = 0.01) -> None:
