@@ -56,7 +56,8 @@ def read(folder: Path) -> Record:
     """
     path = RunFolder(folder).job
     try:
-        record = read_json(path)
+        # earlier versions wrote Infinity as a value
+        record = read_json(path, strict=False)
     except FileNotFoundError:
         return {}
     except ValueError as error:

@@ -267,14 +267,16 @@ def test_records_are_replaced_in_one_move(tmp_path) -> None:
 
 @pytest.mark.parametrize("value", [0.25, math.inf, None])
 def test_a_result_is_read_as_it_was_written(tmp_path, value) -> None:
-    job_file.write(tmp_path, {"state": "finished", "value": value})
+    job_file.write(tmp_path, {**job_file.started("finished", []), "value": value})
     assert job_file.read(tmp_path)["value"] == value
     strict = json.loads((tmp_path / "job.json").read_text(), parse_constant=pytest.fail)
     assert strict["state"] == "finished"
 
 
 def test_a_record_of_an_earlier_version_is_read(tmp_path) -> None:
-    (tmp_path / "job.json").write_text('{"state": "finished", "value": Infinity}')
+    record = {**job_file.started("finished", []), "value": math.inf}
+    (tmp_path / "job.json").write_text(json.dumps(record))
+    assert "Infinity" in (tmp_path / "job.json").read_text()
     assert job_file.read(tmp_path)["value"] == math.inf
 
 
