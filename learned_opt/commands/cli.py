@@ -8,6 +8,7 @@ Ctrl-C a line and exit code 130. Set HYDRA_FULL_ERROR=1 to see tracebacks instea
 
 import argparse
 import difflib
+import errno
 import importlib
 import os
 import re
@@ -17,13 +18,12 @@ from collections.abc import Callable, Iterable
 from functools import wraps
 from typing import Any, NoReturn
 
+from learned_opt.commands.words import as_hydra_reads, check_words
 from learned_opt.compose.config_files import options
 from learned_opt.core.errors import PROGRAM, RunError, UsageError, fail
 
 # these answer questions about the program and need no task
 QUERIES = ("--hydra-help", "--version", "--info", "-i", "-sc", "--shell-completion")
-# what -v stands for: debug lines of this program alone
-VERBOSE = "hydra.verbose=[learned_opt,tasks,__main__]"
 # these bring configs of the user's own, which may hold a task
 OWN_CONFIGS = (
     "--config-dir",
@@ -34,6 +34,9 @@ OWN_CONFIGS = (
     "-cp",
     "--experimental-rerun",
 )
+# how lines begin in which messages of Hydra tell of its insides
+OF_INSIDES = ("full_key:", "object_type=", "reference_type=", "Set the")
+OF_THE_MACHINE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE)  # errors without a file
 INTERRUPTED = 130  # exit code of a shell command after Ctrl-C
 BROKEN_PIPE = 141  # and of one whose reader has gone
 
@@ -62,7 +65,7 @@ def check_task_given(arguments: list[str]) -> None:
     """A run needs a task; Hydra itself would not miss it.
 
     Raises:
-        UsageError: there is none, or it lacks its plus.
+        UsageError: there is none.
     """
     flags = set()
     keys = []
@@ -77,9 +80,7 @@ def check_task_given(arguments: list[str]) -> None:
         return
 
     choices = ", ".join(options("task"))
-    if "task" in keys:
-        raise UsageError(f"write +task=NAME, with the plus; NAME is one of: {choices}.")
-    if "+task" not in keys and "+experiment" not in keys:
+    if not {"task", "+task", "+experiment"} & set(keys):
         raise UsageError(f"no task given; add +task=NAME, where NAME is one of: {choices}.")
 
 
@@ -92,10 +93,8 @@ def entry_point(main: Callable[[], Any], *, needs_task: bool = True, hydra: bool
         hydra: whether Hydra reads the arguments; ``-v`` is then short for the override that shows
             debug lines.
     """
-    if hydra:
-        sys.argv[1:] = [VERBOSE if word == "-v" else word for word in sys.argv[1:]]
     if wants_tracebacks():
-        main()
+        _start(main, needs_task, hydra)
         return
     try:
         answer(_start, main, needs_task, hydra)
@@ -104,6 +103,9 @@ def entry_point(main: Callable[[], Any], *, needs_task: bool = True, hydra: bool
 
 
 def _start(main: Callable[[], Any], needs_task: bool, hydra: bool) -> None:
+    if hydra:
+        sys.argv[1:] = as_hydra_reads(sys.argv[1:])
+        check_words(sys.argv[1:])
     if needs_task:
         check_task_given(sys.argv[1:])
     if hydra:
@@ -142,9 +144,11 @@ def answer(function: Callable[..., Any], *arguments: Any) -> Any:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(BROKEN_PIPE)
     except Exception as error:
-        if not _is_of_config(error):
-            raise
-        fail(describe(error))
+        if _is_of_config(error):
+            fail(describe(error))
+        if isinstance(error, OSError) and (error.filename or error.errno in OF_THE_MACHINE):
+            fail(_describe_file_error(error), code=1)
+        raise
     return value
 
 
@@ -199,11 +203,33 @@ def describe(error: BaseException) -> str:
         hint = _suggest_key(error)
         return f"unknown key {match[1]!r}.{hint} To add a new key write +{match[1]}=VALUE."
 
-    cause = error.__cause__
-    if cause is None:
-        return text.splitlines()[0]
+    if match := re.search(r"Ambiguous value for argument '(.+?)=(.*)'", text):
+        key, value = match.groups()
+        return (
+            f"{key}={value} has several values: add -m for a sweep over them, write "
+            f"{key}=[{value}] for a list, or quote them for a text."
+        )
+
     where = re.search(r"full_key: (\S+)", text)
-    return f"{where[1]}: {cause}" if where else str(cause)
+    sentence = str(error.__cause__) if error.__cause__ else _own_words(text)
+    return f"{where[1]}: {sentence}" if where else sentence
+
+
+def _own_words(text: str) -> str:
+    """The lines of a message of Hydra that say what is wrong, without those about its insides."""
+    lines = []
+    for line in text.splitlines():
+        if line.startswith(("Config search path", "Available options")):
+            break
+        if not line.lstrip().startswith(OF_INSIDES):
+            lines.append(line)
+    return " ".join(lines)
+
+
+def _describe_file_error(error: OSError) -> str:
+    """What the operating system says of a file, and of which one."""
+    reason = (error.strerror or str(error)).lower()
+    return f"{error.filename}: {reason}." if error.filename else f"{reason}."
 
 
 def suggest(name: str, candidates: Iterable[str]) -> str:

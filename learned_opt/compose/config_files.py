@@ -1,7 +1,9 @@
 """Where the configs lie and what their groups offer; imports nothing heavy."""
 
+import sys
 from pathlib import Path
 
+CONFIG_DIR_FLAGS = ("--config-dir", "-cd")
 PACKAGE = Path(__file__).resolve().parents[1]  # learned_opt
 
 
@@ -13,23 +15,51 @@ def config_dir() -> str:
     raise FileNotFoundError(f"no configs folder beside or inside {PACKAGE}.")
 
 
+def user_folders() -> list[str]:
+    """Folders of configs that the command line of this process adds by ``--config-dir``.
+
+    Read from the command line, as choices are listed before Hydra has started.
+    """
+    folders = []
+    words = sys.argv[1:]
+    for index, word in enumerate(words):
+        flag, has_value, value = word.partition("=")
+        if flag not in CONFIG_DIR_FLAGS:
+            continue
+        if has_value:
+            folders.append(value)
+        elif index + 1 < len(words):
+            folders.append(words[index + 1])
+    return folders
+
+
+def folders() -> list[str]:
+    """All folders of configs, those of the user first."""
+    return [*user_folders(), config_dir()]
+
+
 def read(name: str) -> str:
     """The text of a config file, such as ``evaluate`` or ``task/mlp``."""
     return (Path(config_dir()) / f"{name}.yaml").read_text()
 
 
 def options(group: str) -> list[str]:
-    """Names that a config group offers."""
-    return sorted(path.stem for path in (Path(config_dir()) / group).glob("*.yaml"))
+    """Names that a config group offers, those of the user's own folder included."""
+    names: set[str] = set()
+    for folder in folders():
+        names.update(path.stem for path in (Path(folder) / group).glob("*.yaml"))
+    return sorted(names)
 
 
 def groups() -> list[str]:
     """Names of the config groups, nested ones as ``hydra/launcher``."""
-    root = Path(config_dir())
-    folders = {path.parent for path in root.rglob("*.yaml")} - {root}
-    return sorted(folder.relative_to(root).as_posix() for folder in folders)
+    names: set[str] = set()
+    for root in map(Path, folders()):
+        below = {path.parent for path in root.rglob("*.yaml")} - {root}
+        names.update(folder.relative_to(root).as_posix() for folder in below)
+    return sorted(names)
 
 
 def primaries() -> list[str]:
     """Names of the configs that a command starts from."""
-    return options(".")
+    return sorted(path.stem for path in Path(config_dir()).glob("*.yaml"))

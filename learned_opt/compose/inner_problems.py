@@ -72,7 +72,8 @@ def build_problems(
             else:
                 # theta is drawn here alone: on the other tasks of a mix the same one is bound again
                 torch.manual_seed(task_config.seed)
-                optimizer = instantiate(meta_optimizer)(spec).to(device)
+                with usage_errors("meta_optimizer"):
+                    optimizer = instantiate(meta_optimizer)(spec).to(device)
 
             heldout = _unroll(task_config, family, optimizer, device)
             # one loop for both purposes where they agree, so that it is compiled once

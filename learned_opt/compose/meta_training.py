@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import lightning
+import torch
 from hydra.utils import instantiate
 from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
@@ -42,7 +43,8 @@ def build_estimator(cfg: DictConfig, estimator: DictConfig, unroll: Unroll) -> S
     if estimator.num_tasks == "auto":
         raise UsageError("this command takes a number for estimator.num_tasks, got 'auto'.")
     truncation = instantiate(cfg.truncation)
-    return as_shared(instantiate(estimator)(unroll=unroll, truncation=truncation))
+    with usage_errors("estimator"):
+        return as_shared(instantiate(estimator)(unroll=unroll, truncation=truncation))
 
 
 @dataclass(frozen=True)
@@ -152,6 +154,9 @@ def _build_module(
     cfg: DictConfig, problems: dict[str, Problem], estimators: dict[str, SharedEstimator]
 ) -> MetaTrainer:
     outer = instantiate(cfg.outer_optimizer)
+    # else its values are refused by Lightning, in the middle of the start
+    with usage_errors("outer_optimizer"):
+        outer.schedule(outer.optimizer([torch.nn.Parameter(torch.zeros(1))]))
     return MetaTrainer(
         optimizer=next(iter(problems.values())).optimizer,
         estimator=_mixed(estimators, problems),

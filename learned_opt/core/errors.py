@@ -23,8 +23,11 @@ def fail(message: str, code: int = 2) -> NoReturn:
 
 
 @contextmanager
-def usage_errors() -> Iterator[None]:
+def usage_errors(key: str = "") -> Iterator[None]:
     """Turn what constructors raise into a ``UsageError``: their arguments came from a person.
+
+    Args:
+        key: of the config, from which the arguments came; the sentence begins with it.
 
     Raises:
         UsageError: the block raised ValueError, TypeError, FileNotFoundError or ConnectionError.
@@ -34,9 +37,12 @@ def usage_errors() -> Iterator[None]:
     Traceback (most recent call last):
     learned_opt.core.errors.UsageError: sigma must be positive, got -1.
     """
+    where = f"{key}: " if key else ""
     try:
         yield
     except (ValueError, FileNotFoundError, ConnectionError) as error:
-        raise UsageError(str(error)) from error
+        raise UsageError(f"{where}{error}") from error
     except TypeError as error:  # what Python says about a call with an unknown argument
-        raise UsageError(f"a value has the wrong type or a key is unknown: {error}.") from error
+        raise UsageError(
+            f"{where}a value has the wrong type or a key is unknown: {error}."
+        ) from error

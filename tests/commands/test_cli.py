@@ -1,6 +1,7 @@
 """Runs as a person types them, in real processes; error paths by the same functions."""
 
 import csv
+import errno
 import json
 import subprocess
 import sys
@@ -203,6 +204,25 @@ def test_no_task_is_answered_at_once(tmp_path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_choices_hold_those_of_the_user(monkeypatch, capsys, tmp_path) -> None:
+    (tmp_path / "mine/network").mkdir(parents=True)
+    (tmp_path / "mine/network/rnn_of_mine.yaml").write_text("_target_: x.y")
+    words = ["+task=mlp", "network=rnn_of_min", f"--config-dir={tmp_path}/mine"]
+    error = refused(monkeypatch, capsys, tmp_path, train.main, *words)
+    assert "choose one of: cnn, gru, " in error
+    assert "Did you mean 'rnn_of_mine'?" in error
+
+
+def test_a_folder_that_cannot_be_written_is_one_sentence(monkeypatch, capsys) -> None:
+    def fails() -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", "/locked/metrics.csv")
+
+    with pytest.raises(SystemExit) as stop:
+        cli.answer(fails)
+    assert stop.value.code == 1
+    assert capsys.readouterr().err == "learned_opt: /locked/metrics.csv: permission denied.\n"
+
+
 def refused(monkeypatch, capsys, tmp_path, main, *arguments: str) -> str:
     """Run an entry point that must refuse its arguments; returns its one line."""
     monkeypatch.chdir(tmp_path)
@@ -219,7 +239,6 @@ def refused(monkeypatch, capsys, tmp_path, main, *arguments: str) -> str:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["task=mlp"], "write +task=NAME, with the plus"),
         (
             ["+task=nope"],
             "unknown task 'nope'; choose one of: arithmetic, choosing, cnn, mix, mix4, mlp, rnn, "
@@ -246,13 +265,28 @@ def refused(monkeypatch, capsys, tmp_path, main, *arguments: str) -> str:
         ),
         (
             ["+task=mlp", "estimator.sigma=big"],
-            "a value has the wrong type or a key is unknown: '<=' not supported",
+            "estimator.sigma must be a finite number, got 'big'.",
         ),
         (["+task=mlp", "+meta_optimizer.widht=3"], "got an unexpected keyword argument 'widht'"),
-        (["+task=mlp", "horizon=0"], "horizon must be at least 1, got 0."),
+        (["+task=mlp", "horizon=0"], "horizon must be from 1 to 1000000000, got 0."),
         (["+task=mlp", "trainer.max_steps=0"], "max_steps must be at least 1, got 0."),
         (["+task=mlp", "device=tpu"], "device must be auto, cpu or cuda, got 'tpu'."),
         (["+task=mlp", "+network.widht=3"], "widht"),
+        (["+task=mlp", "estimator=null"], "estimator takes the name of a file, got estimator=null"),
+        (["+task=mlp", "+foo=1"], "nothing reads the new key 'foo', got +foo=1; leave it out."),
+        (["+task=mlp", "seed=1,2"], "seed=1,2 has several values: add -m for a sweep over them"),
+        (["+task=mlp", "+trainer.fast_dev_run=true"], "trainer.fast_dev_run cannot be set: it"),
+        (
+            ["+task=mlp", "outer_optimizer.optimizer.lr=-1"],
+            "outer_optimizer: Invalid learning rate: -1",
+        ),
+        (
+            ["+task=mlp", "meta_optimizer.channels=-1"],
+            "meta_optimizer: channels must be at least 1, got -1.",
+        ),
+        (["+experiment=unf_cnn_cifar", "+task=cnn", "horizon=0"], "horizon must be from 1 to"),
+        (["+experiment=unf_cnn_cifar", "task=cnn", "horizon=0"], "horizon must be from 1 to"),
+        (["task=mlp", "--horizon=0"], "horizon must be from 1 to 1000000000, got 0."),
         (["+task=mlp", "network.hidden_sizes=[0]"], "hidden_sizes[0] must be at least 1, got 0."),
         (
             ["+task=mlp", "network=moe_mlp", "network.num_experts=0"],

@@ -1,0 +1,103 @@
+"""The words of a command line, as people and sweep agents write them, made those that Hydra reads.
+
+Imports nothing heavy.
+"""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from learned_opt.compose import config_files
+from learned_opt.core.errors import UsageError
+
+# what -v stands for: debug lines of this program alone
+VERBOSE = "hydra.verbose=[learned_opt,tasks,__main__]"
+# flags of Hydra itself that take a value behind =
+HYDRA_FLAGS = (
+    "--cfg",
+    "--config-dir",
+    "--config-name",
+    "--config-path",
+    "--experimental-rerun",
+    "--info",
+    "--package",
+    "--shell-completion",
+)
+# keys that a task file or an experiment may add beside those of the commands
+OPTIONAL_KEYS = {"mix", "task", "network", "data", "augment"}
+# of the trainer that leave a run without the files that everything after it reads
+REFUSED_OF_TRAINER = {
+    "fast_dev_run": "it writes no files; trainer.max_steps=2 is a short run",
+    "logger": "the config group logger chooses them",
+    "callbacks": "the config group callbacks chooses them",
+    "barebones": "it logs nothing",
+}
+
+
+def as_hydra_reads(words: Sequence[str]) -> list[str]:
+    """The same meaning in Hydra's grammar.
+
+    ``--KEY=VALUE``, as agents of W&B write it, is ``KEY=VALUE``; ``task=NAME`` stands with or
+    without its plus, whether or not an experiment brings a task; ``-v`` shows debug lines.
+
+    >>> as_hydra_reads(["--seed=1", "task=mlp"])
+    ['seed=1', '+task=mlp']
+    """
+    plain = []
+    for word in words:
+        flag, has_value, _ = word.partition("=")
+        if word == "-v":
+            plain.append(VERBOSE)
+        elif has_value and word.startswith("--") and flag not in HYDRA_FLAGS:
+            plain.append(word.removeprefix("--"))
+        else:
+            plain.append(word)
+
+    plus = "" if _brings_task(plain) else "+"
+    return [re.sub(r"^\+?task=", f"{plus}task=", word) for word in plain]
+
+
+def check_words(words: Sequence[str]) -> None:
+    """Refuse words that Hydra would answer with a traceback, or take without a word.
+
+    Raises:
+        UsageError: names the word and what to write.
+    """
+    groups = config_files.groups()
+    known = {*groups, *OPTIONAL_KEYS, *_keys_of_commands()}
+    for word in words:
+        key, has_value, value = word.lstrip("+").partition("=")
+        if not has_value or word.startswith(("-", "~")):
+            continue
+
+        if key in groups and value in ("null", ""):
+            choices = ", ".join(config_files.options(key))
+            raise UsageError(f"{key} takes the name of a file, got {word}; one of: {choices}.")
+
+        section, _, name = key.partition(".")
+        if section == "trainer" and name in REFUSED_OF_TRAINER:
+            raise UsageError(f"{key} cannot be set: {REFUSED_OF_TRAINER[name]}.")
+
+        is_new = word.startswith("+") and not set("./@") & set(key)
+        is_read = key in known or any(f"${{{key}}}" in other for other in words)
+        if is_new and not is_read and not config_files.user_folders():
+            raise UsageError(f"nothing reads the new key {key!r}, got {word}; leave it out.")
+
+
+def _brings_task(words: Sequence[str]) -> bool:
+    """Whether an experiment among the words has a task in its defaults."""
+    for word in words:
+        if word.startswith("+experiment="):
+            name = word.partition("=")[2]
+            for folder in config_files.folders():
+                file = Path(folder) / "experiment" / f"{name}.yaml"
+                if file.is_file() and "/task:" in file.read_text():
+                    return True
+    return False
+
+
+def _keys_of_commands() -> set[str]:
+    keys: set[str] = set()
+    for name in config_files.primaries():
+        keys.update(re.findall(r"(?m)^(\w+):", config_files.read(name)))
+    return keys
