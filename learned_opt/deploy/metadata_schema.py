@@ -24,7 +24,9 @@ DICTS = {
     "provenance": False,
     "evaluation": False,
     "started_from": False,
+    "trained_by": False,
 }
+DATA_NAMES = ("data", "fingerprint")  # of a task, which guards compare
 SPEC_PARTS = {"axes", "fixed", "views", "reasons", "fixed_sizes", "cuts"}
 
 
@@ -44,12 +46,8 @@ def checked(metadata: Any, source: str) -> dict[str, Any]:
         raise ValueError(f"{source} does not describe a learned optimizer, it holds a {kind}.")
     metadata = _current_format(metadata, source)
 
-    for part, of_dicts in DICTS.items():
-        if part in metadata:
-            _check_dict(metadata[part], of_dicts, f"{part} in {source}")
-    warnings = metadata.get("warnings", [])
-    if not isinstance(warnings, list) or not all(isinstance(text, str) for text in warnings):
-        raise ValueError(f"warnings in {source} must be a list of texts, got {shown(warnings)}.")
+    _check_record(metadata, source)
+    _check_warnings(metadata.get("warnings", []), f"warnings in {source}")
     if "optimizer_name" in metadata:
         _check_name(metadata["optimizer_name"], f"optimizer_name in {source}")
     if "meta_optimizer" in metadata:
@@ -148,6 +146,34 @@ def _current_format(metadata: dict[str, Any], source: str) -> dict[str, Any]:
     name = task["task"]
     _check_name(name, f"the name of the task in {source}")
     return {**metadata, "specs": {name: metadata["spec"]}, "tasks": {name: task}}
+
+
+def _check_record(record: Mapping[str, Any], source: str) -> None:
+    """Check what a theta, or one that it started from, says of its meta-training."""
+    for part, of_dicts in DICTS.items():
+        if part in record:
+            _check_dict(record[part], of_dicts, f"{part} in {source}")
+
+    for name, facts in record.get("tasks", {}).items():
+        for key in DATA_NAMES:
+            if not isinstance(facts.get(key, ""), str):
+                raise ValueError(
+                    f"{key} of task {name!r} in {source} must be a text, got {shown(facts[key])}."
+                )
+
+    before = record.get("started_from")
+    if before:
+        where = f"started_from in {source}"
+        require(before, ("name", "tasks"), where)
+        _check_name(before["name"], f"name of {where}")
+        _check_record(before, where)
+
+
+def _check_warnings(warnings: Any, where: str) -> None:
+    # earlier versions kept a list for each task
+    lists = warnings.values() if isinstance(warnings, dict) else [warnings]
+    if not all(_is_list_of(texts, str) for texts in lists):
+        raise ValueError(f"{where} must be a list of texts, got {shown(warnings)}.")
 
 
 def _check_dict(value: Any, of_dicts: bool, where: str) -> None:
