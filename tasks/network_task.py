@@ -9,6 +9,7 @@ from typing_extensions import override
 
 from tasks.base import Batch, Params, PermutationAxes, TaskFamily, TaskParams
 from tasks.networks.base import Network, check_sizes
+from tasks.networks.purity import check_network
 
 Tensors = tuple[Tensor, ...]
 
@@ -31,8 +32,8 @@ class NetworkTask(TaskFamily):
             split ``valid``.
 
     Raises:
-        ValueError: the batch size is not positive, or the share leaves nothing to one of the
-            splits.
+        ValueError: the batch size is not positive, the network is not pure, or the share leaves
+            nothing to one of the splits.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class NetworkTask(TaskFamily):
         valid_fraction: float,
     ) -> None:
         check_sizes(batch_size=batch_size)
+        check_network(network)
         self.name = name
         self.network = network
         self.data = data
