@@ -34,7 +34,7 @@ def fold_short(spec: PermutationSpec) -> PermutationSpec:
     ['row']
     """
     _check_measured(spec)
-    short = {name for name, size in spec.fixed_sizes.items() if size <= MAX_FOLDED}
+    short = {name for name, size in spec.fixed_sizes.items() if 1 <= size <= MAX_FOLDED}
     return replace(spec, folded=short)
 
 
@@ -83,7 +83,8 @@ def unfold(spec: PermutationSpec, folded: Mapping[str, Tensor]) -> dict[str, Ten
     for parameter, names in spec.axes.items():
         order, num_left = _order(spec, names)
         sizes = [spec.fixed_sizes[names[axis]] for axis in order[num_left:]]
-        split = folded[parameter].unflatten(-1, (*sizes, -1))  # (*axes left, *folded axes, C)
+        channels = folded[parameter].shape[-1] // prod(sizes)
+        split = folded[parameter].unflatten(-1, (*sizes, channels))  # (*axes left, *folded axes, C)
 
         back = [order.index(axis) for axis in range(len(names))]
         tensors[parameter] = split.permute(*back, len(names))

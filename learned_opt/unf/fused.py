@@ -192,7 +192,7 @@ def apply_pointwise(
 
     outputs = {}
     for (name, tensor), output in zip(inputs.items(), flat_outputs, strict=True):
-        outputs[name] = output.reshape(*tensor.shape[:-1], -1)
+        outputs[name] = output.reshape(*tensor.shape[:-1], output.shape[-1])
     return outputs
 
 

@@ -16,6 +16,7 @@ from learned_opt.unf.base import Layer
 from learned_opt.unf.fixed import fold, num_folds, unfold
 from learned_opt.unf.layers import escape, zero_biases
 from learned_opt.unf.mixing import gain, mix
+from learned_opt.unf.reading import mean_over
 
 RULE = "nfn needs a chain of weights (out, in, *kernel), each with at most one bias (out)"
 
@@ -113,7 +114,7 @@ class NFNLinear(Layer):
         for link in self.chain:
             for name in (link.out, link.inp):
                 units[name] = self._summary(name, folded)
-        means = [folded[parameter].flatten(0, -2).mean(0) for parameter in self.num_folds]
+        means = [mean_over(folded[parameter].flatten(0, -2), 0) for parameter in self.num_folds]
 
         outputs = {}
         for link in self.chain:
@@ -162,7 +163,7 @@ class NFNLinear(Layer):
             tensor = folded[parameter]
             if tensor.ndim == 3:  # a weight (n_i, n_{i-1}, F C): mean over the other units
                 other_axis = 1 - self.spec.axes[parameter].index(name)
-                tensor = tensor.mean(other_axis)
+                tensor = mean_over(tensor, other_axis)
             summary.append(tensor)
 
         return summary

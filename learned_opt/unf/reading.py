@@ -13,6 +13,15 @@ from torch import Tensor
 from learned_opt.unf.plan import Pattern
 
 
+def mean_over(tensor: Tensor, axis: int) -> Tensor:
+    """The mean over an axis; 0 where it has no entries, so that an empty tensor spoils no other.
+
+    >>> mean_over(torch.ones(0, 2), 0)
+    tensor([0., 0.])
+    """
+    return tensor.mean(axis) if tensor.shape[axis] else tensor.sum(axis)
+
+
 class Reducer:
     """Reads patterns out of tensors.
 
@@ -43,7 +52,7 @@ class Reducer:
             if dropped:
                 larger = tuple(sorted((*pattern.kept, dropped[-1])))
                 source = self._reduce(pattern._replace(kept=larger))
-                self.cache[pattern] = source.mean(larger.index(dropped[-1]))
+                self.cache[pattern] = mean_over(source, larger.index(dropped[-1]))
             else:
                 self.cache[pattern] = _diagonal(self.inputs[pattern.parameter], pattern.labels)
         return self.cache[pattern]

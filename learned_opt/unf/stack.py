@@ -13,6 +13,7 @@ from learned_opt.unf.base import Layer, with_modules
 from learned_opt.unf.fixed import FIXED_AXES, PositionalEncoding, fold_short
 from learned_opt.unf.fused import apply_pointwise
 from learned_opt.unf.layers import Pointwise, UNFLinear
+from learned_opt.unf.reading import mean_over
 
 
 class InvariantPool(nn.Module):
@@ -26,7 +27,7 @@ class InvariantPool(nn.Module):
 
     @override
     def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        means = [tensor.reshape(-1, tensor.shape[-1]).mean(0) for tensor in inputs.values()]
+        means = [mean_over(tensor.reshape(-1, tensor.shape[-1]), 0) for tensor in inputs.values()]
         return torch.cat(means)
 
 

@@ -257,3 +257,33 @@ def test_a_whole_inner_step_commutes_with_the_symmetries_of_each_network(family_
     for key, value in spec.apply(updates, element).items():
         torch.testing.assert_close(moved[key], value, rtol=1e-3, atol=1e-5)
     assert max(update.abs().max() for update in updates.values()) > 1e-3
+
+
+EMPTY = {"empty": ("none", "input"), "nothing": ("none",)}  # parameters of 0 entries
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_parameters_without_entries_spoil_no_step(name) -> None:
+    if name == "nfn":
+        pytest.skip("an empty matrix that reads the input is no chain of layers")
+
+    axes = {"weight": ("output", "input"), "bias": ("output",)}
+    params = {"weight": torch.randn(3, 4), "bias": torch.randn(3)}
+    extra = {"empty": torch.zeros(0, 4), "nothing": torch.zeros(0)}
+    spec = PermutationSpec(axes | EMPTY, {"input", "none"}).measure(params | extra)
+    optimizer = OPTIMIZERS[name](spec)
+
+    current = params | extra
+    state = optimizer.init_state(current)
+    for seed in range(3):
+        source = torch.Generator().manual_seed(seed)
+        grads = {key: torch.randn(leaf.shape, generator=source) for key, leaf in current.items()}
+        with torch.no_grad():
+            updates, state = optimizer(grads, state, current, torch.tensor(1.0))
+        current = tree.add(current, updates)
+
+    assert all(leaf.isfinite().all() for leaf in current.values())
+    assert {key: leaf.shape for key, leaf in current.items()} == {
+        key: leaf.shape for key, leaf in (params | extra).items()
+    }
+    assert not torch.equal(current["weight"], params["weight"])

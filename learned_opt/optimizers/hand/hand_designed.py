@@ -6,6 +6,7 @@ learned optimizers (theta meta-trained).
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 from typing_extensions import override
 
@@ -74,6 +75,11 @@ class HandDesigned(MetaOptimizer):
         updates = {}
         states = {}
         for name, param in params.items():
+            if not param.numel():  # nothing moves, and norms and means of nothing have no value
+                updates[name] = torch.zeros_like(param)
+                states[name] = state["rule"][name]
+                continue
+
             update, states[name] = self.rule(grads[name], state["rule"][name], param, info)
             if self.log_weight_decay is not None:  # decoupled: the rule's moments do not see it
                 update = update - info.lr * self.log_weight_decay.exp() * param
