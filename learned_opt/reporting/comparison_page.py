@@ -13,7 +13,7 @@ from learned_opt.evaluation import scores
 from learned_opt.evaluation.curves import Curves
 from learned_opt.evaluation.frames import distinct, select
 from learned_opt.evaluation.verdicts import verdict_sentences
-from learned_opt.reporting import plots, sections
+from learned_opt.reporting import plots, run_groups, sections
 from learned_opt.reporting.comparison_sections import notes, setting_parts
 from learned_opt.reporting.record import Record, read_record
 from learned_opt.reporting.run_report import descriptions_of, facts_of
@@ -21,7 +21,10 @@ from learned_opt.reporting.sections import Drawing, Drawings, Part, Rows, Senten
 from learned_opt.reporting.tables import Table
 
 FILE = "comparison.html"
-CHOICE = "meta_optimizer="  # the override that a learned optimizer's name repeats
+GROUPS = """\
+Runs that differ in nothing but their seed are one group. Of {num_groups} groups {shown}. A group's
+loss on a held-out seed is the mean over its runs, diverged where one of them diverged; its brackets
+are over held-out seeds. Baselines, what differs and the facts are those of its first run."""
 LONGEST = 40  # characters of a label
 # relative difference between losses of one baseline run twice, on other numbers of threads, say
 SAME = 1e-4
@@ -55,12 +58,18 @@ def comparison_page(records: Sequence[Record]) -> str:
     """The page: every task, meta-training, what differs between the configs, reproducibility."""
     runs = dict(zip(labels(records), records, strict=True))
     tasks = list(dict.fromkeys(task for record in records for task in record.tasks))
-    title = f"{', '.join(runs)} on {', '.join(tasks)}"
+    missing = run_groups.counted({label: record.missing for label, record in runs.items()})
 
+    title = f"{', '.join(runs)} on {', '.join(tasks)}"
     parts: dict[str, list[Part]] = {}
-    missing = []
-    for label, record in runs.items():
-        missing += [f"{label}: {sentence}" for sentence in record.missing]
+    is_grouped = len(runs) > run_groups.MANY
+    if is_grouped:
+        optimizers = dict.fromkeys(record.learned for record in records)
+        title = f"{len(records)} runs of {', '.join(optimizers)} on {', '.join(tasks)}"
+        runs = run_groups.best_groups(records)
+        num_groups = len(set(run_groups.group_names(records)))
+        shown = f"the {len(runs)} of the lowest final loss are compared here, the best first"
+        parts["Groups"] = [GROUPS.format(num_groups=num_groups, shown=shown)]
 
     if missing:
         parts["What is missing"] = [Sentences(missing, stands_out=True)]
@@ -74,6 +83,9 @@ def comparison_page(records: Sequence[Record]) -> str:
     parts["What differs"] = [_side_by_side(configs, hide_equal=True)]
     facts = {label: facts_of(record) for label, record in runs.items()}
     parts["Reproducibility"] = [_side_by_side(facts, hide_equal=False)]
+
+    if is_grouped:
+        parts["All runs"] = [Rows(run_groups.table_of_runs(records, tasks), words=True)]
 
     return sections.page(title, parts)
 
@@ -91,7 +103,7 @@ def labels(records: Sequence[Record]) -> list[str]:
     for record in records:
         words = []
         for word in record.overrides:
-            if word not in shared and not word.startswith(CHOICE):
+            if word not in shared and not word.startswith(run_groups.CHOICE):
                 words.append(word)
 
         optimizers.append(record.learned)

@@ -104,7 +104,8 @@ def inner_panel(axes: Axes, losses: Mapping[str, Array], title: str) -> None:
         steps = np.arange(window, num_steps + 1)[thinned]
         diverged = int(np.isinf(values[-1]).sum())
         label = f"{name} ({diverged} of {num_seeds} diverged)" if diverged else name
-        axes.plot(steps, median[thinned], linewidth=1.8, label=label, **style(i))
+        look = {**_mark(median, i), **style(i)}
+        axes.plot(steps, median[thinned], linewidth=1.8, label=label, **look)
         colour = style(i)["color"]
         axes.fill_between(steps, low[thinned], high[thinned], color=colour, alpha=0.15, linewidth=0)
         medians.append(median)
@@ -160,7 +161,7 @@ def outer_panel(
             smooth, window = trailing_mean(values)
             axes.plot(steps, values, color=style(i)["color"], alpha=0.3, linewidth=0.7)
             label = f"{prefix}trailing mean of {window}"
-            axes.plot(steps, smooth, linewidth=1.8, label=label, **style(i))
+            axes.plot(steps, smooth, linewidth=1.8, label=label, **_mark(smooth, i), **style(i))
             drawn.append(values)
 
         if valid.get(name):
@@ -172,6 +173,11 @@ def outer_panel(
 
     axes.set(xlabel="outer step", ylabel=ylabel, yscale=scale(drawn))
     finish(axes, title, legend_below=several)
+
+
+def _mark(values: Array, index: int) -> dict[str, str]:
+    """A marker for a curve of one point, of which no line can be seen."""
+    return {"marker": MARKERS[index % len(MARKERS)]} if len(values) == 1 else {}
 
 
 def _arrays(points: Points) -> tuple[Array, Array]:

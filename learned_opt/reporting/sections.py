@@ -147,4 +147,4 @@ def _html(part: Part) -> Markup:
     if isinstance(part, Folded):
         return html.details(part.summary, part.text)
 
-    return html.note(part)
+    return html.note(part.replace("**", ""))  # bold of Markdown
