@@ -66,14 +66,15 @@ def take_back(folder: Path, log_name: str) -> None:
     written = [run.job, run.lock, run.starts, *folder.glob("code-*.diff")]
     if log_name:
         written.append(folder / log_name)
-    written += run.hydra.glob("*.yaml")
-    others = set(folder.rglob("*")) - set(written) - {run.hydra}
+    written += run.hydra.rglob("*.yaml")
+    below = [path for path in run.hydra.rglob("*") if path.is_dir()]
+    others = set(folder.rglob("*")) - {*written, *below, run.hydra}
     if others:
         return  # it has results, and whoever is refused now may want them
 
     for path in written:
         path.unlink(missing_ok=True)
-    for path in (run.hydra, *made):
+    for path in (*reversed(below), run.hydra, *made):
         try:
             path.rmdir()
         except OSError:

@@ -5,12 +5,13 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
 from learned_opt.commands import cli
-from learned_opt.runtime import current_job, job_file, new_folder
+from learned_opt.runtime import current_job, job_file, new_folder, rank_processes
 
 ROOT = Path(cli.__file__).parents[2]
 COMMAND = [sys.executable, "-m", "tests.helpers.tiny_job"]
@@ -123,7 +124,9 @@ def test_a_forked_process_does_not_speak_for_the_job(tmp_path) -> None:
     assert job_file.read(tmp_path)["state"] == "finished"
 
 
-@pytest.mark.parametrize("words", [["hydra.run.dir=a/b/c"], []])
+@pytest.mark.parametrize(
+    "words", [["hydra.run.dir=a/b/c"], [], ["hydra.output_subdir=.hydra/build"]]
+)
 def test_input_that_is_refused_leaves_no_folder(tmp_path, words) -> None:
     code, error = tiny(tmp_path, "action=refuse", *words)
     assert (code, error) == (2, "learned_opt: sigma must be positive, got -1.\n")
@@ -209,3 +212,16 @@ def test_the_code_is_recorded_at_every_start(tmp_path) -> None:
     assert set(starts[0]) == {"time", "git", "changes", "python", "torch", "lightning"}
     if starts[0]["changes"]:
         assert (tmp_path / "run" / f"code-{starts[0]['changes']}.diff").is_file()
+
+
+def test_a_rank_that_dies_is_in_the_record(tmp_path, monkeypatch) -> None:
+    """The leader waits for a sum that never comes, and is ended from a thread."""
+    exits = []
+    monkeypatch.setattr(rank_processes, "GRACE", 0.0)
+    monkeypatch.setattr(rank_processes, "_failed", lambda _: "rank 1 has ended with exit code -9")
+    monkeypatch.setattr(os, "_exit", exits.append)
+
+    current_job.recorded(tmp_path, [], rank_processes._watch, [], threading.Event())
+    record = job_file.read(tmp_path)
+    assert exits == [1]
+    assert (record["state"], record["error"]) == ("failed", "rank 1 has ended with exit code -9")
