@@ -5,10 +5,12 @@ Imports neither torch nor Hydra: help and mistyped verbs are answered at once.
 
 import importlib
 import sys
+from importlib.metadata import PackageNotFoundError, version
 
 from learned_opt.commands import cli, help_pages
 from learned_opt.core.errors import UsageError
 
+DISTRIBUTION = "learned-opt"  # as it is installed
 HELP_FLAGS = {"--help", "-h"}
 
 
@@ -29,6 +31,10 @@ def _dispatch() -> None:
         verb = words[0]
         del sys.argv[1]
 
+    if words == ["--version"]:
+        print(f"learned_opt {_version()}")
+        return
+
     asks_for_help = bool(HELP_FLAGS & set(words))
     if asks_for_help and not has_verb:
         print(help_pages.overview())
@@ -42,6 +48,13 @@ def _dispatch() -> None:
 
     # only this file: no verb waits for the imports of another
     importlib.import_module(f"learned_opt.commands.{verb}").main()
+
+
+def _version() -> str:
+    try:
+        return version(DISTRIBUTION)
+    except PackageNotFoundError:  # a checkout that is run where it lies
+        return "(a checkout that is not installed)"
 
 
 def _refuse_unknown_verb(words: list[str]) -> None:

@@ -95,7 +95,8 @@ def _meta_train(
         metadata = _save(cfg, problems, training, origin, folder)
         if stopped_by:
             overrides = sizing.resolved(hydra_job.overrides(), memory.automatic)
-            print_line(screens.interrupted(overrides, folder))
+            words = [*overrides, *hydra_job.config_words()]
+            print_line(screens.interrupted(words, folder))
             sys.exit(128 + stopped_by)  # as a shell tells a signal
         _compare_or_say_how(problems, metadata, RunFolder(folder), console)
 

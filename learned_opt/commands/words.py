@@ -23,6 +23,7 @@ HYDRA_FLAGS = (
     "--package",
     "--shell-completion",
 )
+SHORT_FLAGS = ("-c", "-cd", "-cn", "-cp", "-p")  # of the same
 # keys that a task file or an experiment may add beside those of the commands
 OPTIONAL_KEYS = {"mix", "task", "network", "data", "augment"}
 # of the trainer that leave a run without the files that everything after it reads
@@ -35,26 +36,44 @@ REFUSED_OF_TRAINER = {
 
 
 def as_hydra_reads(words: Sequence[str]) -> list[str]:
-    """The same meaning in Hydra's grammar.
+    """The same meaning in Hydra's grammar, flags behind overrides.
 
     ``--KEY=VALUE``, as agents of W&B write it, is ``KEY=VALUE``; ``task=NAME`` stands with or
     without its plus, whether or not an experiment brings a task; ``-v`` shows debug lines.
 
     >>> as_hydra_reads(["--seed=1", "task=mlp"])
     ['seed=1', '+task=mlp']
+    >>> as_hydra_reads(["+task=mlp", "-cd", "mine", "seed=1"])
+    ['+task=mlp', 'seed=1', '-cd', 'mine']
     """
     plain = []
-    for word in words:
+    flags = []
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
         flag, has_value, _ = word.partition("=")
         if word == "-v":
             plain.append(VERBOSE)
         elif has_value and word.startswith("--") and flag not in HYDRA_FLAGS:
             plain.append(word.removeprefix("--"))
+        elif word.startswith("-"):
+            flags.append(word)
+            if rest and not has_value and _takes(flag, rest[0]):
+                flags.append(rest.pop(0))
         else:
             plain.append(word)
 
     plus = "" if _brings_task(plain) else "+"
-    return [re.sub(r"^\+?task=", f"{plus}task=", word) for word in plain]
+    overrides = [re.sub(r"^\+?task=", f"{plus}task=", word) for word in plain]
+    # Hydra takes overrides in one piece only
+    return [*overrides, *flags]
+
+
+def _takes(flag: str, word: str) -> bool:
+    """Whether the word behind a flag of Hydra is its value."""
+    if flag in ("--info", "-i"):
+        return "=" not in word and not word.startswith("-")
+    return flag in (*HYDRA_FLAGS, *SHORT_FLAGS)
 
 
 def check_words(words: Sequence[str]) -> None:

@@ -5,6 +5,7 @@ import sys
 
 from hydra.core.hydra_config import HydraConfig
 
+from learned_opt.compose import hydra_job
 from learned_opt.runtime import job_record
 
 
@@ -22,7 +23,6 @@ def command() -> str:
             if not word.startswith("hydra.mode="):
                 typed.append(word)
 
-        return " ".join(
-            [job_record.command_of(hydra.job.config_name), *hydra.overrides.task, *typed]
-        )
+        words = [*hydra.overrides.task, *typed, *hydra_job.config_words()]
+        return " ".join([job_record.command_of(hydra.job.config_name), *words])
     return f"python -m learned_opt {shlex.join(sys.argv[1:])}".strip()

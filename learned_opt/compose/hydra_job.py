@@ -23,6 +23,15 @@ def overrides() -> list[str]:
     return list(HydraConfig.get().overrides.task)
 
 
+def config_words() -> list[str]:
+    """The words of the command line that add folders of configs, for commands that are printed."""
+    words = []
+    for source in HydraConfig.get().runtime.config_sources:
+        if source.provider == "command-line":
+            words.append(f"--config-dir={source.path}")
+    return words
+
+
 def choice(group: str) -> str | None:
     """The file that was chosen from a config group; None where the config has no such group."""
     return HydraConfig.get().runtime.choices.get(group)

@@ -54,6 +54,44 @@ def test_help_lists_the_verbs(monkeypatch, capsys, words) -> None:
     assert "python -m learned_opt +task=mlp" in page
 
 
+def test_version_is_that_of_this_program(monkeypatch, capsys) -> None:
+    monkeypatch.setattr(sys, "argv", ["learned_opt", "--version"])
+    front_door.main()
+    assert capsys.readouterr().out.startswith("learned_opt ")
+
+
+def test_full_errors_break_no_launcher(tmp_path) -> None:
+    """HYDRA_FULL_ERROR shows tracebacks, and Hydra still knows the launchers of this program."""
+    words = ["+task=mlp", "hydra/launcher=workstation", "--cfg=job"]
+    command = [sys.executable, "-m", "learned_opt", *words]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "HYDRA_FULL_ERROR": "1"}
+    result = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    assert "horizon: 200" in result.stdout
+
+
+def test_printed_commands_keep_the_folder_of_configs(tmp_path) -> None:
+    """In a process of its own, as Hydra knows of a folder only once it has started."""
+    (tmp_path / "mine").mkdir()
+    code = (
+        "import sys\n"
+        "from learned_opt.commands import train\n"
+        "from learned_opt.compose import command_line, hydra_job, resolve\n"
+        "def show(cfg):\n"
+        "    print(hydra_job.config_words(), command_line.command())\n"
+        "    raise SystemExit(0)\n"
+        "resolve.final = show\n"
+        f"sys.argv[1:] = ['+task=mlp', '--config-dir={tmp_path}/mine', 'hydra.run.dir=run']\n"
+        "train.main()\n"
+    )
+    result = python(code, cwd=tmp_path)
+    words = f"--config-dir={tmp_path}/mine"
+    assert f"['{words}']" in result.stdout, result.stderr
+    assert result.stdout.strip().endswith(words)
+
+
 @pytest.mark.parametrize("verb", help_pages.VERBS)
 def test_every_verb_says_what_it_takes(monkeypatch, capsys, verb) -> None:
     monkeypatch.setattr(sys, "argv", ["learned_opt", verb, "--help"])
