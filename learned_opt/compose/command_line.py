@@ -24,5 +24,5 @@ def command() -> str:
                 typed.append(word)
 
         words = [*hydra.overrides.task, *typed, *hydra_job.config_words()]
-        return " ".join([job_record.command_of(hydra.job.config_name), *words])
+        return " ".join([job_record.command_of(str(hydra.job.config_name)), *words])
     return f"python -m learned_opt {shlex.join(sys.argv[1:])}".strip()
