@@ -138,7 +138,8 @@ def test_theta_can_be_evaluated_and_training_resumed(finished) -> None:
         *TINY,
     )
     assert again.returncode == 0, again.stderr
-    evaluated = next((finished / "runs" / "mlp-evaluate").iterdir())
+    (file,) = (finished / "runs" / "mlp-evaluate").glob("*/evaluation.json")
+    evaluated = file.parent
     assert mean_losses(evaluated) == pytest.approx(mean_losses(run))
     more = shell(
         finished,

@@ -209,7 +209,7 @@ def test_the_tasks_of_a_mix_share_the_memory(monkeypatch) -> None:
         ),
         (2**30, ("memory_share=0",), "memory_share must lie above 0 and not above 1, got 0"),
         (2**30, ("estimator.num_tasks=0",), "num_tasks must be at least 1, got 0"),
-        (2**30, ("estimator.num_tasks=many",), "wrong type"),
+        (2**30, ("estimator.num_tasks=many",), "num_tasks must be a number, got 'many'"),
     ],
 )
 def test_what_cannot_fit_is_refused(monkeypatch, available, overrides, message) -> None:

@@ -75,7 +75,11 @@ def test_every_end_is_recorded(tmp_path, action, code, state, error) -> None:
     [(signal.SIGINT, 130), (signal.SIGTERM, -signal.SIGTERM), (signal.SIGHUP, -signal.SIGHUP)],
 )
 def test_signals_are_recorded(tmp_path, number, code) -> None:
-    process = waiting(tmp_path, "hydra.run.dir=run")
+    before = signal.signal(number, signal.SIG_DFL)  # under nohup a child would ignore SIGHUP
+    try:
+        process = waiting(tmp_path, "hydra.run.dir=run")
+    finally:
+        signal.signal(number, before)
     process.send_signal(number)
     process.communicate(timeout=30)
     assert process.returncode == code
