@@ -37,7 +37,10 @@ def changed(key: str, value: object) -> dict:
 )
 def test_what_may_change(tmp_path, key, value) -> None:
     run_identity.keep(tmp_path, CONFIG)
+    kept = (tmp_path / "identity.yaml").read_bytes()
     run_identity.refuse_another(tmp_path, changed(key, value))
+    # what is compared next time is still the config that the run began with
+    assert (tmp_path / "identity.yaml").read_bytes() == kept
 
 
 @pytest.mark.parametrize(
@@ -65,6 +68,7 @@ def test_many_keys_are_counted(tmp_path) -> None:
 
 def test_a_folder_of_no_training_refuses_nothing(tmp_path) -> None:
     run_identity.refuse_another(tmp_path, CONFIG)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_damaged_file_is_a_sentence(tmp_path) -> None:

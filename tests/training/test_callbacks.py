@@ -113,7 +113,10 @@ def test_the_keys_of_their_state_in_checkpoints_stay(tmp_path) -> None:
 
 def test_all_but_the_leader_validate_nothing() -> None:
     trainer = SimpleNamespace(global_step=3, max_steps=3, is_global_zero=False)
+    figures: dict[str, float] = {}
+    trainer.callback_metrics = figures
     Validation(every=1).on_train_batch_end(trainer, None)  # pyright: ignore[reportArgumentType]
+    assert figures == {}
 
 
 def test_a_module_of_another_kind_is_refused() -> None:
