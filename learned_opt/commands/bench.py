@@ -14,7 +14,7 @@ import hydra
 from omegaconf import DictConfig
 
 from learned_opt.commands import cli
-from learned_opt.compose import config_files
+from learned_opt.compose import config_files, trained_theta
 from learned_opt.core.errors import UsageError
 
 TABLES = ("table", "scaling")  # verbs that are values of a key of this config
@@ -32,6 +32,7 @@ def run(cfg: DictConfig) -> None:
     from learned_opt.core.errors import usage_errors
     from learned_opt.reporting import cost_comparison
 
+    trained_theta.refuse(cfg, "theta", "checkpoint")
     cfg = resolve.final(cfg)
     configs = bench_steps.configs_of_tasks(cfg)
     for task_config in configs.values():

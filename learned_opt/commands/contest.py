@@ -4,7 +4,7 @@ import hydra
 from omegaconf import DictConfig
 
 from learned_opt.commands import cli
-from learned_opt.compose import config_files
+from learned_opt.compose import config_files, trained_theta
 
 
 @hydra.main(version_base="1.3", config_path=config_files.config_dir(), config_name="contest")
@@ -21,6 +21,7 @@ def run(cfg: DictConfig) -> None:
     from learned_opt.reporting.tables import table_of
     from learned_opt.runtime.provenance import provenance
 
+    trained_theta.refuse(cfg, "theta", "checkpoint")
     cfg = resolve.final(cfg)
     console = Console()
     with usage_errors():

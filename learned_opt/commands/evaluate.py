@@ -1,7 +1,7 @@
 """Evaluate trained thetas: optimizers x tasks x horizons x held-out seeds.
 
-``evaluate +task=mlp checkpoint=runs/.../theta.safetensors`` for one,
-``checkpoints={NAME: FILE, NAME: FILE}`` for several, with a generalisation card where one is asked
+``evaluate +task=mlp theta=runs/.../theta.safetensors`` for one,
+``theta={NAME: FILE, NAME: FILE}`` for several, with a generalisation card where one is asked
 for. ``evaluate table FOLDER... [rows=NAME,NAME]`` prints the table of finished evaluations; where
 rows are named, the best of all others is one more.
 """
@@ -15,7 +15,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from learned_opt.commands import cli
-from learned_opt.compose import config_files
+from learned_opt.compose import config_files, trained_theta
 from learned_opt.core.errors import UsageError, usage_errors
 
 
@@ -25,16 +25,10 @@ def run(cfg: DictConfig) -> float:
     """One evaluation.
 
     Returns:
-        float: mean held-out loss of the first checkpoint, over all settings.
+        float: mean held-out loss of the first theta, over all settings.
     """
-    if cfg.theta is not None:
-        raise UsageError(
-            f"theta is what a training starts from; to evaluate it give checkpoint={cfg.theta}."
-        )
-    if (cfg.checkpoint is None) == (not cfg.checkpoints):
-        raise UsageError(
-            "give checkpoint=FILE, or checkpoints={NAME: FILE, NAME: FILE} for several."
-        )
+    trained_theta.refuse(cfg, "checkpoint")
+    trained_theta.named(cfg)
 
     # seconds of imports, only for words that make sense
     import torch

@@ -39,7 +39,7 @@ usage: python -m learned_opt [VERB] ...        (or: learned-opt [VERB] ...)
 examples:
   python -m learned_opt +task=mlp
   python -m learned_opt -m +task=rnn meta_optimizer=unf,deep_set seed=0,1,2 hydra/launcher=slurm
-  python -m learned_opt evaluate +task=mlp checkpoint=runs/mlp/TIME/theta.safetensors
+  python -m learned_opt evaluate +task=mlp theta=runs/mlp/TIME
 
 python -m learned_opt VERB --help shows what a verb takes."""
 PAGE = """\

@@ -1,20 +1,19 @@
 """Bias, variance and cost of the gradient estimators, ``lab +task=mlp``."""
 
-from pathlib import Path
 from typing import Any
 
 import hydra
 from omegaconf import DictConfig
 
 from learned_opt.commands import cli
-from learned_opt.compose import config_files
+from learned_opt.compose import config_files, trained_theta
 from learned_opt.core.errors import UsageError
 
 
 @hydra.main(version_base="1.3", config_path=config_files.config_dir(), config_name="lab")
 @cli.one_line_errors
 def run(cfg: DictConfig) -> None:
-    """Measure every case at the theta of a checkpoint, or at the initial one."""
+    """Measure every case at a trained theta, or at the initial one."""
     from rich.console import Console
 
     from learned_opt.compose import hydra_job, resolve
@@ -22,6 +21,7 @@ def run(cfg: DictConfig) -> None:
     from learned_opt.reporting import lab_report
     from learned_opt.reporting.tables import table_of
 
+    trained_theta.refuse(cfg, "checkpoint")
     cfg = resolve.final(cfg)
     if cfg.replicates < 2:
         raise UsageError(f"replicates must be at least 2, got {cfg.replicates}.")
@@ -46,17 +46,18 @@ def _build(cfg: DictConfig) -> tuple[dict[str, Any], dict[str, Any]]:
     """The reference and the cases by name, and the theta at which they are measured."""
     from learned_opt.compose import inner_problems, meta_training
     from learned_opt.core.errors import usage_errors
+    from learned_opt.deploy import hub
     from learned_opt.deploy.weights import load_theta
 
     problem = inner_problems.build_problem(cfg, cfg.meta_optimizer, cfg.optimizer_name)
     estimators = {}
     with usage_errors():
-        if cfg.checkpoint:
-            load_theta(Path(cfg.checkpoint), problem.optimizer)
+        if theta := trained_theta.single(cfg):
+            load_theta(hub.find(theta), problem.optimizer)
         for name, node in {"reference": cfg.reference, **cfg.cases}.items():
             estimators[name] = meta_training.build_estimator(cfg, node, problem.unroll)
-    theta = {name: p.detach() for name, p in problem.optimizer.named_parameters()}
-    return estimators, theta
+    measured = {name: p.detach() for name, p in problem.optimizer.named_parameters()}
+    return estimators, measured
 
 
 def main() -> None:

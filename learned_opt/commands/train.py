@@ -66,7 +66,7 @@ def _meta_train(
     from learned_opt.training.wandb import wandb_runs
 
     cfg, problems, origin = _problems(cfg)
-    start = meta_training.find_start(folder, cfg.ckpt)
+    start = meta_training.find_start(folder, cfg.checkpoint)
     memory = sizing.size(cfg, problems, world, start.num_tasks)
     cfg, problems = sizing.settled(cfg, problems, memory)
     if world.is_leader:
@@ -85,8 +85,8 @@ def _meta_train(
             estimator = str(hydra_job.choice("estimator"))
             facts = facts_of_run(problems, estimator, training.estimators, str(memory), folder)
             console.print(screens.facts_grid(facts))
-            if start.ckpt or origin:
-                print_line(f"going on from {start.ckpt or cfg.theta}")
+            if start.checkpoint or origin:
+                print_line(f"going on from {start.checkpoint or cfg.theta}")
             stopped_by = _run(training, world)
 
         if not world.is_leader:
@@ -110,15 +110,16 @@ def _problems(cfg: DictConfig) -> tuple[DictConfig, dict[str, Any], dict[str, An
         tuple: the config, with the meta-optimizer of ``theta`` where there is one; the problems;
         and what ``theta.json`` keeps of that theta.
     """
-    from learned_opt.compose import hydra_job, inner_problems, trained_optimizer
+    from learned_opt.compose import hydra_job, inner_problems, trained_optimizer, trained_theta
 
-    if cfg.theta is None:
+    theta = trained_theta.single(cfg)
+    if theta is None:
         name = str(hydra_job.choice("meta_optimizer"))
         return cfg, inner_problems.build_problems(cfg, cfg.meta_optimizer, name), None
 
     _refuse_another_optimizer(hydra_job.overrides())
-    trained = trained_optimizer.build_trained(cfg, cfg.theta)
-    origin = trained_optimizer.ancestry(cfg.theta, trained.metadata)
+    trained = trained_optimizer.build_trained(cfg, theta)
+    origin = trained_optimizer.ancestry(theta, trained.metadata)
     return trained.cfg, trained.problems, origin
 
 
@@ -215,7 +216,7 @@ def _validation_loss(metrics: Path, labels: list[str]) -> float | None:
     """Mean over the tasks of the last validation loss; infinite where one is not finite.
 
     None where nothing was validated: without ``callbacks.validation`` or ``logger.csv``, or when
-    the checkpoint of ``ckpt`` has all its outer steps.
+    the checkpoint that it goes on from has all its outer steps.
 
     Args:
         metrics: ``metrics.csv`` of the run.

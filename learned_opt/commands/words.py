@@ -26,6 +26,8 @@ HYDRA_FLAGS = (
 SHORT_FLAGS = ("-c", "-cd", "-cn", "-cp", "-p")  # of the same
 # keys that a task file or an experiment may add beside those of the commands
 OPTIONAL_KEYS = {"mix", "task", "network", "data", "augment"}
+# keys of former versions -> the one word that there is for that thing
+RENAMED = {"ckpt": "checkpoint", "checkpoints": "theta"}
 # of the trainer that leave a run without the files that everything after it reads
 REFUSED_OF_TRAINER = {
     "fast_dev_run": "it writes no files; trainer.max_steps=2 is a short run",
@@ -94,6 +96,12 @@ def check_words(words: Sequence[str]) -> None:
             raise UsageError(f"{key} takes the name of a file, got {word}; one of: {choices}.")
 
         section, _, name = key.partition(".")
+        if section in RENAMED:
+            rest = word.lstrip("+").removeprefix(section)
+            plus = "+" if name else ""
+            new = RENAMED[section]
+            raise UsageError(f"{section} is now called {new}; write {plus}{new}{rest}.")
+
         if section == "trainer" and name in REFUSED_OF_TRAINER:
             raise UsageError(f"{key} cannot be set: {REFUSED_OF_TRAINER[name]}.")
 

@@ -11,7 +11,7 @@ import hydra
 from omegaconf import DictConfig
 
 from learned_opt.commands import cli
-from learned_opt.compose import config_files
+from learned_opt.compose import config_files, trained_theta
 from learned_opt.core.errors import UsageError
 
 VERBS = ("build", "predict")
@@ -26,6 +26,7 @@ def run(cfg: DictConfig) -> None:
     from learned_opt.compose import resolve
     from learned_opt.core.errors import usage_errors
 
+    trained_theta.refuse(cfg, "theta", "checkpoint")
     cfg = resolve.final(cfg)
     act = _build if cfg.verb == "build" else _predict
     with usage_errors():

@@ -10,6 +10,7 @@ from typing import Any
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from learned_opt.compose import trained_theta
 from learned_opt.compose.inner_problems import Problem
 from learned_opt.compose.resolve import tasks_of
 from learned_opt.compose.setting_configs import SettingConfig, setting_configs
@@ -103,8 +104,9 @@ def _criteria(cfg: DictConfig) -> list[str]:
     """What baselines are tuned for: as the command says, else as the benchmark does."""
     criteria = cfg.get("tuned_for")
     if criteria is None:
-        # one checkpoint is evaluated as after its training, several for their final losses
-        return list(cfg.benchmark.tuned_for) if cfg.get("checkpoint") else ["final_loss"]
+        # one theta is evaluated as after its training, several for their final losses
+        is_one = cfg.theta is not None and not OmegaConf.is_config(cfg.theta)
+        return list(cfg.benchmark.tuned_for) if is_one else ["final_loss"]
     return [criteria] if isinstance(criteria, str) else list(criteria)
 
 
@@ -146,25 +148,23 @@ def trained_contender(problems: Mapping[str, Problem], metadata: Metadata) -> Co
 
 
 def build_learned(cfg: DictConfig) -> list[Contender]:
-    """The learned optimizers of ``checkpoint`` or ``checkpoints``.
+    """The learned optimizers of ``theta``.
 
     One that is called as a baseline is, is told apart by ``-learned``.
 
     Raises:
-        ValueError: a checkpoint is missing, damaged or of another architecture, or two have the
+        ValueError: a theta is missing, damaged or of another architecture, or two have the
             same name.
     """
     first = next(iter(tasks_of(cfg).values()))
     baselines = [baseline.name for baseline in _baselines(first)]
-    named = cfg.checkpoints if cfg.checkpoint is None else [cfg.checkpoint]
 
     learned: list[Contender] = []
-    for name, path, metadata in _checkpoints(named):
+    for name, path, metadata in _thetas(cfg):
         label = _apart(name, baselines)
         if label in [contender.name for contender in learned]:
             raise ValueError(
-                f"two checkpoints are called {name}; "
-                "name them: checkpoints={NAME: FILE, NAME: FILE}."
+                f"two thetas are called {name}; name them: theta={{NAME: FILE, NAME: FILE}}."
             )
 
         # cells are found by this digest, so that another theta of the same name has its own
@@ -180,21 +180,16 @@ def _apart(name: str, baselines: list[str]) -> str:
     return f"{name}-learned" if name in baselines else name
 
 
-def _checkpoints(named: Any) -> list[tuple[str, Path, Metadata]]:
-    """Name, file and metadata; a list names each by its kind of optimizer."""
-    if OmegaConf.is_dict(named):
-        pairs = [(str(name), path) for name, path in named.items()]
-    else:
-        pairs = [("", path) for path in named]
-
-    checkpoints = []
-    for name, source in pairs:
+def _thetas(cfg: DictConfig) -> list[tuple[str, Path, Metadata]]:
+    """Name, file and metadata; without a name, each is called by its kind of optimizer."""
+    thetas = []
+    for name, source in trained_theta.named(cfg):
         path = hub.find(source)
         metadata = load_metadata(path)
         metadata_schema.require(metadata, NEEDED, str(path.with_suffix(".json")))
-        checkpoints.append((name or metadata["optimizer_name"], path, metadata))
+        thetas.append((name or metadata["optimizer_name"], path, metadata))
 
-    return checkpoints
+    return thetas
 
 
 class _TrainedConstructor:

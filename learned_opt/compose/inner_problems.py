@@ -48,7 +48,7 @@ def build_problems(
 
     Args:
         cfg: the composed config, of one task or of a mix.
-        meta_optimizer: the config node of the meta-optimizer: the composed one, or a checkpoint's.
+        meta_optimizer: the config node of the meta-optimizer: the composed one, or one of a file.
         optimizer_name: its name in tables.
 
     Returns:

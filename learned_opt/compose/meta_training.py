@@ -52,26 +52,26 @@ class Start:
     """What a training goes on from.
 
     Args:
-        ckpt: a checkpoint, None to start anew.
+        checkpoint: its file, None to start anew.
         num_tasks: of its chains, by task; empty where there is none.
     """
 
-    ckpt: Path | None
+    checkpoint: Path | None
     num_tasks: dict[str, int]
 
 
-def find_start(folder: Path, ckpt: str | None) -> Start:
-    """The newest whole checkpoint of a run folder, or else the one that ``ckpt`` names.
+def find_start(folder: Path, checkpoint: str | None) -> Start:
+    """The newest whole checkpoint of a run folder, or else the one that is named.
 
     Raises:
-        UsageError: ``ckpt`` is no checkpoint.
+        UsageError: ``checkpoint`` is none.
         RunError: every checkpoint of a folder is damaged.
     """
     try:
         with usage_errors():
             file = newest(RunFolder(folder).checkpoints)
-            if file is None and ckpt:
-                file = find_checkpoint(Path(ckpt))
+            if file is None and checkpoint:
+                file = find_checkpoint(Path(checkpoint))
             return Start(file, num_tasks(file) if file else {})
     except CheckpointError as error:
         raise RunError(str(error)) from error
@@ -112,11 +112,11 @@ def build_training(
         )
 
         # else Lightning fails in the middle of loading, with a message about tensors
-        if start.ckpt:
-            check_fits(start.ckpt, module.meta_optimizer, module.estimator)
+        if start.checkpoint:
+            check_fits(start.checkpoint, module.meta_optimizer, module.estimator)
 
     log_config(loggers, cfg, problems)
-    return Training(module, trainer, estimators, start.ckpt)
+    return Training(module, trainer, estimators, start.checkpoint)
 
 
 def build_callbacks(nodes: DictConfig) -> list[lightning.Callback]:

@@ -39,12 +39,12 @@ def read_header(path: Path) -> dict[str, Tensor]:
                 dtype = DTYPES.get(part.get_dtype())
                 if dtype is None:
                     raise ValueError(
-                        f"{name!r} of checkpoint {path} must hold floating-point numbers, "
+                        f"{name!r} of theta {path} must hold floating-point numbers, "
                         f"it is of type {part.get_dtype()}."
                     )
                 header[name] = torch.empty(part.get_shape(), dtype=dtype, device="meta")
     except SafetensorError as error:
-        raise ValueError(f"checkpoint {path} is damaged: {error}.") from error
+        raise ValueError(f"theta {path} is damaged: {error}.") from error
     return header
 
 
@@ -77,7 +77,7 @@ def _bounded(header: dict[str, Tensor], source: str) -> Iterator[None]:
         too_many_entries = counts["entries"] > most_entries
         if too_many_entries or max(counts["tensors"], counts["modules"]) > most_tensors:
             raise ValueError(
-                f"meta_optimizer beside checkpoint {source} describes a larger optimizer than "
+                f"meta_optimizer beside theta {source} describes a larger optimizer than "
                 f"the {tree.num_elements(header)} numbers in {len(header)} tensors of the file."
             )
 

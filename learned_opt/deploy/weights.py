@@ -64,12 +64,10 @@ def load_metadata(path: Path) -> dict[str, Any]:
     """
     beside = path.with_suffix(".json")
     if not path.is_file():
-        raise ValueError(
-            f"checkpoint must be a theta.safetensors file, but there is none at {path}."
-        )
+        raise ValueError(f"theta must be a theta.safetensors file, but there is none at {path}.")
     if not beside.is_file():
         raise ValueError(
-            f"checkpoint {path} lacks its {beside.name}, which says what optimizer it is of."
+            f"theta {path} lacks its {beside.name}, which says what optimizer it is of."
         )
     metadata = metadata_schema.checked(plain_data.read_json(beside), str(beside))
 
@@ -136,7 +134,7 @@ def load_theta(path: Path, optimizer: MetaOptimizer) -> None:
     try:
         theta = load_file(path)
     except SafetensorError as error:
-        raise ValueError(f"checkpoint {path} is damaged: {error}.") from error
+        raise ValueError(f"theta {path} is damaged: {error}.") from error
 
     _check_finite(optimizer, theta, str(path))
     with torch.no_grad():
@@ -158,7 +156,7 @@ def _check_weight_space(path: Path, optimizer: MetaOptimizer) -> None:
         optimizer.rebind(trained_on[0])
     except ValueError as error:
         raise ValueError(
-            f"checkpoint {path} is of another network, its parameters differ: {differences[0]}."
+            f"theta {path} is of another network, its parameters differ: {differences[0]}."
         ) from error
 
 
@@ -176,13 +174,13 @@ def check_theta(optimizer: MetaOptimizer, theta: Mapping[str, Tensor], source: s
     parameters = dict(optimizer.named_parameters())
     keys = tree.difference(list(parameters), list(theta))
     if keys:
-        raise ValueError(f"checkpoint {source} is of another architecture: {keys}.")
+        raise ValueError(f"theta {source} is of another architecture: {keys}.")
 
     for name, parameter in parameters.items():
         if parameter.shape != theta[name].shape:
             shapes = f"{tuple(theta[name].shape)}, the optimizer needs {tuple(parameter.shape)}"
             raise ValueError(
-                f"checkpoint {source} is of another architecture: {name} has shape {shapes}."
+                f"theta {source} is of another architecture: {name} has shape {shapes}."
             )
 
 
@@ -196,6 +194,6 @@ def _check_finite(optimizer: MetaOptimizer, theta: Mapping[str, Tensor], source:
         bad = ~(leaf.isfinite() | is_off)
         if bad.any():
             raise ValueError(
-                f"{name!r} of checkpoint {source} must hold finite numbers, "
+                f"{name!r} of theta {source} must hold finite numbers, "
                 f"got {leaf[bad].flatten()[0].item()}."
             )

@@ -1,7 +1,7 @@
 """What an evaluation came to, in memory and in ``evaluation.json``.
 
-One row schema for every evaluation: that which ends a training, that of one checkpoint, and that of
-many checkpoints on many tasks. A row is an optimizer on a setting (task, horizon, point of a card)
+One row schema for every evaluation: that which ends a training, that of one theta, and that of
+many thetas on many tasks. A row is an optimizer on a setting (task, horizon, point of a card)
 with a held-out seed.
 """
 

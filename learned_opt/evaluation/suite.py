@@ -113,7 +113,7 @@ def _bind(setting: Setting, contenders: Sequence[Contender], results: Results) -
     learned = [contender for contender in contenders if contender.trained is not None]
     if not setting.axis and not any(contender.name in unrolls for contender in learned):
         reason = results.left_out[-1]["reason"]
-        raise ValueError(f"no checkpoint fits task {setting.task}: {reason}")
+        raise ValueError(f"no theta fits task {setting.task}: {reason}")
 
     return unrolls
 

@@ -47,11 +47,11 @@ def interrupted(overrides: Sequence[str], folder: Path) -> str:
             continue
 
         words.append(word)
-        # evaluate takes its own theta
-        if not word.startswith("theta="):
+        # evaluate takes the theta that this run has come to
+        if not word.startswith(("theta=", "checkpoint=")):
             words_of_task.append(word)
 
-    evaluate = f"{shlex.join(words_of_task)} checkpoint={folder}/theta.safetensors"
+    evaluate = f"{shlex.join(words_of_task)} theta={folder}/theta.safetensors"
 
     return (
         "stopped. The state so far is whole; to go on or to use it:\n"

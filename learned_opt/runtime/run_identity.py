@@ -18,7 +18,8 @@ from learned_opt.runtime.run_folder import RunFolder
 MAY_CHANGE = (
     "benchmark",
     "callbacks",
-    "ckpt",
+    "checkpoint",
+    "ckpt",  # the same, as former versions wrote it
     "trust",
     "compile",
     "device",

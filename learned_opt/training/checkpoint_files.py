@@ -117,8 +117,8 @@ def find_checkpoint(path: Path) -> Path:
     file = newest(RunFolder(path).checkpoints) if path.is_dir() else path
     if file is None or not file.is_file():
         raise ValueError(
-            "ckpt must be a checkpoint file or a run folder that holds one, but there is none at "
-            f"{path}."
+            "checkpoint must be the file of one or a run folder that holds one, "
+            f"but there is none at {path}."
         )
     if not path.is_dir():
         _verify(file)
@@ -130,13 +130,15 @@ def _verify(file: Path) -> None:
     checksum = checksum_path(file)
     expected = _expected_digest(file)
     if expected is None:
-        log.warning("ckpt %s cannot be verified: there is no %s beside it", file, checksum.name)
+        log.warning(
+            "checkpoint %s cannot be verified: there is no %s beside it", file, checksum.name
+        )
         return
 
     digest = _digest(file)
     if digest != expected:
         raise ValueError(
-            f"ckpt {file} is damaged, or another file than was written: its SHA-256 is "
+            f"checkpoint {file} is damaged, or another file than was written: its SHA-256 is "
             f"{digest[:12]}..., but {checksum.name} says {expected[:12]}...; "
             "choose another checkpoint of the run."
         )
@@ -158,7 +160,7 @@ def check_fits(file: Path, optimizer: MetaOptimizer, estimator: GradientEstimato
     theta: dict[str, torch.Tensor] = {}
     for name, value in checkpoint["state_dict"].items():
         theta[name.removeprefix(PREFIX)] = value
-    check_theta(optimizer, theta, str(file))
+    check_theta(optimizer, theta, f"of checkpoint {file}")
 
     fresh = estimator.init_state(dict(optimizer.named_parameters()), generator("fresh"))
     needed = _shapes(fresh)
@@ -168,7 +170,7 @@ def check_fits(file: Path, optimizer: MetaOptimizer, estimator: GradientEstimato
         here = needed.get(name, "missing")
         if there != here:
             raise ValueError(
-                f"ckpt {file} is of another run: {name} is {there} there and {here} here."
+                f"checkpoint {file} is of another run: {name} is {there} there and {here} here."
             )
 
 
@@ -186,7 +188,7 @@ def read(file: Path) -> dict[str, Any]:
         checkpoint = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # a foreign file makes the parser raise whatever it likes
         raise ValueError(
-            f"ckpt {file} cannot be read, it is damaged or not a checkpoint."
+            f"checkpoint {file} cannot be read, it is damaged or not a checkpoint."
         ) from error
 
     is_ours = isinstance(checkpoint, dict)
@@ -196,7 +198,7 @@ def read(file: Path) -> dict[str, Any]:
         leaves = tree.flatten(checkpoint["estimator_state"]).values()
         is_ours = all(isinstance(leaf, torch.Tensor) for leaf in leaves)
     if not is_ours:
-        raise ValueError(f"ckpt {file} is no checkpoint of meta-training.")
+        raise ValueError(f"checkpoint {file} is no checkpoint of meta-training.")
     return checkpoint
 
 

@@ -27,13 +27,13 @@ class Training:
         module: updates theta.
         trainer: holds the callbacks and the loggers.
         estimators: task -> its estimator.
-        ckpt: the checkpoint to go on from; None to start anew.
+        checkpoint: the file to go on from; None to start anew.
     """
 
     module: MetaTrainer
     trainer: lightning.Trainer
     estimators: dict[str, SharedEstimator]
-    ckpt: Path | None
+    checkpoint: Path | None
 
     def run(self) -> Signal | None:
         """Meta-train; returns the signal that stopped it, if one did.
@@ -43,7 +43,7 @@ class Training:
                 file cannot be written.
         """
         try:
-            self.trainer.fit(self.module, ckpt_path=self.ckpt, weights_only=True)
+            self.trainer.fit(self.module, ckpt_path=self.checkpoint, weights_only=True)
         except (CheckpointError, RanksDisagree) as error:
             raise RunError(str(error)) from error
         except OSError as error:

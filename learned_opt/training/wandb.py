@@ -32,7 +32,7 @@ def wandb_logger(
     tags: Sequence[str],
     group: str | None,
     sweep_dir: str,
-    ckpt: str | None,
+    checkpoint: str | None,
 ) -> WandbLogger:
     """A W&B logger, offline unless this machine is logged in or WANDB_MODE says otherwise.
 
@@ -48,7 +48,7 @@ def wandb_logger(
         group: runs to be shown together; None for the name of the sweep, where the run is part
             of one.
         sweep_dir: the folder that a sweep would have.
-        ckpt: the checkpoint that the run resumes from, or the run folder that holds it.
+        checkpoint: the one that the run resumes from, or the run folder that holds it.
 
     Raises:
         ValueError: WANDB_MODE is no mode of W&B.
@@ -56,7 +56,7 @@ def wandb_logger(
     mode = _mode()
     folder = Path(save_dir).resolve()
     sweep = Path(sweep_dir).resolve()
-    resumed_from = Path(ckpt).resolve() if ckpt else None
+    resumed_from = Path(checkpoint).resolve() if checkpoint else None
     if not group and sweep in folder.parents:
         group = sweep.name
 
@@ -99,14 +99,14 @@ def _has_login(server: str) -> bool:
     return known is not None
 
 
-def _run_id(folder: Path, ckpt: Path | None) -> str:
+def _run_id(folder: Path, checkpoint: Path | None) -> str:
     """The id in the run folder, else that of the checkpoint's run, else a new one.
 
     It is kept in the run folder.
     """
     folders = [folder]
-    if ckpt:
-        folders += [ckpt, *ckpt.parents[:2]]  # a checkpoint lies in RUN/checkpoints
+    if checkpoint:
+        folders += [checkpoint, *checkpoint.parents[:2]]  # a checkpoint lies in RUN/checkpoints
 
     run_id = secrets.token_hex(4)
     for path in folders:

@@ -134,7 +134,7 @@ def test_theta_can_be_evaluated_and_training_resumed(finished) -> None:
         finished,
         "evaluate",
         "+task=mlp",
-        f"checkpoint={run}/theta.safetensors",
+        f"theta={run}/theta.safetensors",
         *TINY,
     )
     assert again.returncode == 0, again.stderr
@@ -146,7 +146,7 @@ def test_theta_can_be_evaluated_and_training_resumed(finished) -> None:
         "+task=mlp",
         *TINY,
         "trainer.max_steps=6",
-        f"ckpt={run}/checkpoints/step_4.ckpt",
+        f"checkpoint={run}/checkpoints/step_4.ckpt",
     )
     assert more.returncode == 0, more.stderr
     assert "outer step 5/6" in more.stderr
@@ -312,7 +312,7 @@ def refused(monkeypatch, capsys, tmp_path, main, *arguments: str) -> str:
         ),
         (
             ["+task=mlp", "ckpt=nowhere.ckpt"],
-            "ckpt must be a checkpoint file or a run folder that holds one, "
+            "checkpoint must be the file of one or a run folder that holds one, "
             "but there is none at nowhere.ckpt.",
         ),
     ],
@@ -333,24 +333,30 @@ def test_bad_input_is_one_sentence_and_exit_code_2(
 def test_theta_of_another_architecture_is_refused(
     monkeypatch, capsys, tmp_path, finished, overrides, message
 ) -> None:
-    checkpoint = f"checkpoint={run_folder(finished)}/theta.safetensors"
-    assert message in refused(monkeypatch, capsys, tmp_path, evaluate.main, checkpoint, *overrides)
+    theta = f"theta={run_folder(finished)}/theta.safetensors"
+    assert message in refused(monkeypatch, capsys, tmp_path, evaluate.main, theta, *overrides)
 
 
 def test_checkpoint_of_another_architecture_is_refused(
     monkeypatch, capsys, tmp_path, finished
 ) -> None:
-    ckpt = f"ckpt={run_folder(finished)}"
+    checkpoint = f"checkpoint={run_folder(finished)}"
     error = refused(
-        monkeypatch, capsys, tmp_path, train.main, "+task=mlp", "meta_optimizer=deep_set", ckpt
+        monkeypatch,
+        capsys,
+        tmp_path,
+        train.main,
+        "+task=mlp",
+        "meta_optimizer=deep_set",
+        checkpoint,
     )
     assert "is of another architecture: missing: function.layers.3.weight" in error
 
 
 def test_missing_checkpoint_of_evaluate(monkeypatch, capsys, tmp_path) -> None:
-    assert "checkpoint" in refused(monkeypatch, capsys, tmp_path, evaluate.main, "+task=mlp")
+    assert "theta=" in refused(monkeypatch, capsys, tmp_path, evaluate.main, "+task=mlp")
     error = refused(
-        monkeypatch, capsys, tmp_path, evaluate.main, "+task=mlp", "checkpoint=none.safetensors"
+        monkeypatch, capsys, tmp_path, evaluate.main, "+task=mlp", "theta=none.safetensors"
     )
     assert "nothing is called 'none.safetensors': it must be " in error
 
@@ -362,7 +368,7 @@ def test_the_commands_after_ctrl_c_are_such_as_run() -> None:
         "learned_opt +task=mlp theta=unf-transfer 'network.hidden_sizes=[8, 8]' hydra.run.dir=run"
     )
     assert evaluation.endswith(
-        "evaluate +task=mlp 'network.hidden_sizes=[8, 8]' checkpoint=run/theta.safetensors"
+        "evaluate +task=mlp 'network.hidden_sizes=[8, 8]' theta=run/theta.safetensors"
     )
 
 

@@ -35,7 +35,7 @@ RULES = {
 
 
 def trained(folder: Path, optimizer: str = "sgdm") -> Path:
-    """A checkpoint as a meta-training leaves it."""
+    """A theta as a meta-training leaves it."""
     folder.mkdir()
     make = {"sgdm": make_sgdm, "adam": make_adam}[optimizer]
     spec = PermutationSpec(*MLP((1, 8, 8), 10, (32,)).permutation_axes())
@@ -65,7 +65,7 @@ def test_a_suite_with_a_card_and_the_table_of_it(tmp_path, monkeypatch, capsys) 
     theta = trained(tmp_path / "mine")
     words = [
         "+task=mlp",
-        f"checkpoints={{mine: {theta}}}",
+        f"theta={{mine: {theta}}}",
         "horizons=[12,15]",
         "baselines=[adam]",
         *TINY,
@@ -98,26 +98,26 @@ def test_a_suite_with_a_card_and_the_table_of_it(tmp_path, monkeypatch, capsys) 
     assert capsys.readouterr().out.splitlines()[3].endswith(" adam |")
 
 
-def test_one_checkpoint_is_evaluated_as_after_its_training(tmp_path, monkeypatch, capsys) -> None:
-    """Baselines are tuned for both losses; beside several checkpoints for the final one."""
+def test_one_theta_is_evaluated_as_after_its_training(tmp_path, monkeypatch, capsys) -> None:
+    """Baselines are tuned for both losses; beside several thetas for the final one."""
     monkeypatch.chdir(tmp_path)
     theta = trained(tmp_path / "mine")
-    command(monkeypatch, "+task=mlp", f"checkpoint={theta}", "baselines=[adam]", *TINY)
+    command(monkeypatch, "+task=mlp", f"theta={theta}", "baselines=[adam]", *TINY)
     assert "sgdm" in capsys.readouterr().out
     results = read_evaluation(Path("run/evaluation.json"))
     assert results.learned == ["sgdm"]
     criteria = [row["criterion"] for row in results.budgets if "criterion" in row]
     assert criteria[0] == "mean_loss"
-    command(monkeypatch, "+task=mlp", f"checkpoints={{mine: {theta}}}", "baselines=[adam]", *TINY)
+    command(monkeypatch, "+task=mlp", f"theta={{mine: {theta}}}", "baselines=[adam]", *TINY)
     budgets = read_evaluation(Path("run/evaluation.json")).budgets
     assert [row["criterion"] for row in budgets if "criterion" in row] == ["final_loss"]
 
 
-def test_what_nobody_tunes_runs_as_it_is_and_a_packaged_name_is_a_checkpoint(
+def test_what_nobody_tunes_runs_as_it_is_and_a_packaged_name_is_a_theta(
     tmp_path, monkeypatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    words = ["+task=mlp", "checkpoints={ours: unf-transfer}", "baselines=[adam]", *TINY]
+    words = ["+task=mlp", "theta={ours: unf-transfer}", "baselines=[adam]", *TINY]
     command(monkeypatch, *words, "+meta_optimizer@fixed.plain=adamw", "fixed.plain.lr=1e-3")
     results = read_evaluation(Path("run/evaluation.json"))
     budgets = {row["optimizer"]: row.get("tries") for row in results.budgets}
@@ -132,16 +132,16 @@ def test_a_class_of_somebody_elses_is_imported_only_where_it_is_trusted(
     metadata = json.loads(theta.with_suffix(".json").read_text())
     metadata["meta_optimizer"] = {"_target_": "pandas.read_pickle", "filepath_or_buffer": "x"}
     theta.with_suffix(".json").write_text(json.dumps(metadata))
-    words = ["+task=mlp", f"checkpoints=[{theta}]", *TINY]
+    words = ["+task=mlp", f"theta=[{theta}]", *TINY]
     message = refused(monkeypatch, capsys, tmp_path, evaluate.main, *words)
     assert "names 'pandas.read_pickle', which is no class of learned_opt" in message
 
 
-def test_a_list_of_checkpoints_is_named_by_kind(tmp_path) -> None:
+def test_a_list_of_thetas_is_named_by_kind(tmp_path) -> None:
     files = [trained(tmp_path / "one"), trained(tmp_path / "two", optimizer="adam")]
     cfg = composed(
         "+task=mlp",
-        f"checkpoints=[{','.join(map(str, files))}]",
+        f"theta=[{','.join(map(str, files))}]",
         "baselines=[adam]",
         name="evaluate",
     )
@@ -156,39 +156,42 @@ def test_a_list_of_checkpoints_is_named_by_kind(tmp_path) -> None:
     [
         (
             ["+task=mlp"],
-            "give checkpoint=FILE, or checkpoints={NAME: FILE, NAME: FILE} for several.",
+            "or theta={NAME: X, NAME: X} for several.",
         ),
-        (["+task=mlp", "theta=unf-transfer"], "to evaluate it give checkpoint=unf-transfer."),
-        (["+task=mlp", "checkpoint=a", "checkpoints=[b]"], "give checkpoint=FILE, or checkpoints="),
+        (["+task=mlp", "checkpoint=unf-transfer"], "write theta=unf-transfer."),
+        (["+task=mlp", "theta=[]"], "give theta=X, a packaged name"),
+        (["+task=mlp", "ckpt=a"], "ckpt is now called checkpoint; write checkpoint=a."),
+        (["+task=mlp", "checkpoints=[a]"], "checkpoints is now called theta; write theta=[a]."),
+        (["+task=mlp", "+checkpoints.a=b"], "write +theta.a=b."),
         (
-            ["+task=mlp", "checkpoints=[none.safetensors]"],
+            ["+task=mlp", "theta=[none.safetensors]"],
             "nothing is called 'none.safetensors': it must be ",
         ),
         (
-            ["+task=mlp", "checkpoints=[ONE,ONE]"],
-            "two checkpoints are called sgdm; name them: checkpoints=",
+            ["+task=mlp", "theta=[ONE,ONE]"],
+            "two thetas are called sgdm; name them: theta=",
         ),
         (
-            ["+task=mlp", "checkpoints=[ONE]", "baselines=[adma]"],
+            ["+task=mlp", "theta=[ONE]", "baselines=[adma]"],
             "among those of the benchmark, sgdm, adam, got 'adma'.",
         ),
         (
-            ["+task=mlp", "checkpoints=[ONE]", "reference=lion"],
+            ["+task=mlp", "theta=[ONE]", "reference=lion"],
             "reference must be one of the baselines sgdm, adam, got 'lion'",
         ),
         (
-            ["+task=mlp", "checkpoints=[ONE]", "tuned_for=speed"],
+            ["+task=mlp", "theta=[ONE]", "tuned_for=speed"],
             "tuned_for must be among mean_loss, final_loss, got 'speed'",
         ),
         (
-            ["+task=mlp", "checkpoints=[ONE]", "horizons=20"],
+            ["+task=mlp", "theta=[ONE]", "horizons=20"],
             "horizons must be a list of inner steps such as [200,400], got 20.",
         ),
         (
-            ["+task=mlp", "checkpoints=[ONE]", "+card.wider.x2.network.width=x2"],
+            ["+task=mlp", "theta=[ONE]", "+card.wider.x2.network.width=x2"],
             "the card changes network.width, but the task",
         ),
-        (["+task=mlp", "checkpoints=[DAMAGED]"], "is damaged"),
+        (["+task=mlp", "theta=[DAMAGED]"], "is damaged"),
         (["table"], "name at least one run folder"),
         (["table", "nowhere"], "nowhere holds no results of an evaluation"),
     ],

@@ -20,7 +20,7 @@ def test_a_run_goes_on_with_its_own_config_alone(tmp_path) -> None:
         assert f"run holds a run of another config: {key} (" in other.stderr
         assert other.stderr.count("\n") == 1
 
-    evaluation = shell(tmp_path, "evaluate", "+task=mlp", "checkpoint=run", "hydra.run.dir=run")
+    evaluation = shell(tmp_path, "evaluate", "+task=mlp", "theta=run", "hydra.run.dir=run")
     assert evaluation.returncode == 2
     assert "holds a run of another config" in evaluation.stderr
     del before[run / ".lock"]

@@ -97,7 +97,7 @@ def load(path: Path, trust: tuple[str, ...] = ()) -> LearnedOptimizer:
 
 def every_reader(path: Path) -> list[Callable[[], object]]:
     """All that builds an optimizer from a file."""
-    evaluation = composed("+task=mlp", f"checkpoints=[{path}]", name="evaluate")
+    evaluation = composed("+task=mlp", f"theta=[{path}]", name="evaluate")
     training = composed("+task=mlp", f"theta={path}")
     return [
         lambda: load(path),
@@ -157,7 +157,7 @@ def test_what_a_user_trusts_is_imported_and_said(tmp_path, monkeypatch, caplog) 
     assert type(ours.meta_optimizer).__name__ == "Mine"
     assert "imports mypkg.mine for a file, because trust names it" in caplog.text
     learned = contenders.build_learned(
-        composed("+task=mlp", f"checkpoints=[{path}]", "trust=[mypkg]", name="evaluate")
+        composed("+task=mlp", f"theta=[{path}]", "trust=[mypkg]", name="evaluate")
     )
     assert type(learned[0].constructor(spec_of(model()))).__name__ == "Mine"
     trained = build_trained(composed("+task=mlp", "trust=[mypkg]"), str(path))
@@ -293,7 +293,7 @@ def test_what_an_evaluation_needs_is_missed_in_a_sentence(tmp_path, part) -> Non
     written(tmp_path, node())
     path = changed(tmp_path, **{part: ...})
     with pytest.raises(ValueError, match=f"does not describe a learned optimizer: it lacks {part}"):
-        contenders.build_learned(composed("+task=mlp", f"checkpoints=[{path}]", name="evaluate"))
+        contenders.build_learned(composed("+task=mlp", f"theta=[{path}]", name="evaluate"))
 
 
 @pytest.mark.parametrize(

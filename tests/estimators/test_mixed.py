@@ -205,7 +205,7 @@ def test_theta_of_a_mix_is_evaluated_on_one_of_its_tasks(mixed_run, monkeypatch,
     monkeypatch.chdir(tmp_path)
     words = ["+task=cnn", "network.channels=[8,16]", "task.batch_size=64"]
     monkeypatch.setattr(
-        sys, "argv", ["evaluate", *words, f"checkpoint={mixed_run}/theta.safetensors", *TINY]
+        sys, "argv", ["evaluate", *words, f"theta={mixed_run}/theta.safetensors", *TINY]
     )
     evaluate.main()
     (file,) = (tmp_path / "runs/cnn-evaluate").glob("*/evaluation.json")

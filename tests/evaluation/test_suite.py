@@ -228,7 +228,7 @@ def test_what_fits_no_task_is_left_out_with_its_reason(tmp_path) -> None:
         ("narrow", "theta belongs to one weight space.")
     ]
     assert "narrow" not in set(results.frame["optimizer"])
-    with pytest.raises(ValueError, match="no checkpoint fits task quadratic: theta belongs to one"):
+    with pytest.raises(ValueError, match="no theta fits task quadratic: theta belongs to one"):
         run(tmp_path, [setting()], [narrow])
 
 

@@ -148,10 +148,10 @@ def test_an_augmented_run_trains_on_scales_and_compares_on_the_plain_task(
         "augment.level=parameter",
         *TINY,
     ]
-    checkpoint = "checkpoint=runs/train/theta.safetensors"
+    theta = "theta=runs/train/theta.safetensors"
     losses = {}
     scales = {}
-    for name, entry, *more in (("train", train), ("evaluate", evaluate, checkpoint)):
+    for name, entry, *more in (("train", train), ("evaluate", evaluate, theta)):
         monkeypatch.setattr(sys, "argv", [name, *words, *more, f"hydra.run.dir=runs/{name}"])
         entry.main()
         results = read_evaluation(tmp_path / "runs" / name / "evaluation.json")

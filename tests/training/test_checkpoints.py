@@ -109,13 +109,15 @@ def test_a_file_that_is_no_checkpoint_is_one_sentence(tmp_path, content) -> None
         file.write_bytes(content)
     else:
         torch.save(content, file)
-    with pytest.raises(ValueError, match=r"^ckpt .*passwd (cannot be read|is no checkpoint of)"):
+    with pytest.raises(
+        ValueError, match=r"^checkpoint .*passwd (cannot be read|is no checkpoint of)"
+    ):
         read(file)
 
 
 @pytest.mark.parametrize("content", [None, "", "step,loss\n", "step,loss\n0,1.0\n1,"])
 def test_a_run_that_validated_nothing_has_no_value(tmp_path, content) -> None:
-    """Without ``logger.csv``, or when the run of ``ckpt`` was finished, there is no metrics.csv."""
+    """Without ``logger.csv``, or after a run that was finished, there is no metrics.csv."""
     if content is not None:
         (tmp_path / "metrics.csv").write_text(content)
     assert _validation_loss(tmp_path / "metrics.csv", [""]) is None

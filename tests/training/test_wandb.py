@@ -171,7 +171,7 @@ def test_a_resumed_run_goes_on_under_its_id_and_an_evaluation_is_a_test(
     user, sweep, capsys
 ) -> None:
     known = (sweep / "0" / "wandb_id.txt").read_text()
-    more = [*TINY, "logger=wandb", f"ckpt={sweep}/0", "trainer.max_steps=4"]
+    more = [*TINY, "logger=wandb", f"checkpoint={sweep}/0", "trainer.max_steps=4"]
     call(user, train.main, *more)
     resumed = next((user[0] / "runs" / "mlp").iterdir())
     assert (resumed / "wandb_id.txt").read_text() == known
@@ -185,7 +185,7 @@ def test_a_resumed_run_goes_on_under_its_id_and_an_evaluation_is_a_test(
     assert [
         row["trainer/global_step"] for row in record["history"] if "meta_loss/train" in row
     ] == [3]
-    words = [*TINY[:1], *TINY[2:], "logger=wandb", f"checkpoint={resumed}/theta.safetensors"]
+    words = [*TINY[:1], *TINY[2:], "logger=wandb", f"theta={resumed}/theta.safetensors"]
     call(user, evaluate.main, *words)
     record = read_back(next((user[0] / "runs" / "mlp-evaluate").iterdir()))
     assert (record["run"]["job_type"], record["run"]["tags"][-1]) == ("meta_test", "sgdm")
@@ -213,7 +213,7 @@ def test_wandb_mode_is_honoured_and_checked(user, tmp_path, monkeypatch) -> None
     }
     for mode, offline in (("disabled", False), ("offline", True)):
         monkeypatch.setenv("WANDB_MODE", mode)
-        run = wandb_logger(str(tmp_path / mode), ckpt=None, **settings).experiment
+        run = wandb_logger(str(tmp_path / mode), checkpoint=None, **settings).experiment
         assert (run.settings.mode, run.offline) == (mode, offline)
         run.finish()
     assert read_back(tmp_path / "offline")["run"]["run_group"] == "mine"
@@ -222,12 +222,12 @@ def test_wandb_mode_is_honoured_and_checked(user, tmp_path, monkeypatch) -> None
         ValueError,
         match=r"WANDB_MODE must be one of online, offline, shared, disabled, got 'sometim",
     ):
-        wandb_logger(str(tmp_path), ckpt=None, **settings)
+        wandb_logger(str(tmp_path), checkpoint=None, **settings)
     monkeypatch.setenv("WANDB_MODE", "online")
     with pytest.raises(
         ConnectionError, match=r"W&B does not start: No API key .*; WANDB_MODE=offline needs no acc"
     ):
-        start_runs([wandb_logger(str(tmp_path), ckpt=None, **settings)])
+        start_runs([wandb_logger(str(tmp_path), checkpoint=None, **settings)])
 
 
 def test_figures_of_a_diverged_seed_or_of_no_accuracy_are_left_out() -> None:
