@@ -77,9 +77,18 @@ def use_of(
         first_seed=seeds.start,
         num_seeds=len(seeds),
         date=datetime.now(UTC).isoformat(timespec="milliseconds"),
-        command=str(facts.get("command", "unknown")),
+        command=_without_folder(str(facts.get("command", "unknown"))),
         git=str(facts.get("git", "unknown")),
     )
+
+
+def _without_folder(command: str) -> str:
+    """A command without the folder that it wrote to: the ledger is published, that path is not."""
+    words = []
+    for word in command.split(" "):
+        if not word.startswith(("hydra.run.dir=", "hydra.sweep.dir=")):
+            words.append(word)
+    return " ".join(words)
 
 
 def theta_digest(optimizer: nn.Module) -> str:

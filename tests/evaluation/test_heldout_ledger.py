@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from learned_opt.evaluation import cells, heldout_ledger
 from learned_opt.evaluation.frames import select
@@ -112,3 +113,10 @@ def test_a_damaged_ledger_is_named_before_anything_runs(tmp_path) -> None:
 def test_a_negative_first_seed_is_refused(tmp_path) -> None:
     with pytest.raises(ValueError, match="first_seed must be at least 0, got -1"):
         asked(tmp_path, first_seed=-1)
+
+
+def test_the_published_ledger_does_not_name_the_folder_of_a_run() -> None:
+    optimizer = torch.nn.Linear(1, 1)
+    facts = {"command": "python -m learned_opt +task=mlp seed=1 hydra.run.dir=/home/somebody/runs"}
+    use = heldout_ledger.use_of(optimizer, "unf", "mlp", range(4), facts)
+    assert use.command == "python -m learned_opt +task=mlp seed=1"
