@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from learned_opt.commands import cli, help_pages
 from learned_opt.core.errors import UsageError
+from learned_opt.runtime import latest_link
 
 DISTRIBUTION = "learned-opt"  # as it is installed
 HELP_FLAGS = {"--help", "-h"}
@@ -24,6 +25,7 @@ def main() -> None:
 
 
 def _dispatch() -> None:
+    sys.argv[1:] = latest_link.followed(sys.argv[1:])
     words = sys.argv[1:]
     verb = "train"
     has_verb = bool(words) and words[0] in help_pages.VERBS

@@ -47,6 +47,27 @@ def write_whole(path: Path, content: bytes | memoryview) -> None:
         os.close(folder)
 
 
+def write_link(path: Path, target: str) -> None:
+    """Replace a symbolic link in one move; another file of that name is replaced as well.
+
+    Args:
+        path: the link, in a folder that is there.
+        target: what it points to, as it is to be read from the folder of the link.
+
+    Raises:
+        OSError: the file system has no links, the folder cannot be written to, or a folder has
+            that name.
+    """
+    writer = f"{os.getpid()}-{threading.get_ident()}"
+    partial = path.with_name(f"{path.name}.{writer}.partial")
+    try:
+        partial.symlink_to(target)
+        os.replace(partial, path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
 def write_text(path: Path, text: str) -> None:
     """``write_whole`` of a text in UTF-8."""
     write_whole(path, text.encode())

@@ -3,9 +3,11 @@
 import itertools
 from pathlib import Path
 
+from learned_opt.runtime import latest_link
 from learned_opt.runtime.run_folder import RunFolder
 
 _made: dict[Path, list[Path]] = {}  # run folder -> it and those above that were missing
+_linked: dict[Path, str | None] = {}  # run folder -> what the link beside it pointed to before
 
 
 def make(folder: Path) -> None:
@@ -22,6 +24,8 @@ def make(folder: Path) -> None:
 
 def claim(path: Path) -> Path:
     """Make a folder that no other process has made: the first of PATH, PATH_2, PATH_3, ...
+
+    The link ``latest`` beside it points to it from then on.
 
     Args:
         path: where it should be; the folders above are made as well.
@@ -47,6 +51,7 @@ def claim(path: Path) -> Path:
         except FileExistsError:
             continue
         _made[folder.resolve()] = [folder.resolve(), *above]
+        _linked[folder.resolve()] = latest_link.point_at(folder)
         return folder
     raise AssertionError("numbers do not end")
 
@@ -74,11 +79,14 @@ def take_back(folder: Path, log_name: str) -> None:
 
     for path in written:
         path.unlink(missing_ok=True)
-    for path in (*reversed(below), run.hydra, *made):
+    empty = [path for path in (*reversed(below), run.hydra, *made) if path.is_dir()]
+    for path in empty:
         try:
             path.rmdir()
         except OSError:
             return  # another run has begun beside it
+        if path in _linked:
+            latest_link.take_back(path, _linked.pop(path))
 
 
 def _missing(folder: Path) -> list[Path]:
