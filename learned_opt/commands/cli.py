@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 
 from learned_opt.commands.words import as_hydra_reads, check_words
 from learned_opt.compose.config_files import options
-from learned_opt.core.errors import PROGRAM, RunError, UsageError, fail
+from learned_opt.core.errors import PROGRAM, Interrupted, RunError, UsageError, fail
 
 # these answer questions about the program and need no task
 QUERIES = ("--hydra-help", "--version", "--info", "-i", "-sc", "--shell-completion")
@@ -133,6 +133,12 @@ def answer(function: Callable[..., Any], *arguments: Any) -> Any:
     except KeyboardInterrupt:
         print(f"\n{PROGRAM}: interrupted.", file=sys.stderr)
         sys.exit(INTERRUPTED)
+    except Interrupted as error:
+        # here, as most words of the command line begin no job and hear no signals
+        from learned_opt.runtime import interrupts
+
+        interrupts.tell(f"{PROGRAM}: stopped by {error.number.name}. {error.way_on}")
+        sys.exit(128 + error.number)  # as a shell tells a signal
     except UsageError as error:
         fail(str(error))
     except RunError as error:
@@ -161,12 +167,13 @@ def one_line_errors(function: Callable[..., Any]) -> Callable[..., Any]:
 
     @wraps(function)
     def wrapped(*arguments: Any) -> Any:
-        from learned_opt.compose import hydra_job
-        from learned_opt.runtime import job_record
+        from learned_opt.compose import command_line, hydra_job
+        from learned_opt.runtime import interrupts, job_record
 
-        if hydra_job.is_in_sweep():
-            return job_record.recorded(function, *arguments)
-        return answer(job_record.recorded, function, *arguments)
+        with interrupts.heard(), interrupts.way_on(command_line.way_on):
+            if hydra_job.is_in_sweep():
+                return job_record.recorded(function, *arguments)
+            return answer(job_record.recorded, function, *arguments)
 
     return wrapped
 

@@ -4,6 +4,7 @@ import math
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -58,11 +59,18 @@ def _meta_train(
         console: where to print.
         composed: the config as Hydra has composed it, by which the folder knows its run.
     """
-    from learned_opt.compose import hydra_job, inner_problems, meta_training, resolve, sizing
+    from learned_opt.compose import (
+        command_line,
+        hydra_job,
+        inner_problems,
+        meta_training,
+        resolve,
+        sizing,
+    )
     from learned_opt.compose.run_facts import facts_of_run
     from learned_opt.reporting import screens
     from learned_opt.reporting.wandb_upload import published
-    from learned_opt.runtime import ranks
+    from learned_opt.runtime import interrupts, ranks
     from learned_opt.training.wandb import wandb_runs
 
     cfg, problems, origin = _problems(cfg)
@@ -74,9 +82,11 @@ def _meta_train(
         resolve.save(cfg, folder)
 
     print_line = screens.plain_line(console)
+    words = sizing.resolved(hydra_job.overrides(), memory.automatic)
     # W&B's run is ended after the comparison, when the other ranks are gone
     with ExitStack() as stack:
-        with ranks.others(world, follow, cfg, hydra_job.settings()):
+        way_on = partial(command_line.way_on_of_training, words, folder)
+        with interrupts.way_on(way_on), ranks.others(world, follow, cfg, hydra_job.settings()):
             training = meta_training.build_training(cfg, problems, folder, start)
             if world.is_leader:
                 run_identity.keep(folder, composed)
@@ -94,11 +104,15 @@ def _meta_train(
 
         metadata = _save(cfg, problems, training, origin, folder)
         if stopped_by:
-            overrides = sizing.resolved(hydra_job.overrides(), memory.automatic)
-            words = [*overrides, *hydra_job.config_words()]
-            print_line(screens.interrupted(words, folder))
-            sys.exit(128 + stopped_by)  # as a shell tells a signal
-        _compare_or_say_how(problems, metadata, RunFolder(folder), console)
+            all_words = [*words, *hydra_job.config_words()]
+            raise errors.Interrupted(stopped_by, screens.interrupted(all_words, folder))
+        if training.ran_out_of_time:
+            print_line(_out_of_time(training, words, folder))
+        else:
+            archive = cfg.benchmark.archive
+            way_on = partial(command_line.way_on_of_comparison, words, folder, archive)
+            with interrupts.way_on(way_on):
+                _compare_or_say_how(problems, metadata, RunFolder(folder), console)
 
     return _validation_loss(RunFolder(folder).metrics, inner_problems.labels(problems))
 
@@ -131,6 +145,25 @@ def _run(training: Any, world: Any) -> int | None:
         if world.is_leader:
             raise
         sys.exit(1)  # the leader says why
+
+
+def _out_of_time(training: Any, words: Sequence[str], folder: Path) -> str:
+    """What to tell where ``trainer.max_time`` has ended the meta-training.
+
+    Whoever limits the time does not wait for a comparison, which takes minutes.
+    """
+    from learned_opt.reporting import screens
+
+    trainer = training.trainer
+    rest = []
+    for word in words:
+        if not word.lstrip("+").startswith("trainer.max_time="):
+            rest.append(word)
+    return (
+        f"trainer.max_time ended the meta-training at outer step {trainer.global_step} of "
+        f"{trainer.max_steps}, and its theta is not compared with baselines. "
+        f"{screens.interrupted(rest, folder)}"
+    )
 
 
 def _save(

@@ -12,6 +12,8 @@ from hydra.core.utils import configure_log, setup_globals
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from learned_opt.runtime import job_record
+
 
 def folder() -> Path:
     """The run folder of the job, as a path from the working directory."""
@@ -20,7 +22,17 @@ def folder() -> Path:
 
 def overrides() -> list[str]:
     """The words of the command line that change the config, without those about Hydra itself."""
-    return list(HydraConfig.get().overrides.task)
+    return job_record.as_typed(HydraConfig.get().overrides.task)
+
+
+def words_about_hydra() -> list[str]:
+    """The other words, such as ``hydra.run.dir=runs/1``, and those that Hydra adds by itself."""
+    return job_record.as_typed(HydraConfig.get().overrides.hydra)
+
+
+def sweep_folder() -> Path:
+    """The folder of the sweep that the job is one of, as a path from the working directory."""
+    return Path(os.path.relpath(HydraConfig.get().sweep.dir))
 
 
 def config_words() -> list[str]:

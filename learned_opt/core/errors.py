@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from signal import Signals
 from typing import NoReturn
 
 PROGRAM = "learned_opt"
@@ -14,6 +15,22 @@ class UsageError(Exception):
 
 class RunError(Exception):
     """A run that cannot go on; shown as one sentence, exit code 1."""
+
+
+class Interrupted(BaseException):
+    """A signal has asked this process to end, and is answered as soon as all is tidied up.
+
+    No ``KeyboardInterrupt``, which libraries answer in ways of their own.
+
+    Args:
+        number: the signal.
+        way_on: what is kept, and the command that goes on.
+    """
+
+    def __init__(self, number: int, way_on: str) -> None:
+        super().__init__(number, way_on)
+        self.number = Signals(number)
+        self.way_on = way_on
 
 
 def fail(message: str, code: int = 2) -> NoReturn:

@@ -54,7 +54,7 @@ def interrupted(overrides: Sequence[str], folder: Path) -> str:
     evaluate = f"{shlex.join(words_of_task)} theta={folder}/theta.safetensors"
 
     return (
-        "stopped. The state so far is whole; to go on or to use it:\n"
+        "The state so far is whole; to go on or to use it:\n"
         f"  python -m learned_opt {shlex.join(words)} hydra.run.dir={folder}\n"
         f"  python -m learned_opt evaluate {evaluate}"
     )

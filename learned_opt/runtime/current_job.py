@@ -6,17 +6,14 @@ A kill that cannot be heard leaves "running" behind; ``job_file.is_alive`` then 
 import os
 import signal
 import sys
-import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from learned_opt.core.errors import PROGRAM, UsageError
+from learned_opt.core.errors import PROGRAM, Interrupted, UsageError
 from learned_opt.runtime import job_file
 
-# end a process that does not ask to hear them
-DEADLY = (signal.SIGTERM, signal.SIGHUP)
 # folder and process of the job while it runs: a process that is forked must not speak for it
 _running: list[tuple[Path, int]] = []
 
@@ -37,17 +34,12 @@ def recorded(
     """
     job_file.write(folder, job_file.started("running", overrides))
     _running.append((folder, os.getpid()))
-    heard = _hear_signals()
     try:
         value = function(*arguments)
         end({"state": "finished", "value": value})
     except BaseException as error:  # an interrupt and an exit are ends like others
         end(_outcome(error))
         raise
-    finally:
-        for number in heard:
-            if signal.getsignal(number) is _stop:
-                signal.signal(number, signal.SIG_DFL)
     return value
 
 
@@ -68,34 +60,21 @@ def end(outcome: job_file.Record) -> None:
         print(f"{PROGRAM}: {folder} cannot be told of its end: {error}", file=sys.stderr)
 
 
+def stopped_by(number: signal.Signals) -> job_file.Record:
+    """What ``end`` takes after a signal."""
+    return {"state": "stopped", "error": f"stopped by {number.name}"}
+
+
 def _outcome(error: BaseException) -> job_file.Record:
     if isinstance(error, KeyboardInterrupt):
-        return {"state": "stopped", "error": "stopped by SIGINT"}
+        return stopped_by(signal.SIGINT)
+    if isinstance(error, Interrupted):
+        return stopped_by(error.number)
     if not isinstance(error, SystemExit):
         return {"state": "failed", "error": job_file.describe(error)}
 
     code = error.code
     if isinstance(code, int) and code > 128:  # as a shell tells a signal
         with suppress(ValueError):
-            return {"state": "stopped", "error": f"stopped by {signal.Signals(code - 128).name}"}
+            return stopped_by(signal.Signals(code - 128))
     return {"state": "failed", "error": f"it ended with exit code {code or 0}"}
-
-
-def _hear_signals() -> list[signal.Signals]:
-    """Write down that a signal ends this process, where nobody else hears it."""
-    heard = []
-    if threading.current_thread() is threading.main_thread():
-        for number in DEADLY:
-            if signal.getsignal(number) is signal.SIG_DFL:
-                signal.signal(number, _stop)
-                heard.append(number)
-    return heard
-
-
-def _stop(number: int, _: Any) -> None:
-    name = signal.Signals(number).name
-    end({"state": "stopped", "error": f"stopped by {name}"})
-
-    # die of it, as whoever sent it expects
-    signal.signal(number, signal.SIG_DFL)
-    os.kill(os.getpid(), number)

@@ -2,7 +2,6 @@
 
 import atexit
 import os
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -51,7 +50,7 @@ class JobRecord(Callback):
                 theirs = sorted(plan(folder).overrides)
             except UsageError as error:  # of an exception Hydra makes a warning, and goes on
                 fail(str(error))
-            if theirs != sorted(config.hydra.overrides.task):
+            if theirs != sorted(as_typed(config.hydra.overrides.task)):
                 fail(
                     f"{folder} holds another sweep ({' '.join(theirs)}); "
                     "choose another hydra.sweep.dir."
@@ -84,7 +83,7 @@ def recorded(function: Callable[..., Any], *arguments: Any) -> Any:
 
     hydra = HydraConfig.get()
     folder = Path(os.path.relpath(hydra.runtime.output_dir))
-    overrides = list(hydra.overrides.task)
+    overrides = as_typed(hydra.overrides.task)
     is_in_sweep = hydra.mode is RunMode.MULTIRUN
     record = job_file.read(folder)
     # a finished job of a sweep is not run again, and one of another sweep is refused
@@ -102,6 +101,17 @@ def recorded(function: Callable[..., Any], *arguments: Any) -> Any:
         raise
     finally:
         folder_lock.release(folder)
+def as_typed(words: Any) -> list[str]:
+    """Words of a command line as a person has typed them, from a node of Hydra's.
+
+    A word such as ``+token=${oc.env:TOKEN}`` is an interpolation to the node, which would hand out
+    the secret.
+    """
+    texts = OmegaConf.to_container(words, resolve=False)
+    assert isinstance(texts, list)
+    return [str(text) for text in texts]
+
+
 
 
 def _is_refusal(error: BaseException) -> bool:
@@ -221,5 +231,5 @@ def finished_value(folder: Path) -> float | None:
     config = HydraConfig.get()
     if config.mode is not RunMode.MULTIRUN:
         return None
-    record = job_file.earlier(folder, list(config.overrides.task))
+    record = job_file.earlier(folder, as_typed(config.overrides.task))
     return record["value"] if job_file.is_finished(record) else None

@@ -71,7 +71,8 @@ def _begin(follow: Callable[..., None], *arguments: Any) -> None:
     parent = multiprocessing.parent_process()
     assert parent is not None, "this runs in a process that _start has made"
     threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the leader hears Ctrl-C and tells
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)  # the leader hears them and tells
     follow(*arguments)
 
 

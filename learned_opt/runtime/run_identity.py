@@ -28,6 +28,7 @@ MAY_CHANGE = (
     "memory_share",
     "name",
     "trainer.devices",
+    "trainer.max_time",
     "trainer.num_nodes",
     "trainer.strategy",
 )

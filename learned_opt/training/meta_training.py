@@ -6,6 +6,7 @@ from signal import Signals as Signal
 from typing import TypeVar
 
 import lightning
+from lightning.pytorch.callbacks import Timer
 
 from learned_opt.core.errors import RunError
 from learned_opt.estimators.shared_estimator import SharedEstimator
@@ -59,6 +60,14 @@ class Training:
             )
         signals = self._callback(Signals)
         return signals.stopped_by if signals else None
+
+    @property
+    def ran_out_of_time(self) -> bool:
+        """Whether the ``max_time`` of the trainer ended it before the last outer step."""
+        timer = self._callback(Timer)
+        remaining = timer.time_remaining() if timer else None
+        is_over = remaining is not None and remaining <= 0
+        return is_over and self.trainer.global_step < self.trainer.max_steps
 
     def spent(self) -> dict[str, str]:
         """What the meta-training took, over all its parts."""

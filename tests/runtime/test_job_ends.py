@@ -70,19 +70,18 @@ def test_every_end_is_recorded(tmp_path, action, code, state, error) -> None:
     assert (record["state"], record["error"]) == (state, error)
 
 
-@pytest.mark.parametrize(
-    ("number", "code"),
-    [(signal.SIGINT, 130), (signal.SIGTERM, -signal.SIGTERM), (signal.SIGHUP, -signal.SIGHUP)],
-)
-def test_signals_are_recorded(tmp_path, number, code) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_signals_are_recorded_and_answered_with_a_way_on(tmp_path, number) -> None:
     before = signal.signal(number, signal.SIG_DFL)  # under nohup a child would ignore SIGHUP
     try:
         process = waiting(tmp_path, "hydra.run.dir=run")
     finally:
         signal.signal(number, before)
     process.send_signal(number)
-    process.communicate(timeout=30)
-    assert process.returncode == code
+    _, error = process.communicate(timeout=30)
+    assert process.returncode == 128 + number
+    command = "python -m learned_opt tiny action=wait hydra.run.dir=run"
+    assert error.endswith(f"What it had written is whole. To go on:\n  {command}\n")
     record = job_file.read(tmp_path / "run")
     assert record["state"] == "stopped"
     assert record["error"] == f"stopped by {signal.Signals(number).name}"

@@ -3,9 +3,7 @@
 import logging
 import os
 import signal
-import subprocess
-import sys
-from signal import SIGINT, SIGTERM, SIGUSR1, SIGUSR2
+from signal import SIGHUP, SIGINT, SIGTERM
 from typing import Any
 
 import torch
@@ -14,19 +12,20 @@ from lightning.pytorch.callbacks import Callback
 from typing_extensions import override
 
 from learned_opt.estimators.share import Share
+from learned_opt.runtime import interrupts
+from learned_opt.runtime.interrupts import JOB_ID, REQUEUING
 from learned_opt.training.trainer import meta_trainer
 
 log = logging.getLogger(__name__)
 
-HEARD = (SIGINT, SIGTERM, SIGUSR1, SIGUSR2)
-REQUEUES = {SIGUSR1, SIGUSR2}  # a batch system sends one of them some time before the time limit
-JOB_ID = "SLURM_JOB_ID"  # environment variable that Slurm sets
+HEARD = (*interrupts.ENDING, *REQUEUING)
 
 
 class Signals(Callback):
     """What a signal does once the outer step in flight is done and a checkpoint is written.
 
-    Ctrl-C ends training; a second one ends at once. SIGTERM ends training too, but under Slurm
+    Ctrl-C ends training; a second one ends at once. SIGHUP, which comes when a terminal closes,
+    ends training unless nohup has it ignored. SIGTERM ends training too, but under Slurm
     training goes on until Slurm kills it: a job that ends by itself counts as completed and is
     not requeued after a pre-emption. SIGUSR1 and SIGUSR2 are handed on to the handler that was
     there before, such as submitit's, which requeues the job; without one the job is requeued
@@ -49,8 +48,12 @@ class Signals(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         # the handlers that are there before Lightning sets its own; all ranks but the leader
         # learn of a Ctrl-C from the leader
-        heard = HEARD if trainer.is_global_zero else HEARD[1:]
-        self._previous = {number: signal.getsignal(number) for number in heard}
+        for number in HEARD:
+            handler = signal.getsignal(number)
+            is_for_leader = number == SIGINT and not trainer.is_global_zero
+            is_ignored = number == SIGHUP and handler is signal.SIG_IGN
+            if not is_for_leader and not is_ignored:
+                self._previous[number] = handler
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -59,10 +62,12 @@ class Signals(Callback):
 
     def _receive(self, number: int, _: Any) -> None:
         self._received.add(signal.Signals(number))
-        if number == SIGINT:
-            signal.signal(SIGINT, self._previous[SIGINT])
-            message = "\nfinishing this outer step, then saving; Ctrl-C again to quit at once"
-            print(message, file=sys.stderr)
+        if number in (SIGINT, SIGHUP):
+            # a second Ctrl-C is not waited for
+            signal.signal(SIGINT, interrupts.end_at_once)
+            interrupts.tell(
+                "\nfinishing this outer step, then saving; Ctrl-C again to quit at once"
+            )
 
     @override
     def on_train_batch_end(
@@ -72,12 +77,11 @@ class Signals(Callback):
         meta_trainer(pl_module).pending_signals = pending
         self._received -= pending
 
-        if SIGINT in pending:
-            self.stopped_by = SIGINT
-            trainer.should_stop = True
-        elif SIGTERM in pending and not self._under_slurm:
-            self.stopped_by = SIGTERM
-            trainer.should_stop = True
+        for number in interrupts.ENDING:
+            runs_on = number == SIGTERM and self._under_slurm
+            if number in pending and not runs_on and not self.stopped_by:
+                self.stopped_by = number
+                trainer.should_stop = True
 
     @override
     def on_train_batch_start(
@@ -85,13 +89,14 @@ class Signals(Callback):
     ) -> None:
         # by now the checkpoint is written
         module = meta_trainer(pl_module)
-        for number in module.pending_signals & {SIGTERM, *REQUEUES}:
+        for number in module.pending_signals & {SIGTERM, *REQUEUING}:
             is_end = number == SIGTERM
             action = "running on until Slurm ends the job" if is_end else "handing over"
             log.warning("%s: saved at outer step %d; %s", number.name, trainer.global_step, action)
 
-        for number in module.pending_signals & REQUEUES:
-            self._hand_over(number, trainer.is_global_zero)
+        for number in module.pending_signals & {*REQUEUING}:
+            previous = self._previous[number]
+            interrupts.hand_over(number, previous, is_leader=trainer.is_global_zero)
         module.pending_signals = set()
 
     def _received_by_any_rank(self, trainer: Trainer, device: torch.device) -> set[signal.Signals]:
@@ -102,18 +107,6 @@ class Signals(Callback):
 
         counts = Share(trainer.global_rank, trainer.world_size).total(flags).tolist()
         return {number for number, count in zip(HEARD, counts, strict=True) if count}
-
-    def _hand_over(self, number: signal.Signals, is_leader: bool) -> None:
-        previous = self._previous[number]
-        if not callable(previous) and not self._under_slurm:
-            return
-
-        if is_leader and callable(previous):
-            previous(number, None)
-        elif is_leader:
-            subprocess.run(["scontrol", "requeue", os.environ[JOB_ID]], check=True)
-        while True:  # to end by itself would complete the job
-            signal.pause()
 
     @override
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
