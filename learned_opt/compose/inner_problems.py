@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
@@ -13,11 +12,12 @@ from learned_opt.core import tree
 from learned_opt.core.device import resolve_device
 from learned_opt.core.errors import UsageError, usage_errors
 from learned_opt.evaluation.benchmark import Benchmark
-from learned_opt.inner.task_spec import symmetry_of
+from learned_opt.inner.bound_task import LoopSettings, TaskBinder
 from learned_opt.inner.unroll import Unroll
 from learned_opt.optimizers.base import MetaOptimizer
 from learned_opt.runtime.memory import keep_freed_memory
 from learned_opt.symmetry.spec import PermutationSpec
+from learned_opt.training.inner_problem import labels as labels
 from tasks.base import TaskFamily
 
 
@@ -59,37 +59,31 @@ def build_problems(
             or theta cannot move between the weight spaces of a mix.
     """
     keep_freed_memory()
+
+    def constructor(spec: PermutationSpec) -> MetaOptimizer:
+        with usage_errors("meta_optimizer"):
+            return instantiate(meta_optimizer)(spec)
+
+    binder: TaskBinder | None = None
     problems: dict[str, Problem] = {}
     for entry, task_config in tasks_of(cfg).items():
         with usage_errors():
-            device = resolve_device(task_config.device)
+            settings = _loop_settings(task_config)
             family: TaskFamily = instantiate(task_config.task)
             name = entry or family.name
-            params, spec = symmetry_of(family)
-
-            if problems:
-                optimizer = _rebound(problems, spec, name)
-            else:
-                # theta is drawn here alone: on the other tasks of a mix the same one is bound again
-                torch.manual_seed(task_config.seed)
-                with usage_errors("meta_optimizer"):
-                    optimizer = instantiate(meta_optimizer)(spec).to(device)
-
-            heldout = _unroll(task_config, family, optimizer, device)
-            # one loop for both purposes where they agree, so that it is compiled once
-            unroll = heldout
-            if "augment" in task_config:
-                augmented = instantiate(task_config.augment)(family)
-                unroll = _unroll(task_config, augmented, optimizer, device)
+            if binder is None:
+                label = f"meta_optimizer {optimizer_name}"
+                binder = TaskBinder(constructor, task_config.seed, label)
+            bound = binder.bind(name, family, settings)
             benchmark: Benchmark = instantiate(task_config.benchmark)
 
         problems[name] = Problem(
             cfg=task_config,
-            optimizer=optimizer,
-            unroll=unroll,
-            heldout=heldout,
+            optimizer=bound.optimizer,
+            unroll=bound.unroll,
+            heldout=bound.heldout,
             benchmark=benchmark,
-            num_params=tree.num_elements(params),
+            num_params=bound.num_params,
             optimizer_name=optimizer_name,
         )
 
@@ -110,22 +104,10 @@ def build_problem(
     return problem
 
 
-def labels(problems: Mapping[str, Problem]) -> list[str]:
-    """What tells the tasks of a run apart: their names; one alone needs none."""
-    return list(problems) if len(problems) > 1 else [""]
-
-
-def _unroll(cfg: DictConfig, family: TaskFamily, optimizer: MetaOptimizer, device: str) -> Unroll:
-    return Unroll(family, optimizer, cfg.compile, device, cfg.precision)
-
-
-def _rebound(problems: dict[str, Problem], spec: PermutationSpec, name: str) -> MetaOptimizer:
-    """The meta-optimizer of the first problem on another weight space."""
-    first = next(iter(problems))
-    try:
-        return problems[first].optimizer.rebind(spec)
-    except ValueError as error:
-        kind = problems[first].optimizer_name
-        raise ValueError(
-            f"meta_optimizer {kind} cannot go from task {first} to task {name}: {error}"
-        ) from error
+def _loop_settings(cfg: DictConfig) -> LoopSettings:
+    return LoopSettings(
+        compile=cfg.compile,
+        device=resolve_device(cfg.device),
+        precision=cfg.precision,
+        augment=instantiate(cfg.augment) if "augment" in cfg else None,
+    )

@@ -4,34 +4,26 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import lightning
-import torch
 from hydra.utils import instantiate
-from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
-from lightning.fabric.plugins.environments.lightning import LightningEnvironment
-from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from omegaconf import DictConfig
 
-from learned_opt.compose.inner_problems import Problem, labels
+from learned_opt.compose.inner_problems import Problem
 from learned_opt.compose.loggers import build_loggers, log_config, task_settings
 from learned_opt.core.errors import RunError, UsageError, usage_errors
-from learned_opt.estimators.mixed import MixedEstimator
 from learned_opt.estimators.shared_estimator import SharedEstimator
 from learned_opt.estimators.single_process import as_shared
 from learned_opt.inner.unroll import Unroll
-from learned_opt.runtime.ranks import by_srun
 from learned_opt.runtime.run_folder import RunFolder
+from learned_opt.training.assembly import Parts, assemble, check_outer
 from learned_opt.training.checkpoint_files import (
     CheckpointError,
-    check_fits,
     find_checkpoint,
     newest,
     num_tasks,
 )
-from learned_opt.training.checkpoint_io import WholeFiles
 from learned_opt.training.inner_problem import InnerProblem
 from learned_opt.training.meta_training import Training
 from learned_opt.training.quiet_lightning import quiet_lightning
-from learned_opt.training.trainer import MetaTrainer
 
 
 def build_estimator(cfg: DictConfig, estimator: DictConfig, unroll: Unroll) -> SharedEstimator:
@@ -93,30 +85,30 @@ def build_training(
     """
     quiet_lightning()
     with usage_errors():
-        estimators: dict[str, SharedEstimator] = {}
-        for name, problem in problems.items():
-            task_config = problem.cfg
-            estimator = build_estimator(task_config, task_config.estimator, problem.unroll)
-            estimators[name] = estimator
+        inner_problems = _inner_problems(problems)
+        outer = instantiate(cfg.outer_optimizer)
+        with usage_errors("outer_optimizer"):
+            check_outer(outer.optimizer, outer.schedule)
 
-        module = _build_module(cfg, problems, estimators)
         loggers = build_loggers(cfg, folder)
-        device = next(iter(problems.values())).unroll.device
-        trainer = instantiate(
-            cfg.trainer,
-            accelerator=device.type.replace("cuda", "gpu"),  # Lightning's word
+        parts = Parts(
+            optimizer=next(iter(problems.values())).optimizer,
+            problems=inner_problems,
+            weights={name: problem.cfg.weight for name, problem in problems.items()},
+            outer_optimizer=outer.optimizer,
+            schedule=outer.schedule,
+            seed=cfg.seed,
+            max_steps=cfg.trainer.max_steps,
+            trainer=instantiate(cfg.trainer, _partial_=True),
             callbacks=build_callbacks(cfg.callbacks),
-            logger=loggers,
-            plugins=[WholeFiles(), _environment()],
-            default_root_dir=str(folder),
+            loggers=loggers,
+            folder=folder,
+            checkpoint=start.checkpoint,
         )
-
-        # else Lightning fails in the middle of loading, with a message about tensors
-        if start.checkpoint:
-            check_fits(start.checkpoint, module.meta_optimizer, module.estimator)
+        training = assemble(parts)
 
     log_config(loggers, cfg, problems)
-    return Training(module, trainer, estimators, start.checkpoint)
+    return training
 
 
 def build_callbacks(nodes: DictConfig) -> list[lightning.Callback]:
@@ -143,53 +135,19 @@ def build_callbacks(nodes: DictConfig) -> list[lightning.Callback]:
     return callbacks
 
 
-def _environment() -> ClusterEnvironment:
-    """Who has started the ranks."""
-    if by_srun():
-        return SLURMEnvironment(auto_requeue=False)  # callbacks.signals does it
-    return LightningEnvironment()
-
-
-def _build_module(
-    cfg: DictConfig, problems: dict[str, Problem], estimators: dict[str, SharedEstimator]
-) -> MetaTrainer:
-    outer = instantiate(cfg.outer_optimizer)
-    # else its values are refused by Lightning, in the middle of the start
-    with usage_errors("outer_optimizer"):
-        outer.schedule(outer.optimizer([torch.nn.Parameter(torch.zeros(1))]))
-    return MetaTrainer(
-        optimizer=next(iter(problems.values())).optimizer,
-        estimator=_mixed(estimators, problems),
-        outer_optimizer=outer.optimizer,
-        schedule=outer.schedule,
-        seed=cfg.seed,
-        max_steps=cfg.trainer.max_steps,
-        problems=_inner_problems(problems, estimators),
-    )
-
-
-def _mixed(estimators: dict[str, SharedEstimator], problems: dict[str, Problem]) -> SharedEstimator:
-    """The estimator of a run; that of a single task is itself."""
-    if len(estimators) == 1:
-        return next(iter(estimators.values()))
-    weights = {name: problem.cfg.weight for name, problem in problems.items()}
-    return MixedEstimator(estimators, weights)
-
-
-def _inner_problems(
-    problems: dict[str, Problem], estimators: dict[str, SharedEstimator]
-) -> dict[str, InnerProblem]:
-    """What callbacks work on, by the labels of the tasks."""
+def _inner_problems(problems: dict[str, Problem]) -> dict[str, InnerProblem]:
+    """What a training works on, by the names of the tasks."""
     settings = task_settings(problems)
-    by_label: dict[str, InnerProblem] = {}
-    for label, (name, problem) in zip(labels(problems), problems.items(), strict=True):
-        by_label[label] = InnerProblem(
+    inner_problems: dict[str, InnerProblem] = {}
+    for name, problem in problems.items():
+        task_config = problem.cfg
+        inner_problems[name] = InnerProblem(
             task=name,
             unroll=problem.heldout,
-            horizon=problem.cfg.horizon,
+            horizon=task_config.horizon,
             num_chains=problem.benchmark.num_chains,
-            estimator=estimators[name],
+            estimator=build_estimator(task_config, task_config.estimator, problem.unroll),
             config=settings[name],
         )
 
-    return by_label
+    return inner_problems

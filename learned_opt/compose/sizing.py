@@ -8,7 +8,7 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from learned_opt.compose.inner_problems import Problem, labels
+from learned_opt.compose.inner_problems import Problem
 from learned_opt.compose.resolve import AUTO, says_auto, with_num_tasks
 from learned_opt.core.errors import UsageError, usage_errors
 from learned_opt.estimators.footprint import Footprint, footprint
@@ -18,6 +18,7 @@ from learned_opt.inner.truncation import Constant
 from learned_opt.inner.unroll import Unroll
 from learned_opt.runtime.memory import available_bytes
 from learned_opt.runtime.ranks import ALONE, World
+from learned_opt.training.inner_problem import labels
 
 # measured peaks of compiled estimates are 0.42 to 0.93 of the prediction, which is eager
 LEAST_SHARE_COMPILED = 0.4

@@ -6,34 +6,28 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from learned_opt.compose.command_line import command
-from learned_opt.compose.inner_problems import Problem, labels
-from learned_opt.evaluation.seeded_runs import VALID
-from learned_opt.runtime.provenance import provenance
+from learned_opt.compose.inner_problems import Problem
+from learned_opt.training.theta_record import Origin, theta_record
 
 
 def metadata(cfg: DictConfig, problems: Mapping[str, Problem]) -> dict[str, Any]:
     """What ``theta.json`` says beside the evaluation."""
     any_problem = next(iter(problems.values()))
-    specs = {}
-    tasks = {}
+    num_tasks = {}
     task_configs = {}
     for name, problem in problems.items():
-        specs[name] = problem.optimizer.spec.as_dict()
-        tasks[name] = problem.unroll.family.describe()
+        num_tasks[name] = problem.cfg.estimator.num_tasks
         task_configs[name] = task_identity(problem.cfg)
 
-    origin = provenance(cfg.seed, any_problem.unroll.device, command())
-    origin["num_tasks"] = _num_tasks(problems)
-
-    return {
-        "optimizer_name": any_problem.optimizer_name,
-        "meta_optimizer": OmegaConf.to_container(cfg.meta_optimizer, resolve=True),
-        "specs": specs,
-        "tasks": tasks,
-        "task_configs": task_configs,
-        "draws": {"meta-training": f"roots of seed {cfg.seed}", "validation": VALID},
-        "provenance": origin,
-    }
+    origin = Origin(
+        optimizer_name=any_problem.optimizer_name,
+        meta_optimizer=OmegaConf.to_container(cfg.meta_optimizer, resolve=True),
+        seed=cfg.seed,
+        command=command(),
+        num_tasks=num_tasks,
+        task_configs=task_configs,
+    )
+    return theta_record({name: problem.unroll for name, problem in problems.items()}, origin)
 
 
 def task_identity(cfg: DictConfig) -> dict[str, Any]:
@@ -44,11 +38,3 @@ def task_identity(cfg: DictConfig) -> dict[str, Any]:
     task = OmegaConf.to_container(cfg.task, resolve=True)
     assert isinstance(task, dict)
     return {str(key): value for key, value in task.items() if key not in ("name", "data")}
-
-
-def _num_tasks(problems: Mapping[str, Problem]) -> str:
-    """Numbers where the command may say auto."""
-    numbers = []
-    for label, problem in zip(labels(problems), problems.values(), strict=True):
-        numbers.append(f"{label} {problem.cfg.estimator.num_tasks}".strip())
-    return " ".join(numbers)

@@ -24,6 +24,7 @@ SAME_TASK = "in-distribution"
 SAME_DATA = "seen data"
 SAME_NAME = "data of the same name"
 UNSEEN = "unseen"
+UNKNOWN = "unknown"
 
 Metadata = Mapping[str, Any]  # of a theta, as in ``theta.json``
 Facts = Mapping[str, Any]  # the description of a task, the fingerprint of its data included
@@ -33,7 +34,7 @@ class Origin(NamedTuple):
     """How an evaluated task relates to those of a meta-training.
 
     Args:
-        kind: one of the four words above.
+        kind: one of the five words above.
         sentence: the same for a reader.
     """
 
@@ -57,11 +58,13 @@ def origin(name: str, metadata: Metadata, task: str, facts: Facts, config: Any) 
         metadata: its ``theta.json``.
         task: the evaluated task.
         facts: its description, fingerprint of the data included.
-        config: what it was made of, as in ``theta.json``.
+        config: what it was made of, as in ``theta.json``; None where that is not known.
 
     Returns:
         Origin: the closest relation to any of the tasks of the meta-training.
     """
+    if "tasks" not in metadata:
+        return Origin(UNKNOWN, f"{name} does not say which tasks it was meta-trained on.")
     trained_tasks = list(_trained_tasks(metadata))
     fingerprint = facts.get("fingerprint")
     data = facts.get("data")
@@ -69,7 +72,8 @@ def origin(name: str, metadata: Metadata, task: str, facts: Facts, config: Any) 
     # one loop for each relation: the closest one counts, to whichever task it is
     for trained in trained_tasks:
         if _is_same_task(trained, facts, config):
-            basis = "" if trained.config is not None else " as far as its description tells"
+            is_whole = trained.config is not None and config is not None
+            basis = "" if is_whole else " as far as its description tells"
             sentence = f"{name} was meta-trained on {task} itself{basis}: in-distribution."
             return Origin(SAME_TASK, sentence)
 
@@ -117,7 +121,7 @@ def _lineage(metadata: Metadata) -> Iterator[tuple[str, Metadata]]:
 def _is_same_task(trained: _TrainedTask, facts: Facts, config: Any) -> bool:
     if _apart_from_name(trained.facts) != _apart_from_name(facts):
         return False
-    return trained.config is None or trained.config == config
+    return trained.config is None or config is None or trained.config == config
 
 
 def _apart_from_name(facts: Facts) -> dict[str, Any]:

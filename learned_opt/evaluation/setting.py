@@ -55,7 +55,7 @@ class Setting:
         benchmark: horizon, seeds and tuning budget.
         baselines: the tuned optimizers; schedules may depend on the horizon.
         config: what the task was made of, without what its description says; tells equal tasks
-            from others.
+            from others. None where that is not known.
         compile: compile the inner steps.
         device: where to train.
         precision: of ``Unroll``.
@@ -68,7 +68,7 @@ class Setting:
     spec: PermutationSpec
     benchmark: Benchmark
     baselines: Sequence[Contender] = ()
-    config: Mapping[str, Any] = field(default_factory=dict)
+    config: Mapping[str, Any] | None = field(default_factory=dict)
     compile: bool = True
     device: str = "cpu"
     precision: str = "float32"

@@ -1,5 +1,6 @@
 """One task of a meta-training, as its callbacks see it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,3 +27,12 @@ class InnerProblem:
     num_chains: int
     estimator: SharedEstimator
     config: dict[str, Any] = field(default_factory=dict)
+
+
+def labels(problems: Mapping[str, Any]) -> list[str]:
+    """What tells the tasks of a run apart: their names; one alone needs none.
+
+    >>> labels({"mlp": 1}), labels({"mlp": 1, "cnn": 2})
+    ([''], ['mlp', 'cnn'])
+    """
+    return list(problems) if len(problems) > 1 else [""]
