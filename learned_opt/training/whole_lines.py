@@ -1,6 +1,7 @@
 """Text files that are appended to while a run may be killed."""
 
 import csv
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from learned_opt.core.errors import RunError
@@ -27,15 +28,16 @@ def whole_lines(path: Path) -> list[str]:
     return lines
 
 
-def read_rows(path: Path, step: str) -> list[dict[str, str]]:
+def read_rows(path: Path, step: str, texts: Collection[str] = ()) -> list[dict[str, str]]:
     """The rows of a table with commas, column -> cell; empty where there is none.
 
     Args:
         path: the file, whose first line names the columns.
         step: the column of numbers by which a run that goes on keeps rows.
+        texts: the columns that hold text; a cell of any other is a number or empty.
 
     Raises:
-        RunError: a row does not fit the columns, or has no step.
+        RunError: a row does not fit the columns, has no step, or text where a number belongs.
     """
     try:
         rows = list(csv.DictReader(whole_lines(path)))
@@ -43,12 +45,29 @@ def read_rows(path: Path, step: str) -> list[dict[str, str]]:
         raise RunError(f"{path} is damaged: {error}; move it away to go on without it.") from error
 
     for i, row in enumerate(rows):
-        # the reader marks surplus cells with the key None, and missing ones with the value None
-        is_whole = None not in row and None not in row.values()
-        if not is_whole or not row.get(step, "").isdecimal():
+        if fault := _fault(row, step, texts):
             raise RunError(
-                f"{path} is damaged: row {i + 1} does not fit its columns; "
-                "move it away to go on without it."
+                f"{path} is damaged: row {i + 1} {fault}; move it away to go on without it."
             )
-
     return rows
+
+
+def _fault(row: Mapping[str, str], step: str, texts: Collection[str]) -> str:
+    """What is wrong with a row; empty where nothing is."""
+    # the reader marks surplus cells with the key None, and missing ones with the value None
+    is_whole = None not in row and None not in row.values()
+    if not is_whole or not row.get(step, "").isdecimal():
+        return "does not fit its columns"
+
+    for name, cell in row.items():
+        if name not in texts and cell and not _is_number(cell):
+            return f"holds {cell[:40]!r} in the column {name}, which must be a number"
+    return ""
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True

@@ -339,6 +339,10 @@ def test_preparation_and_networks_that_diverged() -> None:
         ValueError, match=r"all networks of the train split have the success 0\.5: nothing"
     ):
         prepare(zoo)
+    zoo = made_up_zoo()
+    zoo.table["success"] *= 3  # a loss, say
+    with pytest.raises(ValueError, match=r"success must be a rate from 0 to 1 .* train split"):
+        prepare(zoo)
     train, success = prepare(made_up_zoo())["train"]
     assert len(success) == 320
     assert train["w"].mean().abs() < 1e-5

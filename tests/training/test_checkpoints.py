@@ -265,6 +265,7 @@ def test_a_full_disk_leaves_no_half_of_a_row(tmp_path) -> None:
         (b"step,loss\n0,1\n1\n", "row 2 does not fit its columns"),
         (b"step,loss\nx,1\n", "row 1 does not fit its columns"),
         (b"loss\n1\n", "row 1 does not fit its columns"),
+        (b"step,loss\n0,nan\n1,\n2,x1\n", "row 3 holds 'x1' in the column loss, which must be a"),
         (b"step,loss\n\xff,1\n", "'utf-8' codec"),
     ],
 )

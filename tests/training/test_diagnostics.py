@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from learned_opt.core import tree
+from learned_opt.core.errors import RunError
 from learned_opt.training.callbacks.diagnostics import COLUMNS, Diagnostics, read_diagnostics
 from learned_opt.training.callbacks.gauges import Gauges
 from learned_opt.training.callbacks.signal_to_noise import SignalToNoise
@@ -24,6 +25,16 @@ class Seen(lightning.Callback):
         for name, values in self.values.items():
             if name in trainer.callback_metrics:
                 values.append(trainer.callback_metrics[name].item())
+
+
+def test_names_in_diagnostics_are_text_and_values_are_numbers(tmp_path) -> None:
+    file = tmp_path / "diagnostics.csv"
+    heading = ",".join(COLUMNS)
+    file.write_text(f"{heading}\n0,mlp,3,layers.0.weight,norm,1.5\n")
+    assert read_diagnostics(file)[0]["tensor"] == "layers.0.weight"
+    file.write_text(f"{heading}\n0,mlp,3,layers.0.weight,norm,much\n")
+    with pytest.raises(RunError, match="row 1 holds 'much' in the column value, which must be"):
+        read_diagnostics(file)
 
 
 def test_signal_and_noise_are_estimated_without_bias() -> None:

@@ -72,13 +72,21 @@ def prepare(zoo: Zoo) -> dict[str, Data]:
     Shift and scale are the tensor's mean and deviation on the training split.
 
     Raises:
-        ValueError: a split has fewer than two networks, or all of them are equally successful.
+        ValueError: a split has fewer than two networks, all of them are equally successful, or a
+            success is no rate.
     """
     splits = {split: zoo.select(split) for split in SPLITS}
     for split, (_, success) in splits.items():
         if len(success) < 2:
             raise ValueError(
                 f"the {split} split of the zoo has {len(success)} networks; build a larger zoo."
+            )
+        # the loss of the predictors is a cross-entropy
+        no_rates = success[(success < 0) | (success > 1)]
+        if len(no_rates):
+            raise ValueError(
+                f"success must be a rate from 0 to 1 to be predicted, the {split} split of the zoo "
+                f"holds {no_rates[0]:.4g}."
             )
         if success.min() == success.max():
             raise ValueError(

@@ -18,6 +18,7 @@ from learned_opt.training.wandb import log_behaviour
 from learned_opt.training.whole_lines import read_rows
 
 COLUMNS = ("outer_step", "task", "inner_step", "tensor", "quantity", "value")  # of diagnostics.csv
+TEXTS = ("task", "tensor", "quantity")  # the columns that hold text
 
 
 class Diagnostics(Callback):
@@ -104,4 +105,4 @@ def read_diagnostics(path: Path) -> list[dict[str, str]]:
     Raises:
         RunError: the file is damaged.
     """
-    return read_rows(path, COLUMNS[0])
+    return read_rows(path, COLUMNS[0], TEXTS)
