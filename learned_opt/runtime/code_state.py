@@ -15,11 +15,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from learned_opt.core.files import write_json, write_text
+from learned_opt.runtime import untracked_files
 from learned_opt.runtime.job_file import time_stamp
 from learned_opt.runtime.run_folder import RunFolder, SweepFolder
 
 log = logging.getLogger(__name__)
 PACKAGES = ("torch", "lightning")
+DIRTY = "-dirty"  # how git marks a commit from which files differ
+# of files that git does not know, those that a run may read; notes and results are left alone
+CODE = {".py", ".pyi", ".yaml", ".yml", ".toml", ".cpp", ".cu", ".h", ".sh"}
 Facts = dict[str, Any]
 
 
@@ -27,7 +31,7 @@ class CodeState(NamedTuple):
     """The code of this process."""
 
     revision: str  # the commit, marked when files differ from it; unknown outside of a checkout
-    changes: str  # to the commit, as a patch; empty where there are none
+    changes: str  # to the commit, new files included, as a patch; empty where there are none
     versions: dict[str, str]  # of Python and PACKAGES
 
     @property
@@ -45,7 +49,11 @@ class CodeState(NamedTuple):
 def code_state() -> CodeState:
     """The code as it is when this process first asks; later edits are not in the process."""
     revision = _git("describe", "--always", "--dirty", "--abbrev=12").strip() or "unknown"
-    changes = _git("diff", "HEAD", "--no-ext-diff") if revision.endswith("-dirty") else ""
+    changes = _git("diff", "HEAD", "--no-ext-diff") if revision.endswith(DIRTY) else ""
+    if new_files := _new_files():
+        changes = f"{new_files}{changes}"
+        revision = f"{revision.removesuffix(DIRTY)}{DIRTY}"
+
     versions = {"python": platform.python_version()}
     for name in PACKAGES:
         versions[name] = _version(name)
@@ -140,6 +148,16 @@ def _version(package: str) -> str:
         return version(package)
     except PackageNotFoundError:
         return "unknown"
+
+
+def _new_files() -> str:
+    """A patch with the files of code that git does not know; empty where there are none."""
+    top = _git("rev-parse", "--show-toplevel").rstrip("\n")
+    if not top:
+        return ""
+    listed = _git("-C", top, "ls-files", "--others", "--exclude-standard", "-z")
+    names = [name for name in listed.split("\0") if Path(name).suffix in CODE]
+    return untracked_files.as_patch(Path(top), names)
 
 
 def _git(*words: str) -> str:

@@ -85,3 +85,56 @@ def test_the_changes_are_those_of_the_checkout(tmp_path, monkeypatch) -> None:
     dirty = code_state.code_state.__wrapped__()
     assert dirty.revision == f"{clean.revision}-dirty"
     assert "+one = 2" in dirty.changes
+
+
+def test_files_that_git_does_not_know_are_kept_or_named(tmp_path, monkeypatch) -> None:
+    checkout = tmp_path / "checkout"
+    package = checkout / "package"
+    package.mkdir(parents=True)
+    git = ["git", "-C", str(checkout), "-c", "user.name=a", "-c", "user.email=a@b"]
+    subprocess.run([*git, "init", "-q"], check=True)
+    (checkout / ".gitignore").write_text("ignored.py\n")
+    (package / "code.py").write_text("one = 1\n")
+    subprocess.run([*git, "add", "."], check=True)
+    subprocess.run([*git, "commit", "-q", "-m", "one"], check=True)
+    monkeypatch.setattr(code_state, "__file__", str(package / "code.py"))
+
+    mine = {"mine.py": "a\r\n\x0c+b\n\nc", "package/empty.py": "", "x.yaml": "seed: 1\n"}
+    for name, text in mine.items():
+        (checkout / name).write_bytes(text.encode())
+    (checkout / "ignored.py").write_text("ignored")
+    (checkout / "notes.txt").write_text("not read by a run")
+    (checkout / "large.py").write_text("# " * 100_000)
+    (checkout / "binary.py").write_bytes(b"\0\xff")
+    (package / "code.py").write_text("one = 2\n")
+
+    state = code_state.code_state.__wrapped__()
+    assert state.revision.endswith("-dirty")
+    assert "untracked, not kept here: 'large.py'" in state.changes
+    assert "untracked, not kept here: 'binary.py'" in state.changes
+    assert "ignored" not in state.changes
+    assert "notes" not in state.changes
+
+    # the patch makes them again, beside the change of the file that git knows
+    again = tmp_path / "again"
+    subprocess.run(["git", "clone", "-q", str(checkout), str(again)], check=True)
+    patch = tmp_path / "code.diff"
+    patch.write_bytes(state.changes.encode())
+    subprocess.run(["git", "-C", str(again), "apply", str(patch)], check=True)
+    assert (again / "package/code.py").read_text() == "one = 2\n"
+    for name, text in mine.items():
+        assert (again / name).read_bytes() == text.encode()
+
+
+def test_new_files_alone_mark_the_commit(tmp_path, monkeypatch) -> None:
+    (tmp_path / "code.py").write_text("one = 1\n")
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
+    subprocess.run([*git, "init", "-q"], check=True)
+    subprocess.run([*git, "add", "."], check=True)
+    subprocess.run([*git, "commit", "-q", "-m", "one"], check=True)
+    monkeypatch.setattr(code_state, "__file__", str(tmp_path / "code.py"))
+    clean = code_state.code_state.__wrapped__()
+    assert (clean.changes, clean.revision[-6:] == "-dirty") == ("", False)
+
+    (tmp_path / "mine.py").write_text("two = 2\n")
+    assert code_state.code_state.__wrapped__().revision == f"{clean.revision}-dirty"
