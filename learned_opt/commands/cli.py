@@ -109,8 +109,8 @@ def _start(main: Callable[[], Any], needs_task: bool, hydra: bool) -> None:
     if needs_task:
         check_task_given(sys.argv[1:])
     if hydra:
-        # a plugin of Hydra: nothing here depends on it
-        importlib.import_module("learned_opt.runtime.sweep_launcher").register()
+        # plugins of Hydra: nothing here depends on them
+        importlib.import_module("learned_opt.runtime.plugins").register()
         # makes Hydra raise, where it would print and exit by itself
         os.environ["HYDRA_FULL_ERROR"] = "1"
     main()

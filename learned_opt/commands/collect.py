@@ -20,11 +20,13 @@ def run() -> None:
     # behind the parser, which answers --help at once
     from learned_opt.compose import sweep_plan
     from learned_opt.core.errors import usage_errors
-    from learned_opt.runtime import job_file
+    from learned_opt.runtime import job_file, job_lines, rerun_command
 
     jobs = sweep_plan.find_jobs(folder)
     varying = job_file.varying([job.overrides for job in jobs])
 
+    again = rerun_command.command(folder, jobs)
+    lines = job_lines.summary(jobs, again)
     states = []
     finished = {}
     for job, setting in zip(jobs, varying, strict=True):
@@ -33,7 +35,7 @@ def run() -> None:
             finished[job.folder] = setting
 
     with usage_errors():  # an evaluation may be damaged
-        _show(folder, states, finished, sweep_plan.command(folder, jobs))
+        _show(folder, states, finished, again, lines)
 
 
 def _show(
@@ -41,6 +43,7 @@ def _show(
     states: list[dict[str, str]],
     finished: dict[Path, dict[str, str]],
     again: str,
+    lines: list[str],
 ) -> None:
     """Print and write what the finished jobs came to.
 
@@ -49,6 +52,7 @@ def _show(
         states: of every job: what sets it apart, its state, and why it is not whole.
         finished: run folder -> what sets it apart.
         again: the command that runs the rest.
+        lines: how the sweep stands.
     """
     from rich.console import Console  # and matplotlib: only when there is something to show
 
@@ -60,15 +64,8 @@ def _show(
         if table := sweep_report.table(kind, brief=True):
             console.print(table)
 
-    lines = [sweep_report.count(states)]
-    for state in states:
-        if state["why"]:
-            lines.append(sweep_report.sentence(state))
-    if again:
-        lines += ["to run just those again:", f"  {again}"]
-
     names = sweep_report.write(folder, rows, states, again)
-    lines.append(f"written to {folder}: {', '.join(names)}")
+    lines = [*lines, f"written to {folder}: {', '.join(names)}"]
     console.print("\n".join(lines), highlight=False, soft_wrap=True)
 
 

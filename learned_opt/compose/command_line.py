@@ -8,7 +8,7 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 
 from learned_opt.compose import hydra_job
-from learned_opt.runtime import job_record
+from learned_opt.runtime import sweep_plan_file
 from learned_opt.runtime.run_folder import RunFolder
 
 VERB_KEY = "verb="  # how a config knows a second word such as ``zoo build``
@@ -101,7 +101,7 @@ def of_tuning(archive: str | None) -> str:
 
 
 def _verb() -> str:
-    return job_record.command_of(str(HydraConfig.get().job.config_name))
+    return sweep_plan_file.command_of(str(HydraConfig.get().job.config_name))
 
 
 def _words_about_hydra() -> list[str]:

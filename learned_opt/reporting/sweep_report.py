@@ -17,6 +17,7 @@ from learned_opt.evaluation.intervals import Interval
 from learned_opt.evaluation.results import read_evaluation
 from learned_opt.reporting import numbers, plots
 from learned_opt.reporting.tables import Table
+from learned_opt.runtime import job_lines
 from learned_opt.runtime.run_folder import RunFolder
 
 Row = dict[str, Any]
@@ -106,7 +107,7 @@ def table(rows: Sequence[Row], brief: bool = False) -> Table | None:
 
     lines = []
     for row in rows:
-        overrides = [_short(value) for value in row["overrides"].values()]
+        overrides = [job_lines.short(value) for value in row["overrides"].values()]
         names = [str(row[name]) for name in kept]
         lines.append([*overrides, *names, *(_figure(row, name, brief) for name in FIGURES)])
     return Table(headings, lines)
@@ -116,28 +117,11 @@ def _figure(row: Row, name: str, brief: bool) -> str:
     return numbers.interval(row[name], brief=brief)
 
 
-def _short(value: str) -> str:
-    """An override's value, with three digits where a sampler drew seventeen."""
-    try:
-        return f"{float(value):.3g}" if len(value) > 8 else value
-    except ValueError:
-        return value
-
-
-def count(states: Sequence[Mapping[str, str]]) -> str:
-    """How many jobs are in which state."""
-    names = [state["state"] for state in states]
-    counts = [f"{names.count(name)} {name}" for name in dict.fromkeys(names)]
-    return f"{len(states)} jobs: {', '.join(counts)}"
-
-
-def sentence(state: Mapping[str, str]) -> str:
+def _sentence(state: Mapping[str, str]) -> str:
     """What has become of one job."""
-    words = []
-    for key, value in state.items():
-        if key not in ("job", "state", "why"):
-            words.append(f"{key}={value}")
-    return f"job {state['job']} ({', '.join(words)}) {state['state']}: {state['why']}"
+    hidden = ("job", "state", "why")
+    setting = {key: value for key, value in state.items() if key not in hidden}
+    return job_lines.line(state["job"], setting, state["state"], state["why"])
 
 
 def write(
@@ -154,14 +138,15 @@ def write(
     Returns:
         list[str]: names of what there is.
     """
-    page = [f"# Sweep {folder.name}", count(states)]
+    counts = job_lines.count([state["state"] for state in states])
+    page = [f"# Sweep {folder.name}", counts]
     names = ["sweep.md"]
 
     for shown in (table(mean_over_seeds(rows)), table(learned(rows))):
         if shown:
             page.append(shown.markdown)
 
-    failures = [f"- {sentence(state)}" for state in states if state["why"]]
+    failures = [f"- {_sentence(state)}" for state in states if state["why"]]
     page.append("\n".join(failures))
 
     if again:
@@ -220,7 +205,7 @@ def sweep_figure(rows: list[Row]) -> Figure:
 
 
 def _line(row: Row) -> str:
-    return ", ".join(map(_short, _setting(row).values())) or row["optimizer"]
+    return ", ".join(map(job_lines.short, _setting(row).values())) or row["optimizer"]
 
 
 def _panel(axes: Axes, rows: Sequence[Row], name: str, lines: Sequence[str]) -> None:

@@ -13,7 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from learned_opt.core.errors import UsageError
+from learned_opt.core.errors import RunError, UsageError
 from learned_opt.core.files import write_json
 from learned_opt.core.json_files import read_json
 from learned_opt.runtime import processes, slurm
@@ -167,7 +167,8 @@ def _values(words: Sequence[str]) -> dict[str, str]:
 def describe(error: BaseException) -> str:
     """An exception in one line; those that speak to people do without the name of their class."""
     text = " ".join(str(error).split())
-    return text if isinstance(error, UsageError) else f"{type(error).__name__}: {text}"
+    is_sentence = isinstance(error, UsageError | RunError)
+    return text if is_sentence else f"{type(error).__name__}: {text}"
 
 
 def time_stamp() -> str:

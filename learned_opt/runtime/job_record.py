@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
@@ -20,8 +19,10 @@ from learned_opt.runtime import (
     current_job,
     folder_lock,
     job_file,
+    job_log,
     new_folder,
     run_identity,
+    shared_claim,
     slurm,
     sweep_plan_file,
 )
@@ -30,17 +31,20 @@ from learned_opt.runtime.sweep_plan_file import SweepPlan
 
 
 class JobRecord(Callback):
-    """Keeps ``job.json`` of a run up to date, and says so when a job of a sweep fails."""
+    """Claims and locks the folder of a run or a sweep before Hydra writes into it."""
 
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
         """A run begins; a folder that belongs to another one is refused before it is touched."""
-        if slurm.is_first_rank():
-            with _job_settings(config), _said_at_once():
+        with _job_settings(config), _said_at_once():
+            if slurm.is_first_rank():
                 _begin_run(config)
+            elif _is_new_by_name(config.hydra.run):
+                _set_folder(config, shared_claim.ask(_fixed_part(config)))
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         """A sweep begins; two in one folder are refused, before the second replaces the plan."""
-        if "optuna" in config.hydra.sweeper._target_ and not has_plugin("hydra_optuna_sweeper"):
+        is_study = "n_trials" in config.hydra.sweeper
+        if is_study and not has_plugin("hydra_optuna_sweeper"):
             fail("hydra/sweeper needs Optuna, which is not installed; pip install -e '.[optuna]'.")
 
         with _job_settings(config), _said_at_once():
@@ -55,14 +59,6 @@ class JobRecord(Callback):
                     f"{folder} holds another sweep ({' '.join(theirs)}); "
                     "choose another hydra.sweep.dir."
                 )
-
-    def on_job_end(self, config: DictConfig, job_return: JobReturn, **_: Any) -> None:
-        """The run has ended, by itself."""
-        is_in_sweep = config.hydra.mode is RunMode.MULTIRUN
-        if is_in_sweep and slurm.is_first_rank() and job_return.status is JobStatus.FAILED:
-            # the property would raise it
-            error = job_file.describe(job_return._return_value)
-            print(f"job {config.hydra.job.num} failed: {error}", file=sys.stderr)
 
 
 def recorded(function: Callable[..., Any], *arguments: Any) -> Any:
@@ -94,13 +90,20 @@ def recorded(function: Callable[..., Any], *arguments: Any) -> Any:
     folder_lock.acquire(folder, "hydra.sweep.dir" if is_in_sweep else "hydra.run.dir")
     try:
         code_state.record_start(folder, sweep)
-        return current_job.recorded(folder, overrides, function, *arguments)
+        command = sweep_plan_file.command_of(str(hydra.job.config_name))
+        job_log.write(f"starts: {command} {' '.join(overrides)}")
+        value = current_job.recorded(folder, overrides, function, *arguments)
+        job_log.write(f"finished: {value}")
+        return value
     except BaseException as error:
+        job_log.write(job_file.describe(error), error if isinstance(error, Exception) else None)
         if not is_in_sweep and _is_refusal(error):
             new_folder.take_back(folder, f"{hydra.job.name}.log")
         raise
     finally:
         folder_lock.release(folder)
+
+
 def as_typed(words: Any) -> list[str]:
     """Words of a command line as a person has typed them, from a node of Hydra's.
 
@@ -110,8 +113,6 @@ def as_typed(words: Any) -> list[str]:
     texts = OmegaConf.to_container(words, resolve=False)
     assert isinstance(texts, list)
     return [str(text) for text in texts]
-
-
 
 
 def _is_refusal(error: BaseException) -> bool:
@@ -131,9 +132,10 @@ def _begin_run(config: DictConfig) -> None:
     """
     folder = Path(config.hydra.run.dir)
     if _is_new_by_name(config.hydra.run):
+        above = _fixed_part(config)
         folder = new_folder.claim(folder)
-        with read_write(config.hydra.run):
-            config.hydra.run.dir = str(folder)
+        _set_folder(config, folder)
+        shared_claim.tell(above, folder)
     else:
         new_folder.make(folder)
 
@@ -174,6 +176,22 @@ def _is_new_by_name(node: DictConfig) -> bool:
     return "${now:" in str(values["dir"])
 
 
+def _set_folder(config: DictConfig, folder: Path) -> None:
+    with read_write(config.hydra.run):
+        config.hydra.run.dir = str(folder)
+
+
+def _fixed_part(config: DictConfig) -> Path:
+    """The folder above those of a run whose names have the time in them."""
+    values = OmegaConf.to_container(config.hydra.run, resolve=False)
+    assert isinstance(values, dict)
+    fixed, _, _ = str(values["dir"]).partition("${now:")
+
+    resolved = config.copy()
+    _set_folder(resolved, Path(fixed).parent if not fixed.endswith("/") else Path(fixed))
+    return Path(resolved.hydra.run.dir)
+
+
 @contextmanager
 def _job_settings(config: DictConfig) -> Iterator[None]:
     """Make known to interpolations what Hydra knows, which itself does so later."""
@@ -208,16 +226,6 @@ def plan(folder: Path) -> SweepPlan:
         UsageError: its file is damaged or foreign.
     """
     return sweep_plan_file.read(SweepFolder(folder).plan)
-
-
-def command_of(config_name: str) -> str:
-    """The command of a run up to its overrides: ``python -m learned_opt VERB``.
-
-    Args:
-        config_name: the verb's config, as Hydra's own node knows it.
-    """
-    verb = "" if config_name == "config" else config_name.replace("_", " ")
-    return f"python -m learned_opt {verb}".rstrip()
 
 
 def finished_value(folder: Path) -> float | None:

@@ -82,6 +82,11 @@ class RunFolder:
         return self.path / ".hydra" / "config.yaml"
 
     @property
+    def hydra_config(self) -> Path:
+        """Hydra's part of the composed config: the command, its verb and folders of configs."""
+        return self.path / ".hydra" / "hydra.yaml"
+
+    @property
     def overrides(self) -> Path:
         """The words of the command line."""
         return self.path / ".hydra" / "overrides.yaml"
@@ -154,15 +159,28 @@ class SweepFolder:
         return self.path / "multirun.yaml"
 
     @property
-    def job_records(self) -> list[Path]:
-        """The ``job.json`` of every job that has begun, in the order of the names."""
-        return sorted(self.path.glob("*/job.json"))
+    def jobs(self) -> list[RunFolder]:
+        """The folders of its jobs, by their numbers; those included that wait in a queue."""
+        return self._folders(".hydra", "job.json")
 
     @property
     def runs(self) -> list[RunFolder]:
         """The folders of its jobs, by their numbers; those that have begun."""
-        folders = [path.parent for path in self.path.glob("*/.hydra")]
+        return self._folders(".hydra")
+
+    def _folders(self, *names: str) -> list[RunFolder]:
+        """Folders that hold something of these names, but for links to one of them."""
+        folders = set()
+        for name in names:
+            for path in self.path.glob(f"*/{name}"):
+                if not path.parent.is_symlink():
+                    folders.add(path.parent)
         return [RunFolder(path) for path in sorted(folders, key=_by_number)]
+
+    @property
+    def best_trial(self) -> Path:
+        """The best trial of a study, YAML."""
+        return self.path / "optimization_results.yaml"
 
     @property
     def submission(self) -> Path:

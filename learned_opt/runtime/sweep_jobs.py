@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from learned_opt.core.errors import UsageError
-from learned_opt.runtime import job_file, slurm
-from learned_opt.runtime.run_folder import SweepFolder
+from learned_opt.runtime import job_file, slurm, sweep_plan_file
+from learned_opt.runtime.run_folder import RunFolder, SweepFolder
 
 LEFT_ALONE = ("finished", "running", "queued", "unknown")  # states in which nothing is run again
 UNDER_WAY = ("running", "submitted")  # states of job.json in which somebody must ask further
@@ -38,16 +38,17 @@ def find_jobs(folder: Path, planned: Sequence[list[str]]) -> list[Job]:
         )
 
     sweep = SweepFolder(folder)
-    records = {path.parent: job_file.read(path.parent) for path in sweep.job_records}
-    if not records and not planned:
+    records = {run.path: job_file.read(run.path) for run in sweep.jobs}
+    if not records and not planned and not sweep.plan.is_file():
         raise UsageError(
             f"folder must be that of a sweep, but {folder} holds no {sweep.plan.name} "
-            "and no */job.json."
+            "and no folder of a run."
         )
 
     queue, complaint = _queue(records)
-    jobs = [_job(path, record, queue, complaint) for path, record in records.items()]
-    jobs.sort(key=_order)
+    jobs = []
+    for path, record in records.items():
+        jobs.append(_job(path, record, queue, complaint) if record else _unrecorded(path))
 
     begun = [sorted(job.overrides) for job in jobs]
     for words in planned:
@@ -73,9 +74,22 @@ def _job(path: Path, record: job_file.Record, queue: Mapping[str, str], complain
     return Job(path.name, path, record["overrides"], state, why)
 
 
+def _unrecorded(path: Path) -> Job:
+    """A run of a version that kept no ``job.json``, or one that was killed before it had one."""
+    try:
+        overrides = sweep_plan_file.read(RunFolder(path).hydra_config).overrides
+    except UsageError:
+        overrides = []
+    if RunFolder(path).evaluation.is_file():
+        return Job(path.name, path, overrides, "finished", "")
+    return Job(path.name, path, overrides, "killed", "it has left no job.json and no evaluation")
+
+
 def _queue(records: Mapping[Path, job_file.Record]) -> tuple[dict[str, str], str]:
     """Slurm's view, where some job has not told that it ended, and why there is none."""
-    is_needed = any(record["job"] and record["state"] in UNDER_WAY for record in records.values())
+    is_needed = any(
+        record["job"] and record["state"] in UNDER_WAY for record in records.values() if record
+    )
     if not is_needed:
         return {}, ""
     try:
@@ -95,8 +109,3 @@ def _last_words(folder: Path, job: str | None, queue: Mapping[str, str]) -> str:
         for line in path.read_text(errors="replace").splitlines():
             last_line = line.strip() or last_line
     return f"{state}; its last line: {last_line}" if last_line else state
-
-
-def _order(job: Job) -> tuple[int, int, str]:
-    """Key for sorting: numbers first, compared as numbers."""
-    return (0, int(job.name), "") if job.name.isdigit() else (1, 0, job.name)

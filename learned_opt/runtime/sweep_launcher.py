@@ -8,31 +8,24 @@ accounting database, and finished ones are not run again.
 import dataclasses
 import logging
 import shutil
-import time
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from hydra.core.plugins import Plugins
 from hydra.core.singleton import Singleton
-from hydra.core.utils import JobReturn, JobStatus
+from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf
 
-from learned_opt.core.errors import RunError, UsageError
+from learned_opt.core.errors import UsageError
 from learned_opt.runtime import code_state, job_file, job_record, slurm
 from learned_opt.runtime.queue_watcher import queue_watcher
+from learned_opt.runtime.submitted_jobs import SubmittedJobs
+from learned_opt.runtime.sweep_run import SweepRun, compose_runs, returned_before, summarised
 
 log = logging.getLogger(__name__)
-# Hydra takes launchers by names below hydra_plugins only
-NAME = "hydra_plugins.learned_opt.SweepLauncher"
-
-
-def register() -> None:
-    """Make the launcher known to Hydra."""
-    Plugins.instance().class_name_to_class[NAME] = SweepLauncher
 
 
 class SweepLauncher(Launcher):
@@ -100,50 +93,41 @@ class SweepLauncher(Launcher):
             UsageError: Slurm refuses the jobs, some of them are still in the queue, or the folder
                 is that of others.
         """
-        runs = []
-        for number, overrides in enumerate(job_overrides, initial_job_idx):
-            runs.append(self._run(overrides, number))
-
+        runs = compose_runs(self.hydra_context, self.config, job_overrides, initial_job_idx)
         records = {run.number: job_file.earlier(run.folder, run.task_overrides) for run in runs}
         self._refuse_if_alive(records)
 
-        waiting = [run for run in runs if not job_file.is_finished(records[run.number])]
+        waiting = []
+        results = {}
+        for run in runs:
+            result = returned_before(run, records[run.number])
+            if result is None:
+                waiting.append(run)
+            else:
+                results[run.number] = result
+
         if waiting:
             code_state.record_submission(Path(self.config.hydra.sweep.dir))
-        submitted = {}
-        for run, job in zip(waiting, self._submit(waiting), strict=True):
-            submitted[run.number] = job
-            self._record_submission(run, job)
+        jobs = self._jobs(waiting, records)
         self._tell_how_many(len(waiting), len(runs))
 
-        apart = job_file.varying([run.task_overrides for run in runs])
-        results = []
-        for run, differing in zip(runs, apart, strict=True):
-            results.append(self._result(run, differing, submitted.get(run.number)))
+        with summarised(self.config, runs):
+            results |= jobs.results()
+        return [results[run.number] for run in runs]
 
-        num_failed = sum(result.status is JobStatus.FAILED for result in results)
-        if num_failed:
-            sweep = self.config.hydra.sweep.dir
-            log.error(
-                "%d of %d jobs failed; python -m learned_opt collect %s",
-                num_failed,
-                len(runs),
-                sweep,
-            )
-
-        return results
-
-    def _record_submission(self, run: "_Run", job: Any) -> None:
+    def _record_submission(self, run: SweepRun, job: Any) -> None:
         """Write that a job waits in Slurm, unless it has begun by then."""
         record = job_file.started("submitted", run.task_overrides, job.job_id)
-        if self.cluster == "slurm" and job_file.read(run.folder).get("job") != record["job"]:
+        if job_file.read(run.folder).get("job") != record["job"]:
             job_file.write(run.folder, record)
 
     def _tell_how_many(self, num_waiting: int, num_jobs: int) -> None:
         sweep = self.config.hydra.sweep.dir
+        verb = "are to run" if self.cluster == "local" else "are under way"
         log.info(
-            "%d jobs are under way, %d were finished before; %s",
+            "%d jobs %s, %d were finished before; %s",
             num_waiting,
+            verb,
             num_jobs - num_waiting,
             sweep,
         )
@@ -154,14 +138,6 @@ class SweepLauncher(Launcher):
                 "they are",
                 sweep,
             )
-
-    def _run(self, overrides: Sequence[str], number: int) -> "_Run":
-        config = self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
-        with open_dict(config.hydra.job):
-            config.hydra.job.num = number
-            config.hydra.job.id = "submitted"
-        folder = Path(config.hydra.sweep.dir) / str(config.hydra.sweep.subdir)
-        return _Run(number, list(overrides), list(config.hydra.overrides.task), folder)
 
     def _refuse_if_alive(self, records: Mapping[int, job_file.Record]) -> None:
         if not any(records.values()):
@@ -183,28 +159,39 @@ class SweepLauncher(Launcher):
             sweep = self.config.hydra.sweep.dir
             raise UsageError(f"job {', '.join(alive)} of {sweep} is still queued or running.")
 
-    def _submit(self, runs: Sequence["_Run"]) -> list[Any]:
-        """The submitit jobs of runs, in their order."""
+    def _jobs(
+        self, runs: Sequence[SweepRun], records: Mapping[int, job_file.Record]
+    ) -> SubmittedJobs:
+        """The jobs of runs: in Slurm's queue, or to be started here a few at once."""
         from submitit.core.utils import FailedJobError
 
         if not runs:
-            return []
+            return SubmittedJobs([], lambda run: run, records, 0)
 
         executor = self._executor()
         state = Singleton.get_state()
-
-        calls = []
+        calls = {}
         for run in runs:
             job_id = f"job_id_for_{run.number}"
-            calls.append((run.overrides, "hydra.sweep.dir", run.number, job_id, state))
+            calls[run.number] = (run.overrides, "hydra.sweep.dir", run.number, job_id, state)
 
         if self.cluster == "local":
-            return _submit_a_few_at_once(executor, self.job, calls, self.array_parallelism)
+            return SubmittedJobs(
+                runs,
+                lambda run: executor.submit(self.job, *calls[run.number]),
+                records,
+                self.array_parallelism,
+            )
 
         try:
-            return executor.map_array(self.job, *zip(*calls, strict=True))
+            queued = executor.map_array(self.job, *zip(*calls.values(), strict=True))
         except FailedJobError as error:
             raise UsageError(f"Slurm refuses the jobs: {' '.join(str(error).split())}") from error
+
+        jobs = dict(zip(calls, queued, strict=True))
+        for run in runs:
+            self._record_submission(run, jobs[run.number])
+        return SubmittedJobs(runs, lambda run: jobs[run.number], records, len(runs))
 
     def _executor(self) -> Any:
         import submitit
@@ -236,34 +223,6 @@ class SweepLauncher(Launcher):
 
         return executor
 
-    def _result(self, run: "_Run", apart: Mapping[str, str], job: Any) -> JobReturn:
-        """Wait for a job; what it returned, or a failure that says why."""
-        if job is None:
-            record = job_file.read(run.folder)
-            return _returned(run, JobStatus.COMPLETED, record["value"])
-
-        from submitit.core.utils import FailedJobError, UncompletedJobError
-
-        try:
-            return job.results()[0]
-        except (FailedJobError, UncompletedJobError):
-            why = job_file.read(run.folder).get("error")
-            if not why:
-                why = f"it was killed ({job.state.lower()}); see {job.paths.stderr}"
-
-            setting = ", ".join(f"{key}={value}" for key, value in apart.items())
-            message = f"job {run.number} ({setting}) failed: {why}"
-            log.error(message)
-            return _returned(run, JobStatus.FAILED, RunError(message))
-
-
-@dataclasses.dataclass(frozen=True)
-class _Run:
-    number: int
-    overrides: list[str]  # as the sweeper gives them
-    task_overrides: list[str]  # as Hydra writes them into the run folder
-    folder: Path
-
 
 @dataclasses.dataclass(frozen=True)
 class _Job:
@@ -282,19 +241,3 @@ class _Job:
         import submitit
 
         return submitit.helpers.DelayedSubmission(self, *arguments)
-
-
-def _returned(run: _Run, status: JobStatus, value: Any) -> JobReturn:
-    return JobReturn(overrides=run.task_overrides, status=status, _return_value=value)
-
-
-def _submit_a_few_at_once(
-    executor: Any, job: _Job, calls: Sequence[tuple], at_once: int
-) -> list[Any]:
-    """Start processes of this machine; returns when the last one has started."""
-    submitted: list[Any] = []
-    for call in calls:
-        while sum(not other.done() for other in submitted) >= at_once:
-            time.sleep(1)
-        submitted.append(executor.submit(job, *call))
-    return submitted

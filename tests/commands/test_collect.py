@@ -9,10 +9,11 @@ import pytest
 from omegaconf import OmegaConf
 
 from learned_opt.commands import collect
-from learned_opt.compose.sweep_plan import command, find_jobs
+from learned_opt.compose.sweep_plan import find_jobs
 from learned_opt.core.files import write_json
 from learned_opt.reporting import sweep_report
 from learned_opt.runtime import job_file
+from learned_opt.runtime.rerun_command import command
 from learned_opt.runtime.run_folder import SweepFolder
 
 SEEDS, OPTIMIZERS = ("0", "1"), ("sgdm", "adam")

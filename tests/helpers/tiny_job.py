@@ -10,11 +10,13 @@ import time
 from pathlib import Path
 
 import hydra
+import yaml
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from learned_opt.commands import cli
+from learned_opt.compose import config_files
 from learned_opt.core.errors import RunError, UsageError
 from learned_opt.runtime import run_identity
 
@@ -31,6 +33,11 @@ ConfigStore.instance().store(
             "sweep": {"dir": "sweeps/${now:%Y}"},
         },
     },
+)
+# the sweeper of the configs; what it searches is on the command line
+SWEEPER = Path(config_files.config_dir()) / "hydra" / "sweeper" / "outer.yaml"
+ConfigStore.instance().store(
+    "outer", yaml.safe_load(SWEEPER.read_text()) | {"params": None}, group="hydra/sweeper"
 )
 
 
@@ -54,6 +61,11 @@ def run(cfg: DictConfig) -> float:
     if cfg.action == "wait":
         print("waits", flush=True)
         time.sleep(60)
+    if cfg.action == "die_once" and HydraConfig.get().job.num == 2:
+        marker = folder.parent / "died"
+        if not marker.exists():
+            marker.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
     if cfg.action == "die":
         os.kill(os.getpid(), signal.SIGKILL)
     return float(cfg.seed)

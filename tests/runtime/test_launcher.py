@@ -17,8 +17,11 @@ from learned_opt.commands import train
 from learned_opt.compose import config_files
 from learned_opt.core import errors
 from learned_opt.runtime import job_file, job_record, slurm
+from learned_opt.runtime.plugins import register
 from learned_opt.runtime.run_folder import SweepFolder
-from learned_opt.runtime.sweep_launcher import SweepLauncher, register
+from learned_opt.runtime.serial_launcher import SerialLauncher
+from learned_opt.runtime.study_sweeper import StudySweeper
+from learned_opt.runtime.sweep_launcher import SweepLauncher
 from tests.commands.test_cli import TINY
 from tests.compose.test_configs import composed
 
@@ -80,16 +83,18 @@ def test_every_launcher_is_known_to_hydra() -> None:
     assert Plugins.instance().class_name_to_class[name] is SweepLauncher
     for preset in config_files.options("hydra/launcher"):
         assert composed("+task=mlp", f"hydra/launcher={preset}").hydra.launcher._target_ == name
+    default = composed("+task=mlp").hydra.launcher._target_
+    assert Plugins.instance().class_name_to_class[default] is SerialLauncher
 
 
 def test_the_sweeper_searches_what_the_config_has() -> None:
     pytest.importorskip("optuna")
-    from hydra_plugins.hydra_optuna_sweeper.optuna_sweeper import OptunaSweeper
-
+    register()
     cfg = composed("+task=mlp", "hydra/sweeper=outer")
     node = dict(cfg.hydra.sweeper)
-    assert node.pop("_target_") == f"{OptunaSweeper.__module__}.{OptunaSweeper.__name__}"
-    assert set(node) == set(inspect.signature(OptunaSweeper).parameters)
+    assert Plugins.instance().class_name_to_class[node.pop("_target_")] is StudySweeper
+    assert not node.pop("_recursive_")
+    assert set(node) == set(inspect.signature(StudySweeper).parameters)
     assert list(node["params"]) == [
         "outer_optimizer.optimizer.lr",
         "estimator.sigma",
@@ -114,12 +119,17 @@ def test_a_misspelt_resource_is_refused(pretend_slurm) -> None:
 
 
 def refused(monkeypatch, capsys, *arguments: str) -> str:
+    return ended(monkeypatch, capsys, 2, *arguments)[1]
+
+
+def ended(monkeypatch, capsys, code: int, *arguments: str) -> tuple[str, str]:
+    """What a command line that ends with a code prints on stdout and on stderr."""
     monkeypatch.setattr(sys, "argv", ["learned_opt", *arguments])
     with pytest.raises(SystemExit) as stop:
         train.main()
-    error = capsys.readouterr().err
-    assert stop.value.code == 2, error
-    return error
+    printed = capsys.readouterr()
+    assert stop.value.code == code, printed.err
+    return printed.out, printed.err
 
 
 def test_without_the_extra_it_says_what_to_install(monkeypatch, capsys, tmp_path) -> None:
@@ -149,21 +159,23 @@ def test_without_slurm_it_says_so(monkeypatch, capsys, tmp_path) -> None:
 
 def test_a_job_that_fails_leaves_the_others_alone(monkeypatch, capsys, tmp_path) -> None:
     monkeypatch.chdir(tmp_path)
-    error = refused(
-        monkeypatch,
-        capsys,
-        "-m",
-        "+task=mlp",
-        *TINY,
-        "hydra.sweep.dir=s",
-        "estimator.sigma=-1.0,-2.0",
-    )
-    assert "learned_opt: sigma must be positive, got -1.0.\n" in error
+    words = ["+task=mlp", *TINY, "estimator.sigma=-1.0,-2.0"]
+    out, error = ended(monkeypatch, capsys, 1, "-m", *words, "hydra.sweep.dir=s")
+    assert error == "learned_opt: 2 of 2 jobs are not whole.\n"
     for number, sigma in (("0", "-1.0"), ("1", "-2.0")):
         record = job_file.read(tmp_path / "s" / number)
         assert record["state"] == "failed"
-        assert record["error"] == f"sigma must be positive, got {sigma}."
-        assert f"job {number} failed: sigma must be positive, got {sigma}.\n" in error
+        why = f"sigma must be positive, got {sigma}."
+        assert record["error"] == why
+        job = f"job {number} (estimator.sigma={sigma})"
+        assert f"{job} starts in s/{number}\n" in out
+        assert f"{job} failed in s/{number}: {why}\n" in out
+        assert f"\n{job} failed: {why}\n" in out
+        log = (tmp_path / "s" / number / "learned_opt.log").read_text()
+        assert f"{why}\nTraceback (most recent call last):\n" in log
+    command = f"python -m learned_opt -m {' '.join(words)} hydra.sweep.dir=s"
+    assert "2 jobs: 2 failed\n" in out
+    assert f"to run just those again:\n  {command}\n" in out
     other = refused(
         monkeypatch,
         capsys,
