@@ -32,6 +32,12 @@ def is_first_rank() -> bool:
     return all(os.environ.get(name, "0") == "0" for name in names)
 
 
+def num_ranks() -> int:
+    """Processes that were started together with this one, itself included."""
+    names = ("SLURM_STEP_NUM_TASKS", "WORLD_SIZE")
+    return max(int(os.environ.get(name, "1")) for name in names)
+
+
 def job_id() -> str | None:
     """Id of the Slurm job of this process, None outside of Slurm.
 
