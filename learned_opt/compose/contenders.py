@@ -12,7 +12,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from learned_opt.compose import trained_theta
 from learned_opt.compose.inner_problems import Problem
-from learned_opt.compose.resolve import tasks_of
+from learned_opt.compose.recorded_values import recorded_values
+from learned_opt.compose.resolve import task_values, tasks_of
 from learned_opt.compose.setting_configs import SettingConfig, setting_configs
 from learned_opt.compose.theta_description import task_identity
 from learned_opt.core.device import resolve_device
@@ -80,8 +81,7 @@ def _setting(config: SettingConfig, loaded: dict[str, Any]) -> Setting:
 
 def _family(cfg: DictConfig, loaded: dict[str, Any]) -> Any:
     """The task family; its data come from ``loaded`` where another setting has the same."""
-    task = OmegaConf.to_container(cfg.task, resolve=True)
-    assert isinstance(task, dict)
+    task = task_values(cfg)
     data = task.pop("data", None)
     if data is None:
         return instantiate(task)
@@ -239,6 +239,6 @@ def _baselines(cfg: DictConfig) -> list[Contender]:
 
 
 def _baseline(name: str, node: DictConfig, *, fixed: bool) -> Contender:
-    config = OmegaConf.to_container(node, resolve=True)
+    config = recorded_values(node)
     constructor: Callable[..., MetaOptimizer] = instantiate(node)
     return Contender(name, constructor, {"config": config}, fixed=fixed)

@@ -7,7 +7,7 @@ from typing import Any
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from learned_opt.compose.resolve import tasks_of
+from learned_opt.compose.resolve import task_values, tasks_of
 from learned_opt.core import tree
 from learned_opt.core.device import resolve_device
 from learned_opt.core.errors import UsageError, usage_errors
@@ -69,7 +69,7 @@ def build_problems(
     for entry, task_config in tasks_of(cfg).items():
         with usage_errors():
             settings = _loop_settings(task_config)
-            family: TaskFamily = instantiate(task_config.task)
+            family: TaskFamily = instantiate(task_values(task_config))
             name = entry or family.name
             if binder is None:
                 label = f"meta_optimizer {optimizer_name}"

@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from learned_opt.compose.inner_problems import Problem
 from learned_opt.compose.overlay import lay_over
 from learned_opt.compose.resolve import tasks_of, with_meta_optimizer
+from learned_opt.compose.recorded_values import recorded_values
 from learned_opt.compose.theta_description import metadata
 from learned_opt.core.errors import usage_errors
 from learned_opt.evaluation.setting import Contender
@@ -28,7 +29,7 @@ def log_config(loggers: list[Logger], cfg: DictConfig, problems: dict[str, Probl
     The config is that of every task where there are several.
 
     Raises:
-        UsageError: W&B does not start.
+        UsageError: W&B or MLflow does not start.
     """
     with usage_errors():
         start_runs(loggers)
@@ -70,14 +71,14 @@ def log_evaluation_config(
         provenance: command, versions and machine.
 
     Raises:
-        UsageError: W&B does not start.
+        UsageError: W&B or MLflow does not start.
     """
     with usage_errors():
         start_runs(loggers)
 
     settings = {}
     for entry, task_cfg in tasks_of(cfg).items():
-        settings[entry or task_cfg.task.name] = OmegaConf.to_container(task_cfg, resolve=True)
+        settings[entry or task_cfg.task.name] = recorded_values(task_cfg)
 
     if "mix" not in cfg:
         (settings,) = settings.values()
@@ -87,8 +88,8 @@ def log_evaluation_config(
 
 
 def task_settings(problems: dict[str, Problem]) -> dict[str, Any]:
-    """The resolved config of every task, as plain values."""
+    """The config of every task, as loggers and recipes get it."""
     settings = {}
     for name, problem in problems.items():
-        settings[name] = OmegaConf.to_container(problem.cfg, resolve=True)
+        settings[name] = recorded_values(problem.cfg)
     return settings

@@ -5,6 +5,7 @@ from typing import Any
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
+from learned_opt.compose.resolve import task_values
 from learned_opt.inner.task_spec import symmetry_of
 from learned_opt.runtime.memory import keep_freed_memory
 
@@ -25,7 +26,7 @@ def build_families(cfg: DictConfig) -> dict[str, tuple[Any, Any]]:
     if not cfg.networks:
         raise ValueError("networks is empty; choose an experiment that lists some.")
 
-    make_family = instantiate(cfg.task, _partial_=True)  # the data are loaded once
+    make_family = instantiate(task_values(cfg), _partial_=True)  # the data are loaded once
     families = {}
     for name, network in cfg.networks.items():
         family = make_family(network=instantiate(network))
@@ -39,6 +40,6 @@ def build_benchmark(cfg: DictConfig) -> Any:
     """How the networks are trained and compared.
 
     Raises:
-        ValueError: a value is out of its range.
+        ValueError: a value is out of its range, or nothing is to be compared.
     """
     return instantiate(cfg.benchmark)

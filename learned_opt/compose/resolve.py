@@ -90,6 +90,16 @@ def plain_values(cfg: DictConfig) -> Nodes:
     return {str(name): value for name, value in values.items()}
 
 
+def task_values(cfg: DictConfig) -> Nodes:
+    """The node of the task with all that it refers to, as plain values to instantiate.
+
+    Of a node that refers to others, ``instantiate`` would write into those, which are read-only.
+    """
+    values = OmegaConf.to_container(cfg.task, resolve=True)
+    assert isinstance(values, dict)
+    return {str(name): value for name, value in values.items()}
+
+
 def save(cfg: DictConfig, folder: Path) -> None:
     """Write the config of a run into its folder, in place of what Hydra has composed."""
     files.write_text(RunFolder(folder).config, OmegaConf.to_yaml(cfg))

@@ -3,10 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from learned_opt.compose.command_line import command
 from learned_opt.compose.inner_problems import Problem
+from learned_opt.compose.recorded_values import recorded_values
 from learned_opt.training.theta_record import Origin, theta_record
 
 
@@ -21,7 +22,7 @@ def metadata(cfg: DictConfig, problems: Mapping[str, Problem]) -> dict[str, Any]
 
     origin = Origin(
         optimizer_name=any_problem.optimizer_name,
-        meta_optimizer=OmegaConf.to_container(cfg.meta_optimizer, resolve=True),
+        meta_optimizer=recorded_values(cfg.meta_optimizer),
         seed=cfg.seed,
         command=command(),
         num_tasks=num_tasks,
@@ -35,6 +36,5 @@ def task_identity(cfg: DictConfig) -> dict[str, Any]:
 
     Those two are in its description, with a fingerprint of the data.
     """
-    task = OmegaConf.to_container(cfg.task, resolve=True)
-    assert isinstance(task, dict)
-    return {str(key): value for key, value in task.items() if key not in ("name", "data")}
+    task = recorded_values(cfg.task)
+    return {key: value for key, value in task.items() if key not in ("name", "data")}

@@ -9,6 +9,7 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
+from learned_opt.compose.resolve import task_values
 from learned_opt.core.device import resolve_device
 from learned_opt.evaluation.prediction.fit import Settings
 from learned_opt.evaluation.prediction.populate import Recipe
@@ -32,13 +33,13 @@ def build_zoo(cfg: DictConfig) -> tuple[Recipe, Callable[[int], Unroll], dict[st
     keep_freed_memory()
     device = resolve_device(cfg.device)
     recipe = instantiate(cfg.recipe)
-    family: TaskFamily = instantiate(cfg.task)
+    family: TaskFamily = instantiate(task_values(cfg))
     _, spec = symmetry_of(family)
     optimizer = instantiate(cfg.optimizer)
 
     @cache
     def unroll_of(batch_size: int) -> Unroll:
-        resized = instantiate(cfg.task, batch_size=batch_size)
+        resized = instantiate(task_values(cfg), batch_size=batch_size)
         return Unroll(resized, optimizer(spec).to(device), cfg.compile, device)
 
     task = dict(family.describe())
