@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # for type checkers and editors; at run time the table below imports
+    from learned_opt.api.meta_train import meta_train as meta_train
     from learned_opt.deploy.optimizer import LearnedOptimizer as LearnedOptimizer
     from learned_opt.symmetry.check import check_spec as check_spec
     from learned_opt.symmetry.infer import infer_permutation_spec as infer_permutation_spec
@@ -14,6 +15,7 @@ PUBLIC_NAMES = {  # name -> module that defines it
     "PermutationSpec": "learned_opt.symmetry.spec",
     "check_spec": "learned_opt.symmetry.check",
     "infer_permutation_spec": "learned_opt.symmetry.infer",
+    "meta_train": "learned_opt.api.meta_train",
 }
 
 

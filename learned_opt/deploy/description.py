@@ -42,13 +42,25 @@ def node_of(constructor: Callable[..., Any], where: str = "optimizer") -> Node:
 
 def _callable_node(constructor: Any, where: str) -> Node:
     """The node of a class, a function or a partial of one, to be called later."""
-    arguments: Node = {}
+    by_name = {}
     if isinstance(constructor, partial):
-        for name, value in _by_name(constructor).items():
-            arguments[name] = _value(value, f"{where}.{name}")
+        by_name = _by_name(constructor)
         constructor = constructor.func
 
-    return {"_target_": _full_name(constructor, where), "_partial_": True, **arguments}
+    arguments = {name: _value(value, f"{where}.{name}") for name, value in by_name.items()}
+    node = {"_target_": _full_name(constructor, where), "_partial_": True, **arguments}
+    return node | _defaults(constructor, arguments)
+
+
+def _defaults(constructor: Callable[..., Any], arguments: Node) -> Node:
+    """The plain values that are left to the constructor: a later version may have others."""
+    defaults = {}
+    for name, parameter in inspect.signature(constructor).parameters.items():
+        value = parameter.default
+        is_plain = value is None or isinstance(value, bool | int | float | str)
+        if name not in arguments and is_plain:
+            defaults[name] = value
+    return defaults
 
 
 def _by_name(constructor: partial[Any]) -> Node:
@@ -61,7 +73,7 @@ def _by_name(constructor: partial[Any]) -> Node:
 def _value(value: Any, where: str) -> Any:
     """An argument as plain data."""
     if value is None or isinstance(value, bool | int | float | str):
-        return value
+        return described(value)
     if isinstance(value, list | tuple):
         return [_value(part, f"{where}[{i}]") for i, part in enumerate(value)]
     if isinstance(value, Mapping):
@@ -80,6 +92,35 @@ def _value(value: Any, where: str) -> Any:
         f"{where} must be a number, a text, a list or a constructor, so that theta.json can hold "
         f"it, got {_shown(value)}."
     )
+
+
+def described(value: Any) -> Any:
+    """Any object as plain data, for comparisons; what cannot be written down goes by its name.
+
+    >>> described(partial(max, 2, key=None))
+    {'call': 'builtins.max', 'arguments': [2], 'key': None}
+    """
+    if value is None or isinstance(value, bool):
+        return value
+    for kind in (int, float, str):
+        if isinstance(value, kind):
+            return kind(value)  # numbers of numpy too
+    if isinstance(value, list | tuple | set | frozenset):
+        return [described(part) for part in value]
+    if isinstance(value, Mapping):
+        return {str(key): described(part) for key, part in value.items()}
+
+    if isinstance(value, partial):
+        arguments = {"arguments": described(value.args)} if value.args else {}
+        return {"call": described(value.func), **arguments, **described(value.keywords)}
+    if hasattr(value, "__qualname__"):
+        return f"{value.__module__}.{value.__qualname__}"
+
+    attributes = {}
+    for name, part in getattr(value, "__dict__", {}).items():
+        if part is None or isinstance(part, bool | int | float | str):
+            attributes[name] = described(part)
+    return {"class": described(type(value)), **attributes}
 
 
 def _full_name(target: Any, where: str) -> str:

@@ -14,7 +14,7 @@ from learned_opt.core.files import write_text
 from learned_opt.runtime.run_folder import RunFolder
 
 # What may differ when a run goes on, as it changes no number of the meta-training: a key stands for
-# all keys below it. ``trainer.max_steps`` may grow, and ``num_tasks: auto`` is as good as a number.
+# all keys below it. Outer steps may grow, and ``num_tasks: auto`` is as good as a number.
 MAY_CHANGE = (
     "benchmark",
     "callbacks",
@@ -27,23 +27,25 @@ MAY_CHANGE = (
     "logger",
     "memory_share",
     "name",
+    "print_config",
     "trainer.devices",
     "trainer.max_time",
     "trainer.num_nodes",
     "trainer.strategy",
 )
-MAY_GROW = ("trainer.max_steps",)
+MAY_GROW = ("trainer.max_steps", "steps")  # the second is that of learned_opt.meta_train
 AUTO = "auto"
 SHOWN = 8  # keys in a message
 Config = Mapping[str, Any]
 
 
-def refuse_another(folder: Path, config: Config) -> None:
+def refuse_another(folder: Path, config: Config, key: str = "hydra.run.dir") -> None:
     """Nothing, where the folder holds no training or one of an equal config.
 
     Args:
         folder: of the run.
         config: as composed, interpolations as the files have them.
+        key: what a person sets to choose another folder.
 
     Raises:
         UsageError: the training of the folder has another config; names the keys that differ.
@@ -64,7 +66,7 @@ def refuse_another(folder: Path, config: Config) -> None:
         more = f" and {len(sentences) - SHOWN} more" if len(sentences) > SHOWN else ""
         raise UsageError(
             f"{folder} holds a run of another config: {shown}{more}; "
-            "choose another hydra.run.dir, or go on with the config of that run."
+            f"choose another {key}, or go on with the config of that run."
         )
 
 

@@ -2,6 +2,8 @@
 
 import logging
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 LOGGERS = ("lightning", "lightning.pytorch", "lightning.fabric")
 MESSAGES = (
@@ -24,3 +26,18 @@ def quiet_lightning() -> None:
 
     for message in MESSAGES:
         warnings.filterwarnings("ignore", message)
+
+
+@contextmanager
+def quiet_for_a_while() -> Iterator[None]:
+    """Silence them while the body runs, in a process that is somebody else's."""
+    loggers = [logging.getLogger(name) for name in LOGGERS]
+    kept = [(logger, logger.handlers[:], logger.level) for logger in loggers]
+    with warnings.catch_warnings():
+        quiet_lightning()
+        try:
+            yield
+        finally:
+            for logger, handlers, level in kept:
+                logger.handlers[:] = handlers
+                logger.setLevel(level)
