@@ -15,9 +15,10 @@ import re
 import select
 import sys
 from collections.abc import Callable, Iterable
-from functools import wraps
+from functools import partial, wraps
 from typing import Any, NoReturn
 
+from learned_opt.commands import examples
 from learned_opt.commands.words import as_hydra_reads, check_words
 from learned_opt.compose.config_files import options
 from learned_opt.core.errors import PROGRAM, Interrupted, RunError, UsageError, fail
@@ -37,6 +38,7 @@ OWN_CONFIGS = (
 # how lines begin in which messages of Hydra tell of its insides
 OF_INSIDES = ("full_key:", "object_type=", "reference_type=", "Set the")
 OF_THE_MACHINE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE)  # errors without a file
+COMPOSERS = ("hydra", "omegaconf", "antlr4", "yaml")  # packages that make a config of words
 INTERRUPTED = 130  # exit code of a shell command after Ctrl-C
 BROKEN_PIPE = 141  # and of one whose reader has gone
 
@@ -53,6 +55,7 @@ class Parser(argparse.ArgumentParser):
         super().__init__(
             prog=f"python -m learned_opt {verb}",
             description=description,
+            epilog=examples.text(verb),
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
 
@@ -167,10 +170,10 @@ def one_line_errors(function: Callable[..., Any]) -> Callable[..., Any]:
 
     @wraps(function)
     def wrapped(*arguments: Any) -> Any:
-        from learned_opt.compose import command_line, hydra_job
+        from learned_opt.compose import hydra_job, ways_on
         from learned_opt.runtime import interrupts, job_record
 
-        with interrupts.heard(), interrupts.way_on(command_line.way_on):
+        with interrupts.heard(), interrupts.way_on(partial(ways_on.of_job, *arguments)):
             if hydra_job.is_in_sweep():
                 return job_record.recorded(function, *arguments)
             return answer(job_record.recorded, function, *arguments)
@@ -193,15 +196,27 @@ def _stdout_has_no_reader() -> bool:
 
 
 def _is_of_config(error: BaseException) -> bool:
-    """Whether Hydra or OmegaConf has raised an error; neither is imported for that."""
-    kinds = [kind.__module__.split(".")[0] for kind in type(error).__mro__]
-    return bool({"hydra", "omegaconf"} & set(kinds))
+    """Whether Hydra or OmegaConf has raised an error, of a class of theirs or of Python's."""
+    return bool({"hydra", "omegaconf"} & _packages(error)) or _raised_in(error) in COMPOSERS
+
+
+def _packages(error: BaseException) -> set[str]:
+    """The packages of an error's classes; none of them is imported for that."""
+    return {kind.__module__.split(".")[0] for kind in type(error).__mro__}
+
+
+def _raised_in(error: BaseException) -> str:
+    """The package of the line that has raised an error."""
+    step = error.__traceback__
+    while step is not None and step.tb_next is not None:
+        step = step.tb_next
+    return str(step.tb_frame.f_globals.get("__name__")).split(".")[0] if step else ""
 
 
 def describe(error: BaseException) -> str:
     """One sentence for an error of Hydra or OmegaConf, or of a constructor that Hydra called."""
     text = str(error)
-    if match := re.search(r"Could not find '([\w/]+)/([\w.-]+)'", text):
+    if match := re.search(r"Could not find '([\w/]+)/([^'/]+)'", text):
         group, name = match.groups()
         choices = options(group)
         hint = suggest(name, choices)
@@ -216,6 +231,9 @@ def describe(error: BaseException) -> str:
             f"{key}={value} has several values: add -m for a sweep over them, write "
             f"{key}=[{value}] for a list, or quote them for a text."
         )
+
+    if not {"hydra", "omegaconf"} & _packages(error):
+        return f"these words make no config: {_own_words(text) or type(error).__name__}."
 
     where = re.search(r"full_key: (\S+)", text)
     sentence = str(error.__cause__) if error.__cause__ else _own_words(text)

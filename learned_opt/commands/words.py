@@ -28,6 +28,7 @@ SHORT_FLAGS = ("-c", "-cd", "-cn", "-cp", "-p")  # of the same
 OPTIONAL_KEYS = {"mix", "task", "network", "data", "augment"}
 # keys of former versions -> the one word that there is for that thing
 RENAMED = {"ckpt": "checkpoint", "checkpoints": "theta"}
+MAX_SHOWN = 60  # letters of a word in a sentence
 # of the trainer that leave a run without the files that everything after it reads
 REFUSED_OF_TRAINER = {
     "fast_dev_run": "it writes no files; trainer.max_steps=2 is a short run",
@@ -87,13 +88,17 @@ def check_words(words: Sequence[str]) -> None:
     groups = config_files.groups()
     known = {*groups, *OPTIONAL_KEYS, *_keys_of_commands()}
     for word in words:
-        key, has_value, value = word.lstrip("+").partition("=")
-        if not has_value or word.startswith(("-", "~")):
+        key, has_value, value = word.lstrip("+~").partition("=")
+        if not has_value or word.startswith("-"):
             continue
 
-        if key in groups and value in ("null", ""):
-            choices = ", ".join(config_files.options(key))
-            raise UsageError(f"{key} takes the name of a file, got {word}; one of: {choices}.")
+        group = key.partition("@")[0]
+        if group in groups and not _names_files(value):
+            choices = ", ".join(config_files.options(group))
+            shown = word if len(word) <= MAX_SHOWN else f"{word[:MAX_SHOWN]}..."
+            raise UsageError(f"{key} takes the name of a file, got {shown}; one of: {choices}.")
+        if word.startswith("~"):
+            continue
 
         section, _, name = key.partition(".")
         if section in RENAMED:
@@ -109,6 +114,26 @@ def check_words(words: Sequence[str]) -> None:
         is_read = key in known or any(f"${{{key}}}" in other for other in words)
         if is_new and not is_read and not config_files.user_folders():
             raise UsageError(f"nothing reads the new key {key!r}, got {word}; leave it out.")
+
+
+def _names_files(value: str) -> bool:
+    """Whether a value is a name, a list of names, or something of which Hydra makes names."""
+    if "${" in value or "(" in value or value == "[]":
+        return True  # an interpolation, a function such as choice(a,b), no file at all
+    is_list = value.startswith("[") and value.endswith("]")
+    names = value[1:-1] if is_list else value
+    return all(_is_name(name.strip()) for name in names.split(","))
+
+
+def _is_name(text: str) -> bool:
+    """Whether Hydra reads a text as a text: neither a number nor a list, and not empty."""
+    if text.lower() in ("", "null", "true", "false") or set("[]{}") & set(text):
+        return False
+    try:
+        float(text)
+    except ValueError:
+        return True
+    return False
 
 
 def _brings_task(words: Sequence[str]) -> bool:
