@@ -6,9 +6,7 @@ from learned_opt.commands import cli
 
 DESCRIPTION = """\
 Prints what has become of the jobs of a sweep and the command that runs again those that are not
-whole, and writes its table, page and picture into its folder.
-
-example: python -m learned_opt collect runs/sweeps/TIME"""
+whole, and writes its table, page and picture into its folder."""
 
 
 def run() -> None:

@@ -13,9 +13,7 @@ from learned_opt.runtime.run_folder import RunFolder, SweepFolder
 
 DESCRIPTION = """\
 Writes the W&B workspace of a sweep, a run or a project as JSON, for which no account is needed;
-with --push also makes it, and a report, in W&B.
-
-example: python -m learned_opt dashboard runs/sweeps/TIME --push"""
+with --push also makes it, and a report, in W&B."""
 
 
 def run() -> None:

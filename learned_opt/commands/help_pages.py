@@ -1,10 +1,14 @@
 """What ``--help`` prints: the verbs, and what each of them takes.
 
-The pages of verbs with a config come from the comments of that config, which lists every key.
+The pages of verbs with a config come from the comments of that config, which lists every key, and
+from ``configs/README.md``, which says what each group chooses.
 """
 
+import re
+import textwrap
 from collections.abc import Sequence
 
+from learned_opt.commands import examples
 from learned_opt.compose import config_files
 
 # verb -> what it does; the file of the same name in this folder does it
@@ -36,28 +40,40 @@ usage: python -m learned_opt [VERB] ...        (or: learned-opt [VERB] ...)
 
 {verbs}
 
-examples:
-  python -m learned_opt +task=mlp
-  python -m learned_opt -m +task=rnn meta_optimizer=unf,deep_set seed=0,1,2 hydra/launcher=slurm
-  python -m learned_opt evaluate +task=mlp theta=runs/mlp/TIME
+{examples}
 
 python -m learned_opt VERB --help shows what a verb takes."""
 PAGE = """\
-{header}
+{purpose}.
 
-{keys}
+usage:
+{usage}
 
-Groups: GROUP=NAME takes another file of configs/GROUP, +GROUP=NAME adds one (task, experiment,
-scale, card). --config-dir FOLDER adds configs of your own, -m makes a sweep over a=1,2, -v shows
-debug lines, --cfg job prints the composed config and runs nothing.
+{examples}
+
+{keys}{groups}
+
+--config-dir FOLDER adds configs of your own, -m makes a sweep over a=1,2, -v shows debug lines,
+--cfg job prints the composed config and runs nothing."""
+GROUPS = """
+
+Groups: GROUP=NAME takes another file of configs/GROUP, +GROUP=NAME adds one.
 {groups}"""
+WIDTH = 100  # of a line
+# a row of the table in configs/README.md: a group, the verbs that take it, what it chooses
+GROUP_ROW = re.compile(
+    r"(?m)^\| (?!group )(?P<group>[\w/]+) \| (?P<verbs>[\w, ]+) \| (?P<line>.+) \|$"
+)
+ALL_VERBS = "all"  # in such a row
 HIDDEN = ("defaults:", "hydra:")  # blocks of a config that hold no keys for the command line
 
 
 def overview() -> str:
     """The verbs with a line each, and examples."""
     lines = [f"  {verb:<10}{sentence}" for verb, sentence in VERBS.items()]
-    return OVERVIEW.format(verbs="\n".join(lines))
+    firsts = [examples.EXAMPLES[verb][0] for verb in VERBS]
+    commands = "\n".join(f"  {examples.PROGRAM} {words}" for words in firsts)
+    return OVERVIEW.format(verbs="\n".join(lines), examples=f"examples:\n{commands}")
 
 
 def has_config(verb: str) -> bool:
@@ -73,15 +89,24 @@ def page(verb: str, words: Sequence[str]) -> str:
         words: that follow it; the first may be a verb of its own, as in ``bench networks``.
     """
     longer = " ".join([verb, *words[:1]])
-    name = CONFIGS.get(longer, CONFIGS[verb])
+    is_longer = longer in CONFIGS
+    name = CONFIGS[longer if is_longer else verb]
     text = config_files.read(name)
-    header = [f"{VERBS[verb]}.", "", *_header(text)]
     keys = [f"Keys, KEY=VALUE, with their defaults (configs/{name}.yaml):", *_keys(text)]
-    # a config that is built on that of training takes its keys too
-    if "  - config" in text.splitlines():
+    # a config that is built on that of training takes its keys and its groups too
+    takes_all = name == "config" or "  - config" in text.splitlines()
+    if takes_all and name != "config":
         keys += ["", "and those of every run (configs/config.yaml):"]
         keys += _keys(config_files.read("config"))
-    return PAGE.format(header="\n".join(header), keys="\n".join(keys), groups="\n".join(_groups()))
+    groups = _groups(verb) if takes_all else []
+
+    return PAGE.format(
+        purpose=VERBS[verb],
+        usage=textwrap.indent("\n".join(_header(text)), "  "),
+        examples=examples.text(longer if is_longer else verb),
+        keys="\n".join(keys),
+        groups=GROUPS.format(groups="\n".join(groups)) if groups else "",
+    )
 
 
 def _header(text: str) -> list[str]:
@@ -106,11 +131,24 @@ def _keys(text: str) -> list[str]:
     return lines
 
 
-def _groups() -> list[str]:
-    """What each config group offers, a line each."""
+def described_groups() -> dict[str, tuple[str, str]]:
+    """The verbs that take a group, and what it chooses, as ``configs/README.md`` has them."""
+    rows = GROUP_ROW.finditer(config_files.read_table_of_groups())
+    return {row["group"]: (row["verbs"], row["line"]) for row in rows}
+
+
+def _groups(verb: str) -> list[str]:
+    """The groups that a verb takes: what each chooses, and below that the names that it offers."""
+    described = described_groups()
     lines = []
     for group in config_files.groups():
-        names = [name for name in config_files.options(group) if name != "default"]
-        if names:
-            lines.append(f"  {group:<16} {', '.join(names)}")
+        # a group of the user's own folder has no row
+        verbs, line = described.get(group, (ALL_VERBS, ""))
+        if verb not in verbs.split(", ") and verbs != ALL_VERBS:
+            continue
+
+        lines.append(f"  {group:<16} {line}".rstrip())
+        names = ", ".join(config_files.options(group))
+        indent = " " * 19
+        lines += textwrap.wrap(names, WIDTH, initial_indent=indent, subsequent_indent=indent)
     return lines

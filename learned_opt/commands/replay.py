@@ -10,9 +10,7 @@ Prints the losses of an unroll that was not finite, up to the first such value, 
 The exit code is 0 where there is one, 1 where every value stays finite.
 
 The recipe may come from anywhere: it can name classes of this project alone, and those of modules
-that trust=MODULE,MODULE names.
-
-example: python -m learned_opt replay runs/mlp/TIME/replay/step12_task3.yaml compile=false"""
+that trust=MODULE,MODULE names."""
 
 
 def run() -> None:

@@ -7,9 +7,8 @@ from learned_opt.core.errors import UsageError
 from learned_opt.runtime.run_folder import SweepFolder
 
 DESCRIPTION = """\
-One run: writes its report.html anew. Several, or the folder of a sweep: a page that compares them.
-
-example: python -m learned_opt report runs/mlp/TIME runs/cnn/TIME --out=both.html"""
+One run: writes its report.html anew. Several, or the folder of a sweep: a page that compares
+them."""
 
 
 def run() -> None:

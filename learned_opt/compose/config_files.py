@@ -43,6 +43,11 @@ def read(name: str) -> str:
     return (Path(config_dir()) / f"{name}.yaml").read_text()
 
 
+def read_table_of_groups() -> str:
+    """The text that says what each group chooses."""
+    return (Path(config_dir()) / "README.md").read_text()
+
+
 def options(group: str) -> list[str]:
     """Names that a config group offers, those of the user's own folder included."""
     names: set[str] = set()

@@ -52,6 +52,7 @@ def test_help_lists_the_verbs(monkeypatch, capsys, words) -> None:
         assert verb in page
         assert sentence in page
     assert "python -m learned_opt +task=mlp" in page
+    assert all(len(line) <= 110 for line in page.splitlines())
 
 
 def test_version_is_that_of_this_program(monkeypatch, capsys) -> None:
