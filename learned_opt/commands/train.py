@@ -43,6 +43,7 @@ def run(cfg: DictConfig) -> float | None:
     world = ranks.world(cfg.trainer.devices, cfg.trainer.num_nodes, cfg.device)
     ranks.use_own_gpu(world)
     if world.is_leader:
+    console = Console(quiet=not world.is_leader)
         run_identity.refuse_another(folder, composed)
     return _meta_train(cfg, world, folder, Console(quiet=not world.is_leader), composed)
 
@@ -60,7 +61,6 @@ def _meta_train(
         composed: the config as Hydra has composed it, by which the folder knows its run.
     """
     from learned_opt.compose import (
-        command_line,
         hydra_job,
         inner_problems,
         meta_training,
@@ -69,6 +69,7 @@ def _meta_train(
     )
     from learned_opt.compose.run_facts import facts_of_run
     from learned_opt.reporting import screens
+        ways_on,
     from learned_opt.reporting.wandb_upload import published
     from learned_opt.runtime import interrupts, ranks
     from learned_opt.training.wandb import wandb_runs
@@ -85,7 +86,7 @@ def _meta_train(
     words = sizing.resolved(hydra_job.overrides(), memory.automatic)
     # W&B's run is ended after the comparison, when the other ranks are gone
     with ExitStack() as stack:
-        way_on = partial(command_line.way_on_of_training, words, folder)
+        way_on = partial(ways_on.of_training, words, folder)
         with interrupts.way_on(way_on), ranks.others(world, follow, cfg, hydra_job.settings()):
             training = meta_training.build_training(cfg, problems, folder, start)
             if world.is_leader:
@@ -110,7 +111,7 @@ def _meta_train(
             print_line(_out_of_time(training, words, folder))
         else:
             archive = cfg.benchmark.archive
-            way_on = partial(command_line.way_on_of_comparison, words, folder, archive)
+            way_on = partial(ways_on.of_comparison, words, folder, archive)
             with interrupts.way_on(way_on):
                 _compare_or_say_how(problems, metadata, RunFolder(folder), console)
 

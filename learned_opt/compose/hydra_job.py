@@ -30,6 +30,11 @@ def words_about_hydra() -> list[str]:
     return job_record.as_typed(HydraConfig.get().overrides.hydra)
 
 
+def config_name() -> str:
+    """The primary config of the verb, such as ``evaluate``."""
+    return str(HydraConfig.get().job.config_name)
+
+
 def sweep_folder() -> Path:
     """The folder of the sweep that the job is one of, as a path from the working directory."""
     return Path(os.path.relpath(HydraConfig.get().sweep.dir))

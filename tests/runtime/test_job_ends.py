@@ -81,7 +81,7 @@ def test_signals_are_recorded_and_answered_with_a_way_on(tmp_path, number) -> No
     _, error = process.communicate(timeout=30)
     assert process.returncode == 128 + number
     command = "python -m learned_opt tiny action=wait hydra.run.dir=run"
-    assert error.endswith(f"What it had written is whole. To go on:\n  {command}\n")
+    assert error.endswith(f"What was written is whole. To go on:\n  {command}\n")
     record = job_file.read(tmp_path / "run")
     assert record["state"] == "stopped"
     assert record["error"] == f"stopped by {signal.Signals(number).name}"
