@@ -43,7 +43,6 @@ def run(cfg: DictConfig) -> float | None:
     world = ranks.world(cfg.trainer.devices, cfg.trainer.num_nodes, cfg.device)
     ranks.use_own_gpu(world)
     if world.is_leader:
-    console = Console(quiet=not world.is_leader)
         run_identity.refuse_another(folder, composed)
     return _meta_train(cfg, world, folder, Console(quiet=not world.is_leader), composed)
 
@@ -66,10 +65,10 @@ def _meta_train(
         meta_training,
         resolve,
         sizing,
+        ways_on,
     )
     from learned_opt.compose.run_facts import facts_of_run
     from learned_opt.reporting import screens
-        ways_on,
     from learned_opt.reporting.wandb_upload import published
     from learned_opt.runtime import interrupts, ranks
     from learned_opt.training.wandb import wandb_runs
