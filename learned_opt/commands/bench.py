@@ -28,12 +28,13 @@ def run(cfg: DictConfig) -> None:
     """Measure what inner steps cost, show the tables and write them."""
     from rich.console import Console
 
-    from learned_opt.compose import bench_steps, hydra_job, resolve
+    from learned_opt.compose import bench_steps, config_tree, hydra_job, resolve
     from learned_opt.core.errors import usage_errors
     from learned_opt.reporting import cost_comparison
 
     trained_theta.refuse(cfg, "theta", "checkpoint")
     cfg = resolve.final(cfg)
+    config_tree.print_if_asked(cfg, Console())
     configs = bench_steps.configs_of_tasks(cfg)
     for task_config in configs.values():
         bench_steps.check(task_config)

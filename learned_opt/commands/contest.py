@@ -13,7 +13,7 @@ def run(cfg: DictConfig) -> None:
     """Train and compare the networks that the experiment lists."""
     from rich.console import Console
 
-    from learned_opt.compose import command_line, hydra_job, network_contest, resolve
+    from learned_opt.compose import command_line, config_tree, hydra_job, network_contest, resolve
     from learned_opt.core.device import resolve_device
     from learned_opt.core.errors import usage_errors
     from learned_opt.evaluation import contest
@@ -23,6 +23,7 @@ def run(cfg: DictConfig) -> None:
 
     trained_theta.refuse(cfg, "theta", "checkpoint")
     cfg = resolve.final(cfg)
+    config_tree.print_if_asked(cfg, Console())
     console = Console()
     with usage_errors():
         device = resolve_device(cfg.device)

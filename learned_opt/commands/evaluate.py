@@ -34,17 +34,16 @@ def run(cfg: DictConfig) -> float:
     import torch
     from rich.console import Console
 
-    from learned_opt.compose import contenders, loggers, resolve
+    from learned_opt.compose import config_tree, contenders, loggers, resolve
     from learned_opt.compose.command_line import command
     from learned_opt.core.device import resolve_device
     from learned_opt.evaluation.suite import run_suite
     from learned_opt.reporting import screens
-    from learned_opt.reporting.wandb_upload import published
     from learned_opt.runtime.provenance import provenance
     from learned_opt.runtime.run_folder import RunFolder
-    from learned_opt.training.wandb import wandb_runs
 
     cfg = resolve.final(cfg)
+    config_tree.print_if_asked(cfg, Console())
     folder = RunFolder(Path(os.path.relpath(HydraConfig.get().runtime.output_dir)))
     console = Console()
 
@@ -56,7 +55,7 @@ def run(cfg: DictConfig) -> float:
         loggers.log_evaluation_config(run_loggers, named, facts)
 
     cells = Path(cfg.cells)
-    with published(wandb_runs(run_loggers), folder.path, screens.plain_line(console)):
+    with loggers.completed(run_loggers, folder.path, screens.plain_line(console)):
         with usage_errors():
             settings = contenders.build_settings(cfg)
             results = run_suite(settings, learned, cells, facts, screens.plain_line(console))

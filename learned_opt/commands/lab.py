@@ -16,13 +16,14 @@ def run(cfg: DictConfig) -> None:
     """Measure every case at a trained theta, or at the initial one."""
     from rich.console import Console
 
-    from learned_opt.compose import hydra_job, resolve
+    from learned_opt.compose import config_tree, hydra_job, resolve
     from learned_opt.evaluation import estimator_lab
     from learned_opt.reporting import lab_report
     from learned_opt.reporting.tables import table_of
 
     trained_theta.refuse(cfg, "checkpoint")
     cfg = resolve.final(cfg)
+    config_tree.print_if_asked(cfg, Console())
     if cfg.replicates < 2:
         raise UsageError(f"replicates must be at least 2, got {cfg.replicates}.")
 

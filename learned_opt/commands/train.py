@@ -36,15 +36,18 @@ def run(cfg: DictConfig) -> float | None:
     # a job that has finished before does not wait for torch
     from rich.console import Console
 
+    from learned_opt.compose import config_tree
     from learned_opt.runtime import ranks
 
     composed = resolve.plain_values(cfg)
     cfg = resolve.final(cfg)
     world = ranks.world(cfg.trainer.devices, cfg.trainer.num_nodes, cfg.device)
     ranks.use_own_gpu(world)
+    console = Console(quiet=not world.is_leader)
     if world.is_leader:
         run_identity.refuse_another(folder, composed)
-    return _meta_train(cfg, world, folder, Console(quiet=not world.is_leader), composed)
+    config_tree.print_if_asked(cfg, console)
+    return _meta_train(cfg, world, folder, console, composed)
 
 
 def _meta_train(
@@ -62,6 +65,7 @@ def _meta_train(
     from learned_opt.compose import (
         hydra_job,
         inner_problems,
+        loggers,
         meta_training,
         resolve,
         sizing,
@@ -69,9 +73,7 @@ def _meta_train(
     )
     from learned_opt.compose.run_facts import facts_of_run
     from learned_opt.reporting import screens
-    from learned_opt.reporting.wandb_upload import published
     from learned_opt.runtime import interrupts, ranks
-    from learned_opt.training.wandb import wandb_runs
 
     cfg, problems, origin = _problems(cfg)
     start = meta_training.find_start(folder, cfg.checkpoint)
@@ -90,8 +92,7 @@ def _meta_train(
             training = meta_training.build_training(cfg, problems, folder, start)
             if world.is_leader:
                 run_identity.keep(folder, composed)
-            runs = wandb_runs(training.trainer.loggers)
-            stack.enter_context(published(runs, folder, print_line))
+            stack.enter_context(loggers.completed(training.trainer.loggers, folder, print_line))
             estimator = str(hydra_job.choice("estimator"))
             facts = facts_of_run(problems, estimator, training.estimators, str(memory), folder)
             console.print(screens.facts_grid(facts))
@@ -108,6 +109,10 @@ def _meta_train(
             raise errors.Interrupted(stopped_by, screens.interrupted(all_words, folder))
         if training.ran_out_of_time:
             print_line(_out_of_time(training, words, folder))
+        elif not any(problem.benchmark.compares for problem in problems.values()):
+            screens.show_report(RunFolder(folder), console)
+            all_words = [*words, *hydra_job.config_words()]
+            print_line(screens.not_compared(all_words, folder))
         else:
             archive = cfg.benchmark.archive
             way_on = partial(ways_on.of_comparison, words, folder, archive)

@@ -23,11 +23,12 @@ def run(cfg: DictConfig) -> None:
     """Build the zoo in its folder, or go on building it; or train the predictors on it."""
     from rich.console import Console
 
-    from learned_opt.compose import resolve
+    from learned_opt.compose import config_tree, resolve
     from learned_opt.core.errors import usage_errors
 
     trained_theta.refuse(cfg, "theta", "checkpoint")
     cfg = resolve.final(cfg)
+    config_tree.print_if_asked(cfg, Console())
     act = _build if cfg.verb == "build" else _predict
     with usage_errors():
         act(cfg, Path(cfg.folder), Console())

@@ -96,6 +96,9 @@ def _family(cfg: DictConfig, loaded: dict[str, Any]) -> Any:
 def _benchmark(cfg: DictConfig, baselines: Sequence[Contender]) -> Benchmark:
     """The benchmark of a task, of the baselines that are asked for."""
     benchmark: Benchmark = instantiate(cfg.benchmark)
+    if not benchmark.compares:
+        raise ValueError("benchmark=none compares nothing; leave it out here.")
+
     tuned = {baseline.name: baseline.constructor for baseline in baselines if baseline.tuned}
     return replace(benchmark, baselines=tuned, tuned_for=_criteria(cfg))
 
@@ -111,8 +114,14 @@ def _criteria(cfg: DictConfig) -> list[str]:
 
 
 def training_settings(problems: Mapping[str, Problem]) -> Iterator[Setting]:
-    """The tasks of a meta-training as they are: the comparison that ends it is a suite of them."""
+    """The tasks of a meta-training as they are: the comparison that ends it is a suite of them.
+
+    None of those whose benchmark compares nothing.
+    """
     for task, problem in problems.items():
+        if not problem.benchmark.compares:
+            continue
+
         unroll = problem.heldout
         yield Setting(
             task,

@@ -42,4 +42,7 @@ def build_benchmark(cfg: DictConfig) -> Any:
     Raises:
         ValueError: a value is out of its range, or nothing is to be compared.
     """
-    return instantiate(cfg.benchmark)
+    benchmark = instantiate(cfg.benchmark)
+    if not benchmark.compares:
+        raise ValueError("benchmark=none compares nothing; leave it out here.")
+    return benchmark

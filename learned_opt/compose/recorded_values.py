@@ -35,6 +35,20 @@ def recorded_values(cfg: DictConfig) -> dict[str, Any]:
     return {str(key): _without_secrets(value, named[key]) for key, value in resolved.items()}
 
 
+def readable_values(cfg: DictConfig) -> dict[str, Any]:
+    """Plain values to show: what is resolved only in a task of a mix is as the files have it.
+
+    Args:
+        cfg: a node of a config.
+
+    >>> cfg = OmegaConf.create({"a": 1, "b": "${a}", "c": "${oc.env:TOKEN}", "d": "${e}"})
+    >>> readable_values(cfg)
+    {'a': 1, 'b': 1, 'c': '${oc.env:TOKEN}', 'd': '${e}'}
+    """
+    with _environment_by_name():
+        return _resolved_or_written(cfg)
+
+
 def _without_secrets(resolved: Any, named: Any) -> Any:
     """A resolved value, with the texts of the same value in which variables have names."""
     if isinstance(resolved, str):

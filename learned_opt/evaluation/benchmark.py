@@ -35,6 +35,7 @@ class Benchmark:
             published table needs.
         ledger: folder that keeps each use of held-out seeds, see ``heldout_ledger``; None to keep
             none.
+        compares: whether a meta-training ends with this comparison.
 
     Raises:
         ValueError: a count is not positive, the first seed is negative, the grid is none, the
@@ -54,6 +55,7 @@ class Benchmark:
     tuned_for: Sequence[str] = CRITERIA
     first_seed: int = 0
     ledger: str | None = None
+    compares: bool = True
 
     def __post_init__(self) -> None:
         for name in ("horizon", "num_seeds", "num_chains", "num_tuning_seeds"):

@@ -40,24 +40,35 @@ def facts_grid(facts: Iterable[tuple[str, str]]) -> RichTable:
 
 def interrupted(overrides: Sequence[str], folder: Path) -> str:
     """How to go on after Ctrl-C, with the overrides of the command line."""
-    words = []
-    words_of_task = []
-    for word in overrides:
-        if word.startswith("hydra.run.dir="):
-            continue
-
-        words.append(word)
-        # evaluate takes the theta that this run has come to
-        if not word.startswith(("theta=", "checkpoint=")):
-            words_of_task.append(word)
-
-    evaluate = f"{shlex.join(words_of_task)} theta={folder}/theta.safetensors"
-
+    words = [word for word in overrides if not word.startswith("hydra.run.dir=")]
     return (
         "The state so far is whole; to go on or to use it:\n"
         f"  python -m learned_opt {shlex.join(words)} hydra.run.dir={folder}\n"
-        f"  python -m learned_opt evaluate {evaluate}"
+        f"  {_evaluate_command(words, folder)}"
     )
+
+
+def not_compared(overrides: Sequence[str], folder: Path) -> str:
+    """How to compare the theta of a run that was not, with the overrides of its command line."""
+    return (
+        "theta is trained, and benchmark=none compares it with nothing; to do so later:\n"
+        f"  {_evaluate_command(overrides, folder)}"
+    )
+
+
+def _evaluate_command(overrides: Sequence[str], folder: Path) -> str:
+    words = []
+    for word in overrides:
+        # evaluate takes the theta that this run has come to, and compares it
+        if not word.startswith(("hydra.run.dir=", "theta=", "checkpoint=", "benchmark=none")):
+            words.append(word)
+    return f"python -m learned_opt evaluate {shlex.join(words)} theta={folder}/theta.safetensors"
+
+
+def show_report(folder: RunFolder, console: Console) -> None:
+    """Write the report of a run that was not compared, and name what was written."""
+    names = write_run_report(folder.path)
+    plain_line(console)(f"written to {folder.path}: {', '.join(names)}")
 
 
 def show_results(results: Results, folder: RunFolder, console: Console) -> float:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 THETA = "theta.safetensors"
 THETA_METADATA = "theta.json"
+TENSORBOARD = "tensorboard"
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ class RunFolder:
         """The same as Markdown, its pictures beside it."""
         return self.path / "report.md"
 
-    # what Hydra, Slurm and W&B keep
+    # what Hydra, Slurm, W&B, TensorBoard and MLflow keep
 
     @property
     def config(self) -> Path:
@@ -128,6 +129,16 @@ class RunFolder:
     def wandb(self) -> Path:
         """What W&B keeps until it is uploaded."""
         return self.path / "wandb"
+
+    @property
+    def tensorboard(self) -> Path:
+        """Folder of event files, a new one for each start of the run."""
+        return self.path / TENSORBOARD
+
+    @property
+    def mlflow_id(self) -> Path:
+        """The id under which a resumed run goes on in MLflow."""
+        return self.path / "mlflow_id.txt"
 
     @property
     def dashboard(self) -> Path:

@@ -19,6 +19,7 @@ from torch import Tensor
 from learned_opt.core.files import write_text
 from learned_opt.evaluation.behaviour import Row
 from learned_opt.runtime.run_folder import RunFolder
+from learned_opt.training.run_id import find_id, sweep_name
 
 MODES = ("online", "offline", "shared", "disabled")
 NUM_BINS = 64  # of a histogram of theta
@@ -55,10 +56,6 @@ def wandb_logger(
     """
     mode = _mode()
     folder = Path(save_dir).resolve()
-    sweep = Path(sweep_dir).resolve()
-    resumed_from = Path(checkpoint).resolve() if checkpoint else None
-    if not group and sweep in folder.parents:
-        group = sweep.name
 
     return WandbLogger(
         save_dir=save_dir,
@@ -66,8 +63,8 @@ def wandb_logger(
         name=name,
         job_type=job_type,
         tags=list(tags),
-        group=group or None,
-        id=_run_id(folder, resumed_from),
+        group=group or sweep_name(folder, sweep_dir),
+        id=_run_id(folder, checkpoint),
         resume="allow",
         mode=mode,
     )
@@ -99,23 +96,11 @@ def _has_login(server: str) -> bool:
     return known is not None
 
 
-def _run_id(folder: Path, checkpoint: Path | None) -> str:
-    """The id in the run folder, else that of the checkpoint's run, else a new one.
-
-    It is kept in the run folder.
-    """
-    folders = [folder]
-    if checkpoint:
-        folders += [checkpoint, *checkpoint.parents[:2]]  # a checkpoint lies in RUN/checkpoints
-
-    run_id = secrets.token_hex(4)
-    for path in folders:
-        id_file = RunFolder(path).wandb_id
-        if id_file.is_file():
-            run_id = id_file.read_text().strip()
-            break
-
-    _keep(RunFolder(folder).wandb_id, run_id)
+def _run_id(folder: Path, checkpoint: str | None) -> str:
+    """The id under which the run goes on, else a new one; it is kept in the run folder."""
+    file = RunFolder(folder).wandb_id
+    run_id = find_id(folder, checkpoint, file.name) or secrets.token_hex(4)
+    _keep(file, run_id)
     return run_id
 
 
