@@ -38,6 +38,7 @@ OWN_CONFIGS = (
 # how lines begin in which messages of Hydra tell of its insides
 OF_INSIDES = ("full_key:", "object_type=", "reference_type=", "Set the")
 OF_THE_MACHINE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE)  # errors without a file
+HELP = "python -m learned_opt VERB --help"
 COMPOSERS = ("hydra", "omegaconf", "antlr4", "yaml")  # packages that make a config of words
 INTERRUPTED = 130  # exit code of a shell command after Ctrl-C
 BROKEN_PIPE = 141  # and of one whose reader has gone
@@ -109,6 +110,7 @@ def _start(main: Callable[[], Any], needs_task: bool, hydra: bool) -> None:
     if hydra:
         sys.argv[1:] = as_hydra_reads(sys.argv[1:])
         check_words(sys.argv[1:])
+        _check_flags(sys.argv[1:])
     if needs_task:
         check_task_given(sys.argv[1:])
     if hydra:
@@ -117,6 +119,22 @@ def _start(main: Callable[[], Any], needs_task: bool, hydra: bool) -> None:
         # makes Hydra raise, where it would print and exit by itself
         os.environ["HYDRA_FULL_ERROR"] = "1"
     main()
+
+
+def _check_flags(words: list[str]) -> None:
+    """Refuse flags that Hydra would answer with a page of its usage.
+
+    Raises:
+        UsageError: a flag is unknown, or its value is missing.
+    """
+    from hydra._internal.utils import get_args_parser  # Hydra offers no other way to its flags
+
+    def refuse(message: str) -> NoReturn:
+        raise UsageError(f"{message}; {HELP} shows what it takes.")
+
+    parser = get_args_parser()
+    parser.error = refuse
+    parser.parse_args(words)
 
 
 def wants_tracebacks() -> bool:

@@ -278,7 +278,12 @@ def refused(monkeypatch, capsys, tmp_path, main, *arguments: str) -> str:
         (["+task=mlp", "data=[a,[b]]"], "data takes the name of a file, got data=[a,[b]]; one of"),
         (["+task=mlp", "~experiment=1"], "experiment takes the name of a file, got ~experiment=1"),
         (["+task=mlp", "data=a b"], "unknown data 'a b'; choose one of: arithmetic, cifar10"),
-        (["+task=mlp", "+@a=b"], "these words make no config: AssertionError."),
+        (["+task=mlp", "--resolve"], "these words make no config: The --resolve flag can only be"),
+        (
+            ["+task=mlp", "-x"],
+            "unrecognized arguments: -x; python -m learned_opt VERB --help shows",
+        ),
+        (["+task=mlp", "--cfg=x"], "argument --cfg/-c: invalid choice: 'x' (choose from"),
         (["+task=mlp", "+foo=1"], "nothing reads the new key 'foo', got +foo=1; leave it out."),
         (["+task=mlp", "seed=1,2"], "seed=1,2 has several values: add -m for a sweep over them"),
         (["+task=mlp", "+trainer.fast_dev_run=true"], "trainer.fast_dev_run cannot be set: it"),
@@ -316,7 +321,7 @@ def refused(monkeypatch, capsys, tmp_path, main, *arguments: str) -> str:
             "axis 0 of layers.1.bias changes",
         ),
         (
-            ["+task=mlp", "ckpt=nowhere.ckpt"],
+            ["+task=mlp", "checkpoint=nowhere.ckpt"],
             "checkpoint must be the file of one or a run folder that holds one, "
             "but there is none at nowhere.ckpt.",
         ),
