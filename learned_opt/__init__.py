@@ -1,5 +1,6 @@
 """Meta-train, compare and use learned optimizers."""
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -28,3 +29,8 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted([*globals(), *PUBLIC_NAMES])
+
+
+# Python's first word while it looks for the module that ``-m`` names, and no later
+if sys.argv[:1] == ["-m"]:
+    import_module("learned_opt.commands.module_names").refuse_module(sys.orig_argv)
