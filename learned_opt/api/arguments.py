@@ -14,7 +14,6 @@ from torch import nn
 from learned_opt.core import tree
 from learned_opt.core.checks import check_at_least
 from learned_opt.optimizers.base import MetaOptimizer
-from learned_opt.symmetry.spec import PermutationSpec
 from tasks.base import TaskFamily
 
 T = TypeVar("T")
@@ -183,21 +182,13 @@ def built(constructor: Callable[..., Any], argument: str, kind: type, **argument
             "give the rest by functools.partial."
         ) from error
 
-    value = constructor(**arguments)
+    try:
+        value = constructor(**arguments)
+    except ValueError as error:
+        raise ValueError(f"{argument}: {error}") from error
     if not isinstance(value, kind):
         raise TypeError(f"{argument} must make a {kind.__name__}, got {shown(value)}.")
     return value
-
-
-def optimizer_constructor(
-    optimizer: Callable[..., MetaOptimizer],
-) -> Callable[[PermutationSpec], MetaOptimizer]:
-    """The constructor with its errors told as those of ``optimizer``."""
-
-    def constructor(spec: PermutationSpec) -> MetaOptimizer:
-        return built(partial(optimizer, spec), "optimizer", MetaOptimizer)
-
-    return constructor
 
 
 def shown(value: Any) -> str:

@@ -1,7 +1,6 @@
 """Meta-training from Python: the run of the command ``train``, up to its theta."""
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +8,13 @@ import lightning
 import torch
 from lightning.pytorch.loggers import Logger
 
-from learned_opt.api import arguments, training_run
+from learned_opt.api import arguments
 from learned_opt.api.meta_trained import MetaTrained
+from learned_opt.api.preparation import prepare
 from learned_opt.api.run_in_folder import RunInFolder
 from learned_opt.api.settings import Settings
+from learned_opt.api.training_run import run_training
+from learned_opt.api.watching import Watching
 from learned_opt.core.device import resolve_device
 from learned_opt.estimators.base import GradientEstimator
 from learned_opt.inner.bound_task import LoopSettings
@@ -134,16 +136,14 @@ def meta_train(
         precision=precision,
         name=name,
     )
-    watching = training_run.Watching(checkpoint_every, validate_every, callbacks, logger, progress)
+    watching = Watching(checkpoint_every, validate_every, callbacks, logger, progress)
     loops = LoopSettings(compile, resolve_device(device), precision, augment)
     keep_freed_memory()
 
-    with ExitStack() as stack:
-        stack.enter_context(quiet_for_a_while())
-        stack.enter_context(torch.random.fork_rng(devices=[]))
-        bound = training_run.bound_tasks(settings, loops)
-        problems = training_run.inner_problems(settings, bound)
+    path = None if folder is None else Path(folder)
 
-        run = RunInFolder(None if folder is None else Path(folder), settings)
-        stack.enter_context(run)
-        return training_run.trained(settings, bound, problems, run, watching)
+    with quiet_for_a_while(), torch.random.fork_rng(devices=[]):
+        # before the folder is made: what is refused leaves nothing
+        prepared = prepare(settings, loops, is_kept=path is not None)
+        with RunInFolder(path, settings) as run:
+            return run_training(prepared, run, watching)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import lightning
+import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
@@ -14,7 +15,7 @@ from learned_opt.estimators.shared_estimator import SharedEstimator
 from learned_opt.estimators.single_process import as_shared
 from learned_opt.inner.unroll import Unroll
 from learned_opt.runtime.run_folder import RunFolder
-from learned_opt.training.assembly import Parts, assemble, check_outer
+from learned_opt.training.assembly import Parts, assemble
 from learned_opt.training.checkpoint_files import (
     CheckpointError,
     find_checkpoint,
@@ -87,8 +88,9 @@ def build_training(
     with usage_errors():
         inner_problems = _inner_problems(problems)
         outer = instantiate(cfg.outer_optimizer)
+        # else its values are refused by Lightning, in the middle of the start
         with usage_errors("outer_optimizer"):
-            check_outer(outer.optimizer, outer.schedule)
+            outer.schedule(outer.optimizer([torch.nn.Parameter(torch.zeros(1))]))
 
         loggers = build_loggers(cfg, folder)
         parts = Parts(

@@ -88,20 +88,6 @@ def assemble(parts: Parts) -> Training:
     return Training(module, trainer, estimators, parts.checkpoint)
 
 
-def check_outer(
-    outer_optimizer: Callable[..., torch.optim.Optimizer], schedule: Callable[..., Any] | None
-) -> None:
-    """Build both for one number: else Lightning meets their values in the middle of the start.
-
-    Raises:
-        ValueError: one refuses its arguments.
-        TypeError: the same.
-    """
-    optimizer = outer_optimizer([torch.nn.Parameter(torch.zeros(1))])
-    if schedule is not None:
-        schedule(optimizer)
-
-
 def _environment() -> ClusterEnvironment:
     """Who has started the ranks."""
     if by_srun():
