@@ -10,6 +10,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from learned_opt.compose import hydra_job
+from learned_opt.compose.debug_words import debug_words
 from learned_opt.compose.mixture import task_configs
 from learned_opt.compose.overlay import MISSING, lay_over, writable_copy
 from learned_opt.compose.value_checks import check_values
@@ -53,7 +54,8 @@ def tasks_of(cfg: DictConfig) -> dict[str | None, DictConfig]:
     """
     if "mix" not in cfg:  # a replay has no Hydra
         return task_configs(cfg, [], [])
-    return task_configs(cfg, hydra_job.overrides(), hydra_job.groups())
+    words = [*debug_words(), *hydra_job.overrides()]
+    return task_configs(cfg, words, hydra_job.groups())
 
 
 def with_meta_optimizer(cfg: DictConfig, node: Mapping[str, Any], name: str) -> DictConfig:

@@ -53,6 +53,11 @@ class RunFolder:
         """Folder of recipes of unrolls that were not finite."""
         return self.path / "replay"
 
+    @property
+    def trace(self) -> Path:
+        """A few profiled outer steps, for chrome://tracing and ui.perfetto.dev."""
+        return self.path / "trace.json.gz"
+
     # what an evaluation leaves
 
     @property
@@ -124,6 +129,11 @@ class RunFolder:
     def wandb_id(self) -> Path:
         """The id under which a resumed run goes on in W&B."""
         return self.path / "wandb_id.txt"
+
+    @property
+    def wandb_earlier(self) -> Path:
+        """Other run folders in which the W&B run has been before, the first first, one a line."""
+        return self.path / "wandb_earlier.txt"
 
     @property
     def wandb(self) -> Path:

@@ -24,6 +24,7 @@ CONFIGS = Path(config_files.config_dir())
 HYDRA_KEYS = {"_target_", "_partial_"}
 # whose nodes stand elsewhere than at the name of their group, and the tests that compose them
 ELSEWHERE = {
+    "debug": "test_debug_values_are_those_of_every_task",
     "card": "test_every_point_of_every_card_fits_its_task",
     "experiment": "test_experiments_compose_and_start_with_their_question",
     "predictor": "test_predictors_compose",
