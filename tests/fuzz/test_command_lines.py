@@ -30,7 +30,8 @@ pytestmark = pytest.mark.slow
 COUNT = "LEARNED_OPT_FUZZ_LINES"  # environment variable: how many, from FIRST on
 FIRST = "LEARNED_OPT_FUZZ_FIRST"
 PARSERS = ("report", "collect", "dashboard", "replay")
-LONGEST = 1500  # letters of a sentence
+LONGEST = 400.0  # seconds of a command line
+MOST_LETTERS = 1500  # of a sentence
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +86,7 @@ def faults(line: Line, ending: Ending, new: set[str], folder: Path) -> list[str]
     if ending.code == 2:
         if len(said) != 1 or not said[0].startswith("learned_opt: "):
             found.append("not one sentence")
-        if len(ending.errors) > LONGEST:
+        if len(ending.errors) > MOST_LETTERS:
             found.append("a long sentence")
         if new:
             found.append(f"refused, but left {sorted(new)[:5]}")
@@ -143,7 +144,7 @@ def test_random_command_lines(server: ForkServer, material, seed, tmp_path) -> N
         damage = prepared(line, folder, material, random.Random(hash((seed, number))))
         before = listed(folder)
 
-        ending = server.run(line.words, folder)
+        ending = server.run(line.words, folder, seconds=LONGEST)
         new = listed(folder) - before
         broken = faults(line, ending, new, folder)
         counts[f"exit code {ending.code}"] += 1
