@@ -1,5 +1,6 @@
 """Pages of finished runs, from their files alone."""
 
+from functools import partial
 from pathlib import Path
 
 from learned_opt.commands import cli
@@ -7,8 +8,8 @@ from learned_opt.core.errors import UsageError
 from learned_opt.runtime.run_folder import SweepFolder
 
 DESCRIPTION = """\
-One run: writes its report.html anew. Several, or the folder of a sweep: a page that compares
-them."""
+One run: writes its report.html anew, with --follow again and again while it runs. Several, or the
+folder of a sweep: a page that compares them."""
 
 
 def run() -> None:
@@ -22,10 +23,21 @@ def run() -> None:
         type=Path,
         help="file to write; default: in the run, or beside the runs it compares",
     )
+    parser.add_argument(
+        "--follow",
+        action="store_true",
+        help="one run: write its page at each validation until it ends; the page reloads itself",
+    )
 
     arguments = parser.parse_args()
     if arguments.out and not arguments.out.parent.is_dir():
         raise UsageError(f"--out must be a file in a folder that exists, got {arguments.out}.")
+
+    if arguments.follow and len(arguments.runs) > 1:
+        raise UsageError(f"--follow takes one run, got {len(arguments.runs)}.")
+    if arguments.follow:
+        _follow(arguments.runs[0], arguments.out)
+        return
 
     folders = []
     for folder in arguments.runs:
@@ -37,6 +49,15 @@ def run() -> None:
         raise UsageError(str(error)) from error
 
     print(f"written: {names}")
+
+
+def _follow(folder: Path, out: Path | None) -> None:
+    from learned_opt.reporting.followed_report import follow
+
+    try:
+        follow(folder, out, partial(print, flush=True))
+    except (ValueError, OSError) as error:
+        raise UsageError(str(error)) from error
 
 
 def _write(folders: list[Path], out: Path | None) -> str:

@@ -46,16 +46,17 @@ class Picture(NamedTuple):
     caption: str
 
 
-def page(title: str, sections: Sequence[Section], subtitle: str = "") -> str:
+def page(title: str, sections: Sequence[Section], subtitle: str = "", reload: int = 0) -> str:
     """The whole page.
 
     Args:
         title: of the page and of the browser's tab.
         sections: from top to bottom.
         subtitle: set as code below the title, such as a command.
+        reload: seconds after which the page loads itself again; 0 for a page that stays.
     """
     return _TEMPLATES.get_template("page.html").render(
-        title=title, sections=sections, subtitle=subtitle
+        title=title, sections=sections, subtitle=subtitle, reload=reload
     )
 
 

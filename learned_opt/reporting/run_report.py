@@ -15,6 +15,7 @@ from learned_opt.reporting.tables import Table
 from learned_opt.runtime.run_folder import RunFolder
 
 OUTER = ("meta_grad_norm", "meta_grad_snr")  # drawn over outer steps beside the meta-loss
+MISSING = "What is missing"  # heading
 SUMMED_UP = {  # column of metrics.csv -> how it is summed up over the training
     "inner_steps_per_second": "median",
     "nonfinite_pairs": "sum",
@@ -63,7 +64,7 @@ def report_sections(record: Record) -> dict[str, list[Part]]:
     """Comparison, meta-training, layers, configuration, reproducibility."""
     parts: dict[str, list[Part]] = {}
     if record.missing:
-        parts["What is missing"] = [Sentences(record.missing, stands_out=True)]
+        parts[MISSING] = [Sentences(record.missing, stands_out=True)]
 
     if record.results:
         outer = {task: record.metric("meta_loss/train", task) for task in record.tasks}

@@ -115,8 +115,15 @@ def save_drawings(folder: Path, sections: Sections) -> list[str]:
     return names
 
 
-def page(title: str, sections: Sections, subtitle: str = "") -> str:
-    """The report as one self-contained file of HTML, with the figures inside."""
+def page(title: str, sections: Sections, subtitle: str = "", reload: int = 0) -> str:
+    """The report as one self-contained file of HTML, with the figures inside.
+
+    Args:
+        title: of the page.
+        sections: heading -> parts.
+        subtitle: such as a command.
+        reload: seconds after which the page loads itself again; 0 for a page that stays.
+    """
     made = []
     for heading, parts in sections.items():
         shown = []
@@ -126,7 +133,7 @@ def page(title: str, sections: Sections, subtitle: str = "") -> str:
 
         if shown:
             made.append(html.Section(heading, shown))
-    return html.page(title, made, subtitle)
+    return html.page(title, made, subtitle, reload)
 
 
 def _is_on_page(part: Part) -> bool:
