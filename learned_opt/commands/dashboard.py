@@ -69,11 +69,11 @@ def _of_folder(folder: Path) -> tuple[str, tuple[str, str], list[Any]]:
     if not logged:
         raise UsageError(f"no run in {folder} was made with logger=wandb.")
 
-    logger = yaml.safe_load(logged[0].config.read_text())["logger"]["wandb"]
+    logger = yaml.safe_load(logged[0].config.read_text("utf-8"))["logger"]["wandb"]
     # without a name in the config the logger groups runs by the folder of their sweep
     picked = ("Group", logger["group"] or folder.resolve().name)
     if is_single:
-        picked = ("ID", logged[0].wandb_id.read_text().strip())
+        picked = ("ID", logged[0].wandb_id.read_text("utf-8").strip())
 
     files = [run.evaluation for run in logged if run.evaluation.is_file()]
     return logger["project"], picked, [read_evaluation(file) for file in files]

@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from learned_opt.commands import cli, help_pages
 from learned_opt.core.errors import UsageError
+from learned_opt.core.plain_text import write_any_text
 from learned_opt.runtime import latest_link
 
 DISTRIBUTION = "learned-opt"  # as it is installed
@@ -18,6 +19,7 @@ HELP_FLAGS = {"--help", "-h"}
 def main() -> None:
     """Entry point of ``python -m learned_opt`` and of the ``learned-opt`` command."""
     cli.open_closed_streams()
+    write_any_text()
     if cli.wants_tracebacks():
         _dispatch()
     else:

@@ -143,7 +143,7 @@ def _brings_task(words: Sequence[str]) -> bool:
             name = word.partition("=")[2]
             for folder in config_files.folders():
                 file = Path(folder) / "experiment" / f"{name}.yaml"
-                if file.is_file() and "/task:" in file.read_text():
+                if file.is_file() and "/task:" in file.read_text("utf-8"):
                     return True
     return False
 

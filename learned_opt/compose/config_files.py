@@ -40,12 +40,12 @@ def folders() -> list[str]:
 
 def read(name: str) -> str:
     """The text of a config file, such as ``evaluate`` or ``task/mlp``."""
-    return (Path(config_dir()) / f"{name}.yaml").read_text()
+    return (Path(config_dir()) / f"{name}.yaml").read_text("utf-8")
 
 
 def read_table_of_groups() -> str:
     """The text that says what each group chooses."""
-    return (Path(config_dir()) / "README.md").read_text()
+    return (Path(config_dir()) / "README.md").read_text("utf-8")
 
 
 def options(group: str) -> list[str]:

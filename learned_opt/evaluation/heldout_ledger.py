@@ -160,7 +160,7 @@ def read(folder: Path) -> list[Use]:
     uses = []
     for path in sorted(folder.glob("*.json")):
         try:
-            use = Use(**json.loads(path.read_text()))
+            use = Use(**json.loads(path.read_text("utf-8")))
             _check_types(use)
         except (TypeError, ValueError) as error:
             raise ValueError(

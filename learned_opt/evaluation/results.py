@@ -139,7 +139,7 @@ def read_evaluation(path: Path) -> Results:
         ValueError: the file is damaged, or not one of ours.
     """
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text("utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not valid JSON: {error}.") from error
 

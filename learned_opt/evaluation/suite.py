@@ -189,7 +189,7 @@ def _times(
         key = cells.digest([setting.identity, identities, deciding])
         path = folder / f"{setting.task} times {key}.json".replace(" ", "-").replace("/", "_")
         if path.exists():
-            return json.loads(path.read_text())
+            return json.loads(path.read_text("utf-8"))
 
     thetas = {}
     for name, unroll in unrolls.items():

@@ -62,6 +62,11 @@ class Unroll:
         batched_step = vmap(self._step)
         self._batched_step = Compiled(batched_step) if compile else batched_step
 
+    @property
+    def compiles(self) -> bool:
+        """Whether the first inner step is compiled."""
+        return isinstance(self._batched_step, Compiled)
+
     def start(self, keys: Sequence[tuple[Key, ...]]) -> Chains:
         """Fresh chains, one for each key; equal keys give equal chains."""
         chains = []

@@ -137,7 +137,7 @@ def read_record(path: Path) -> Record:
         results,
         metrics=_if_there(folder.metrics, _metrics, pd.DataFrame()),
         metadata=_if_there(folder.theta, load_metadata, {}),
-        config=_if_there(folder.config, Path.read_text, ""),
+        config=_if_there(folder.config, _text, ""),
         overrides=_if_there(folder.overrides, _words, []),
         diagnostics=_if_there(folder.diagnostics, _diagnostics, pd.DataFrame()),
         missing=missing,
@@ -146,6 +146,10 @@ def read_record(path: Path) -> Record:
 
 def _if_there(path: Path, read: Callable[[Path], T], missing: T) -> T:
     return read(path) if path.is_file() else missing
+
+
+def _text(path: Path) -> str:
+    return path.read_text("utf-8")
 
 
 def _metrics(path: Path) -> pd.DataFrame:
@@ -157,7 +161,7 @@ def _diagnostics(path: Path) -> pd.DataFrame:
 
 
 def _words(path: Path) -> list[str]:
-    return list(yaml.safe_load(path.read_text()) or [])
+    return list(yaml.safe_load(path.read_text("utf-8")) or [])
 
 
 def _curves(folder: RunFolder, frame: pd.DataFrame) -> Curves:

@@ -8,6 +8,8 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from learned_opt.core.plain_text import plain
+
 
 class Table(NamedTuple):
     """A table whose cells are text.
@@ -47,10 +49,18 @@ class Table(NamedTuple):
         self, console: Console, options: ConsoleOptions
     ) -> Iterator[RenderableType]:
         """The widest layout that the terminal holds, and an empty line."""
-        if self.title:
-            yield Text(self.title, style="italic")
-        yield self._layout(console, options)
+        # before the layout, as plain texts are wider
+        table = self._in_ascii() if options.ascii_only else self
+        if table.title:
+            yield Text(table.title, style="italic")
+        yield table._layout(console, options)
         yield ""
+
+    def _in_ascii(self) -> "Table":
+        rows = []
+        for row in self.rows:
+            rows.append([plain(cell) for cell in row])
+        return Table([plain(heading) for heading in self.headings], rows, plain(self.title))
 
     def _layout(self, console: Console, options: ConsoleOptions) -> RichTable:
         # asks for the width that nothing cuts, to compare it with the terminal's

@@ -138,7 +138,7 @@ def _keep_changes(folder: Path, state: CodeState) -> None:
 def _read(path: Path) -> Any:
     """Content of a JSON file; None where there is none or it is damaged, as nothing hangs on it."""
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text("utf-8"))
     except (FileNotFoundError, ValueError):
         return None
 

@@ -52,7 +52,7 @@ def refuse_another(folder: Path, config: Config, key: str = "hydra.run.dir") -> 
     """
     file = RunFolder(folder).identity
     try:
-        earlier = yaml.safe_load(file.read_text())
+        earlier = yaml.safe_load(file.read_text("utf-8"))
     except FileNotFoundError:
         return
     except (yaml.YAMLError, UnicodeDecodeError):

@@ -121,7 +121,7 @@ class MetricsFile(Logger):
         """Write rows behind those of the file, or none of them."""
         size = self.path.stat().st_size if self.path.exists() else 0
         try:
-            with self.path.open("a", newline="") as file:
+            with self.path.open("a", encoding="utf-8", newline="") as file:
                 self._write_rows(file, rows)
                 file.flush()
                 os.fsync(file.fileno())

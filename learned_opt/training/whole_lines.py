@@ -22,7 +22,7 @@ def whole_lines(path: Path) -> list[str]:
     if not path.is_file():
         return []
 
-    lines = path.read_text().splitlines(keepends=True)
+    lines = path.read_text("utf-8").splitlines(keepends=True)
     if lines and not lines[-1].endswith("\n"):
         lines.pop()
     return lines

@@ -55,6 +55,19 @@ def test_the_layout_follows_the_width() -> None:
     assert heights == [5, 6, 7]
 
 
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_a_terminal_with_few_characters_shows_the_whole_table(encoding) -> None:
+    raw = io.BytesIO()
+    screen = Console(file=io.TextIOWrapper(raw, encoding), width=60, legacy_windows=False)
+    screen.print(Table(["µ", *HEADINGS[1:]], ROWS, "mean ± half …"))
+    screen.file.flush()
+    lines = raw.getvalue().decode("ascii").splitlines()
+    assert lines[0].rstrip() == "mean +- half ..."
+    assert "-----" in lines[2]
+    assert lines[3].replace("|", " ").split() == ["unf", "0.0665", "+-0.0018", "62", "(32/32)"]
+    assert len({len(line.rstrip()) for line in lines[2:5]}) == 1  # aligned
+
+
 def train(bar: ProgressBar, num_steps: int, **settings: Any) -> None:
     """Drive the callback as the trainer does."""
     trainer: Any = SimpleNamespace(

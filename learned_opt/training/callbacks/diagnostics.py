@@ -87,7 +87,7 @@ def _append(path: Path, outer_step: int, behaviour: Mapping[str, Sequence[Row]])
             value = f"{row.value:.6g}"
             lines.append((outer_step, task, row.inner_step, row.tensor, row.quantity, value))
 
-    with path.open("a", newline="") as file:
+    with path.open("a", encoding="utf-8", newline="") as file:
         file.write(_as_csv(lines))
 
 
