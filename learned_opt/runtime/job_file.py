@@ -139,29 +139,30 @@ def varying(overrides: Sequence[Sequence[str]]) -> list[dict[str, str]]:
     >>> varying([["+task=mlp", "seed=0"], ["+task=mlp", "seed=1"]])
     [{'seed': '0'}, {'seed': '1'}]
     """
-    settings = [_values(words) for words in overrides]
+    settings = [values(words) for words in overrides]
     keys: dict[str, None] = {}
-    for values in settings:
-        keys.update(dict.fromkeys(values))
+    for setting in settings:
+        keys.update(dict.fromkeys(setting))
 
     varied = []
     for key in keys:
-        if len({values.get(key) for values in settings}) > 1:
+        if len({setting.get(key) for setting in settings}) > 1:
             varied.append(key)
 
     apart = []
-    for values in settings:
-        apart.append({key: values.get(key, "") for key in varied})
+    for setting in settings:
+        apart.append({key: setting.get(key, "") for key in varied})
 
     return apart
 
 
-def _values(words: Sequence[str]) -> dict[str, str]:
-    values = {}
+def values(words: Sequence[str]) -> dict[str, str]:
+    """What overrides set, key -> value."""
+    settings = {}
     for word in words:
         key, _, value = word.lstrip("+~").partition("=")
-        values[key] = value
-    return values
+        settings[key] = value
+    return settings
 
 
 def describe(error: BaseException) -> str:

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Sequence
 
 from hydra._internal.core_plugins import basic_launcher
-from hydra.core.utils import JobReturn
+from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
@@ -46,12 +46,21 @@ class SerialLauncher(Launcher):
             return [self._launch_one(run) for run in runs]
 
     def _launch_one(self, run: SweepRun) -> JobReturn:
-        if before := returned_before(run, job_file.read(run.folder)):
-            return before
+        before = job_file.read(run.folder)
+        if finished := returned_before(run, before):
+            return finished
 
         name = run.folder.name
         log.info(job_lines.start(name, run.setting, run.folder))
         (result,) = self.launcher.launch([run.overrides], run.number)
         record = job_file.read(run.folder)
-        log.info(job_lines.end(name, run.setting, run.folder, record))
+        has_failed = result.status is JobStatus.FAILED
+        if has_failed and record == before:
+            # it was refused before it could write a record; the property would raise the error
+            why = job_file.describe(result._return_value)
+            record = {**job_file.started("failed", run.task_overrides), "error": why}
+            job_file.write(run.folder, record)
+
+        line = job_lines.end(name, run.setting, run.folder, record)
+        log.log(logging.ERROR if has_failed else logging.INFO, line)
         return result

@@ -59,6 +59,8 @@ class StudySweeper(Sweeper):
         max_failure_rate: float,
         params: DictConfig | None,
     ) -> None:
+        # what the database's plugins tell at every start is no matter of a sweep
+        logging.getLogger("alembic").setLevel(logging.WARNING)
         from hydra_plugins.hydra_optuna_sweeper._impl import OptunaSweeperImpl
 
         if direction not in DIRECTIONS:
@@ -127,8 +129,6 @@ class StudySweeper(Sweeper):
         import optuna
         from sqlalchemy.exc import SQLAlchemyError
 
-        # what its plugins tell at every start is no matter of a sweep
-        logging.getLogger("alembic").setLevel(logging.WARNING)
         try:
             study = optuna.create_study(
                 study_name=self.study_name,

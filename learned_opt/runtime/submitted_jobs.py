@@ -83,7 +83,9 @@ def _result(run: SweepRun, job: Any) -> JobReturn:
         result = None
         why = job_file.read(run.folder).get("error") or ""
         if not why:
-            why = f"it was killed ({job.state.lower()}); see {job.paths.stderr}"
+            # of processes of this machine submitit knows no more than that they have ended
+            state = "" if job.state == "FINISHED" else f"{job.state}; "
+            why = f"{state}see {job.paths.stderr}"
 
     record = job_file.read(run.folder)
     line = job_lines.end(run.folder.name, run.setting, run.folder, record, why)

@@ -52,6 +52,11 @@ def compose_runs(
         first_number: of the first job; the others count on from it.
     """
     settings = job_file.varying(job_overrides)
+    if len(job_overrides) == 1:
+        # no other job to be told apart from: the words that the sweeper has made
+        typed = {word.casefold() for word in job_record.as_typed(config.hydra.overrides.task)}
+        made = [word for word in job_overrides[0] if word.casefold() not in typed]
+        settings = [job_file.values(made)]
     runs = []
     for index, words in enumerate(job_overrides):
         number = first_number + index

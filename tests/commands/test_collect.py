@@ -14,7 +14,7 @@ from learned_opt.core.files import write_json
 from learned_opt.reporting import sweep_report
 from learned_opt.runtime import job_file
 from learned_opt.runtime.rerun_command import command
-from learned_opt.runtime.run_folder import SweepFolder
+from learned_opt.runtime.run_folder import RunFolder, SweepFolder
 
 SEEDS, OPTIMIZERS = ("0", "1"), ("sgdm", "adam")
 
@@ -106,6 +106,74 @@ def test_of_a_sweep_without_a_plan_each_job_is_run_again(folder) -> None:
     assert command(folder, jobs) == (
         f"python -m learned_opt +task=mlp meta_optimizer=adam seed=0 hydra.run.dir={folder}/2"
     )
+
+
+def compose_record(path, task: list[str], config_name: str = "config") -> None:
+    """What Hydra keeps in a run folder, for a command with a folder of configs."""
+    hydra = {
+        "overrides": {
+            "task": task,
+            "hydra": ["hydra.mode=RUN", "hydra.run.dir=x", "hydra.verbose=true"],
+        },
+        "sweeper": {"_target_": "BasicSweeper", "params": None},
+        "job": {"config_name": config_name},
+        "runtime": {
+            "config_sources": [
+                {"path": "hydra.conf", "schema": "pkg", "provider": "hydra"},
+                {"path": "/home/me/my configs", "schema": "file", "provider": "command-line"},
+            ]
+        },
+    }
+    OmegaConf.save({"hydra": hydra}, RunFolder(path).hydra_config)
+
+
+def test_runs_started_one_by_one_have_a_command_each(folder) -> None:
+    SweepFolder(folder).plan.unlink()
+    (folder / "2" / ".hydra").mkdir()
+    compose_record(folder / "2", ["+task=mine", "seed=0"])
+    old = ["+task=mlp", "seed=5"]
+    for name in ("3", "4"):  # of a version that kept no job.json
+        (folder / name / ".hydra").mkdir(parents=True)
+        compose_record(folder / name, old, "evaluate")
+    write_json(folder / "3" / "evaluation.json", evaluation({"learned": [1.0]}))
+    (folder / "latest").symlink_to(folder / "4")
+
+    jobs = find_jobs(folder)
+    states = [(job.name, job.state) for job in jobs[2:]]
+    assert states == [("2", "failed"), ("3", "finished"), ("4", "killed")]
+    assert jobs[4].overrides == old
+    rest = "'--config-dir=/home/me/my configs'"
+    assert command(folder, jobs).splitlines() == [
+        "python -m learned_opt +task=mine seed=0 hydra.verbose=true "
+        f"hydra.run.dir={folder}/2 {rest}",
+        "  python -m learned_opt evaluate +task=mlp seed=5 hydra.verbose=true "
+        f"hydra.run.dir={folder}/4 {rest}",
+    ]
+
+    # Hydra writes its files in no one move: a kill may leave half of one
+    RunFolder(folder / "2").hydra_config.write_text("hydra: {")
+    assert command(folder, jobs[:3]) == (
+        f"python -m learned_opt +task=mlp meta_optimizer=adam seed=0 hydra.run.dir={folder}/2"
+    )
+
+
+def test_a_study_is_run_again_while_it_is_not_whole(folder) -> None:
+    plan = OmegaConf.load(SweepFolder(folder).plan)
+    plan.hydra.sweeper = {"_target_": "StudySweeper", "params": None, "n_trials": 3}
+    plan.hydra.runtime = {"config_sources": [{"path": "mine", "provider": "command-line"}]}
+    OmegaConf.save(plan, SweepFolder(folder).plan)
+    jobs = find_jobs(folder)
+    assert [job.state for job in jobs] == ["finished", "finished", "failed"]
+    # a trial that failed by itself stays one of the study
+    assert command(folder, jobs).endswith(f"seed=0 hydra.run.dir={folder}/2")
+
+    again = (
+        "python -m learned_opt -m +task=mlp meta_optimizer=sgdm,adam seed=0,1 hydra/launcher=slurm "
+        f"hydra.sweep.dir={folder} --config-dir=mine"
+    )
+    assert command(folder, jobs[:2]) == again
+    job_file.write(folder / "2", job_file.read(folder / "2") | {"state": "stopped"})
+    assert command(folder, find_jobs(folder)) == again
 
 
 def test_killed_running_and_queued_are_told_apart(folder, monkeypatch) -> None:

@@ -34,11 +34,12 @@ ConfigStore.instance().store(
         },
     },
 )
-# the sweeper of the configs; what it searches is on the command line
-SWEEPER = Path(config_files.config_dir()) / "hydra" / "sweeper" / "outer.yaml"
-ConfigStore.instance().store(
-    "outer", yaml.safe_load(SWEEPER.read_text()) | {"params": None}, group="hydra/sweeper"
-)
+# launcher and sweeper of the configs; what is searched is on the command line
+PLUGINS = Path(config_files.config_dir()) / "hydra"
+LAUNCHER = yaml.safe_load((PLUGINS / "launcher" / "workstation.yaml").read_text())
+SWEEPER = yaml.safe_load((PLUGINS / "sweeper" / "outer.yaml").read_text())
+ConfigStore.instance().store("workstation", LAUNCHER, group="hydra/launcher")
+ConfigStore.instance().store("outer", SWEEPER | {"params": None}, group="hydra/sweeper")
 
 
 @hydra.main(version_base="1.3", config_path=None, config_name="tiny")

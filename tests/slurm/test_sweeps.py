@@ -1,6 +1,7 @@
 """Sweeps on a real Slurm: jobs that fail, that are killed and come back, that are cancelled."""
 
 import csv
+import re
 import subprocess
 import sys
 from contextlib import ExitStack
@@ -86,7 +87,11 @@ def test_jobs_that_fail_leave_the_others_alone(slurm, start, tmp_path) -> None:
     process = start(*words)
     said, folder = end(process), tmp_path / "s"
     assert process.returncode == 1, said
-    assert "2 of 4 jobs failed" in said
+    assert "learned_opt: 2 of 4 jobs are not whole." in said
+    assert "4 jobs: 2 finished, 2 failed" in said
+    for number in range(4):
+        assert re.search(rf"job {number} \(.*\) starts in s/{number}\n", said), said
+    assert re.search(r"job 0 \(.*\) finished in s/0: validation loss \d", said), said
     assert "job 2 (estimator.sigma=-1.0, seed=0) failed: sigma must be positive, got -1.0." in said
     jobs = find_jobs(folder)
     assert [job.state for job in jobs] == ["finished", "finished", "failed", "failed"]
@@ -144,8 +149,8 @@ def test_killed_jobs_come_back_and_end_as_if_nothing_had_been(slurm, start, tmp_
 
     said = end(process)
     assert process.returncode == 1, said
-    assert "job 1 (seed=1) failed: it was killed (cancelled)" in said
-    assert "1 of 2 jobs failed" in said
+    assert "job 1 (seed=1) killed in s/1: CANCELLED; see " in said
+    assert "1 of 2 jobs are not whole" in said
     assert slurm.final_state(slurm_id(cancelled)) == "CANCELLED"
     assert slurm.restarts(job) == 3
     jobs = find_jobs(tmp_path / "s")
