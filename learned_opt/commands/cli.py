@@ -243,6 +243,11 @@ def describe(error: BaseException) -> str:
         hint = _suggest_key(error)
         return f"unknown key {match[1]!r}.{hint} To add a new key write +{match[1]}=VALUE."
 
+    if match := re.search(r"Multiple values for ([\w/@.]+)\. .*'override \S+: (\S+)'", text):
+        return f"{match[1]} is chosen already; to take another one write {match[1]}={match[2]}."
+    if match := re.search(r"An item is already at '([^']+)'", text):
+        return f"the key {match[1]!r} is there already; leave out its plus."
+
     if match := re.search(r"Ambiguous value for argument '(.+?)=(.*)'", text):
         key, value = match.groups()
         return (

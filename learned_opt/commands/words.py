@@ -26,6 +26,7 @@ HYDRA_FLAGS = (
 SHORT_FLAGS = ("-c", "-cd", "-cn", "-cp", "-p")  # of the same
 # keys that a task file or an experiment may add beside those of the commands
 OPTIONAL_KEYS = {"mix", "task", "network", "data", "augment"}
+DEBUG = ("+debug=", "debug=")
 # keys of former versions -> the one word that there is for that thing
 RENAMED = {"ckpt": "checkpoint", "checkpoints": "theta"}
 MAX_SHOWN = 60  # letters of a word in a sentence
@@ -42,12 +43,15 @@ def as_hydra_reads(words: Sequence[str]) -> list[str]:
     """The same meaning in Hydra's grammar, flags behind overrides.
 
     ``--KEY=VALUE``, as agents of W&B write it, is ``KEY=VALUE``; ``task=NAME`` stands with or
-    without its plus, whether or not an experiment brings a task; ``-v`` shows debug lines.
+    without its plus, whether or not an experiment brings a task, and so does ``debug=NAME``, which
+    lies over the task; ``-v`` shows debug lines.
 
     >>> as_hydra_reads(["--seed=1", "task=mlp"])
     ['seed=1', '+task=mlp']
     >>> as_hydra_reads(["+task=mlp", "-cd", "mine", "seed=1"])
     ['+task=mlp', 'seed=1', '-cd', 'mine']
+    >>> as_hydra_reads(["debug=quick", "task=mlp"])
+    ['+task=mlp', '+debug=quick']
     """
     plain = []
     flags = []
@@ -68,6 +72,9 @@ def as_hydra_reads(words: Sequence[str]) -> list[str]:
 
     plus = "" if _brings_task(plain) else "+"
     overrides = [re.sub(r"^\+?task=", f"{plus}task=", word) for word in plain]
+    # the file that comes last wins: one of debug over that of the task
+    overrides.sort(key=lambda word: word.startswith(DEBUG))
+    overrides = [re.sub(r"^debug=", "+debug=", word) for word in overrides]
     # Hydra takes overrides in one piece only
     return [*overrides, *flags]
 
@@ -85,6 +92,7 @@ def check_words(words: Sequence[str]) -> None:
     Raises:
         UsageError: names the word and what to write.
     """
+    _refuse_two_tasks(words)
     groups = config_files.groups()
     known = {*groups, *OPTIONAL_KEYS, *_keys_of_commands()}
     for word in words:
@@ -112,8 +120,17 @@ def check_words(words: Sequence[str]) -> None:
 
         is_new = word.startswith("+") and not set("./@") & set(key)
         is_read = key in known or any(f"${{{key}}}" in other for other in words)
-        if is_new and not is_read and not config_files.user_folders():
+        if is_new and not is_read and not config_files.is_key_of_user(key):
             raise UsageError(f"nothing reads the new key {key!r}, got {word}; leave it out.")
+
+
+def _refuse_two_tasks(words: Sequence[str]) -> None:
+    tasks = [word for word in words if re.match(r"\+?task=", word)]
+    if len(tasks) > 1:
+        raise UsageError(
+            f"a run has one task, got {' '.join(tasks)}; leave one out, or write -m "
+            f"+task={','.join(word.partition('=')[2] for word in tasks)} for a sweep over them."
+        )
 
 
 def _names_files(value: str) -> bool:

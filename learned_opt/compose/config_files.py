@@ -1,5 +1,6 @@
 """Where the configs lie and what their groups offer; imports nothing heavy."""
 
+import re
 import sys
 from pathlib import Path
 
@@ -63,6 +64,15 @@ def groups() -> list[str]:
         below = {path.parent for path in root.rglob("*.yaml")} - {root}
         names.update(folder.relative_to(root).as_posix() for folder in below)
     return sorted(names)
+
+
+def is_key_of_user(key: str) -> bool:
+    """Whether a config in the user's own folders has a key at its top, or refers to it."""
+    pattern = re.compile(rf"(?m)^{re.escape(key)}:|\$\{{{re.escape(key)}[}}.]")
+    for folder in map(Path, user_folders()):
+        if any(pattern.search(file.read_text()) for file in folder.rglob("*.yaml")):
+            return True
+    return False
 
 
 def primaries() -> list[str]:

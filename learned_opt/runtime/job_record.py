@@ -12,6 +12,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf.errors import OmegaConfBaseException
 
 from learned_opt.core.errors import UsageError, fail
 from learned_opt.runtime import (
@@ -212,6 +213,9 @@ def _said_at_once() -> Iterator[None]:
         fail(str(error))
     except OSError as error:
         fail(f"the folder of the run cannot be made: {error}.")
+    except OmegaConfBaseException as error:  # what the name of the folder refers to
+        words = " ".join(str(error).splitlines()[:1])
+        fail(f"the folder of the run has no name: {words}; look at name and hydra.run.dir.")
 
 
 def has_plugin(name: str) -> bool:
