@@ -1,6 +1,5 @@
 """From a composed config to what an evaluation compares: settings, and contenders on them."""
 
-import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -17,18 +16,14 @@ from learned_opt.compose.resolve import task_values, tasks_of
 from learned_opt.compose.setting_configs import SettingConfig, setting_configs
 from learned_opt.compose.theta_description import task_identity
 from learned_opt.core.device import resolve_device
-from learned_opt.deploy import construct, hub, metadata_schema
 from learned_opt.deploy.foreign_classes import trusted_modules
-from learned_opt.deploy.weights import build_trained, load_metadata, load_theta
 from learned_opt.evaluation.benchmark import Benchmark
 from learned_opt.evaluation.setting import Contender, Setting
+from learned_opt.evaluation.theta_contender import find_theta, theta_contender
 from learned_opt.inner.task_spec import symmetry_of
 from learned_opt.optimizers.base import MetaOptimizer
 from learned_opt.runtime.memory import keep_freed_memory
-from learned_opt.symmetry.spec import PermutationSpec
 
-# parts of a theta.json without which no table could name an optimizer and what it has seen
-NEEDED = ("optimizer_name", "meta_optimizer", "specs", "tasks", "provenance")
 Metadata = dict[str, Any]  # content of a theta.json
 
 
@@ -176,11 +171,8 @@ def build_learned(cfg: DictConfig) -> list[Contender]:
                 f"two thetas are called {name}; name them: theta={{NAME: FILE, NAME: FILE}}."
             )
 
-        # cells are found by this digest, so that another theta of the same name has its own
-        theta = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
-        identity = {"config": metadata["meta_optimizer"], "theta": theta}
-        constructor = _TrainedConstructor(path, metadata, trusted_modules(cfg.trust))
-        learned.append(Contender(label, constructor, identity, metadata))
+        trust = trusted_modules(cfg.trust)
+        learned.append(theta_contender(label, path, metadata, trust))
 
     return learned
 
@@ -193,31 +185,10 @@ def _thetas(cfg: DictConfig) -> list[tuple[str, Path, Metadata]]:
     """Name, file and metadata; without a name, each is called by its kind of optimizer."""
     thetas = []
     for name, source in trained_theta.named(cfg):
-        path = hub.find(source)
-        metadata = load_metadata(path)
-        metadata_schema.require(metadata, NEEDED, str(path.with_suffix(".json")))
+        path, metadata = find_theta(source)
         thetas.append((name or metadata["optimizer_name"], path, metadata))
 
     return thetas
-
-
-class _TrainedConstructor:
-    """Constructor of a learned optimizer with its theta.
-
-    It refuses weight spaces that theta does not fit. Files may come from anywhere: classes that are
-    not of this project are imported only from modules that the user trusts.
-    """
-
-    def __init__(self, path: Path, metadata: Metadata, trust: tuple[str, ...]) -> None:
-        self.path = path
-        self.node = metadata["meta_optimizer"]
-        self.trust = trust
-        build_trained(path, metadata, trust)  # a damaged file is found before anything is run
-
-    def __call__(self, spec: PermutationSpec) -> MetaOptimizer:
-        optimizer = construct.build(self.node, spec, self.trust)
-        load_theta(self.path, optimizer)
-        return optimizer
 
 
 def _baselines(cfg: DictConfig) -> list[Contender]:

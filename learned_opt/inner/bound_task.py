@@ -1,7 +1,7 @@
 """A task family with the meta-optimizer bound to its weights, ready for the inner loop."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -11,24 +11,6 @@ from learned_opt.inner.unroll import Unroll
 from learned_opt.optimizers.base import MetaOptimizer
 from learned_opt.symmetry.spec import PermutationSpec
 from tasks.base import TaskFamily
-
-
-@dataclass(frozen=True)
-class BoundTask:
-    """A task and the meta-optimizer on its weight space.
-
-    Args:
-        optimizer: on the weights of the task.
-        unroll: the inner loop of what is trained on, augmented where that was asked for.
-        heldout: the inner loop of the task as it is, for validation and comparison; the same as
-            ``unroll`` without an augmentation, so that it is compiled once.
-        num_params: of the inner network.
-    """
-
-    optimizer: MetaOptimizer
-    unroll: Unroll
-    heldout: Unroll
-    num_params: int
 
 
 @dataclass(frozen=True)
@@ -46,6 +28,31 @@ class LoopSettings:
     device: str = "cpu"
     precision: str = "float32"
     augment: Callable[[TaskFamily], TaskFamily] | None = None
+
+
+@dataclass(frozen=True)
+class BoundTask:
+    """A task and the meta-optimizer on its weight space.
+
+    Args:
+        optimizer: on the weights of the task.
+        unroll: the inner loop of what is trained on, augmented where that was asked for.
+        heldout: the inner loop of the task as it is, for validation and comparison; the same as
+            ``unroll`` without an augmentation, so that it is compiled once.
+        num_params: of the inner network.
+        settings: how its inner steps run.
+    """
+
+    optimizer: MetaOptimizer
+    unroll: Unroll
+    heldout: Unroll
+    num_params: int
+    settings: LoopSettings
+
+    def runs_like(self, settings: LoopSettings) -> bool:
+        """Whether ``heldout`` runs as these settings have it, whatever they augment."""
+        left = replace(self.settings, augment=None)
+        return left == replace(settings, augment=None)
 
 
 class TaskBinder:
@@ -84,7 +91,8 @@ class TaskBinder:
         unroll = heldout
         if settings.augment is not None:
             unroll = _unroll(settings.augment(family), optimizer, settings)
-        return BoundTask(optimizer, unroll, heldout, tree.num_elements(params))
+        num_params = tree.num_elements(params)
+        return BoundTask(optimizer, unroll, heldout, num_params, settings)
 
     def _optimizer(self, name: str, spec: PermutationSpec, device: str) -> MetaOptimizer:
         if self.first is None:

@@ -12,11 +12,9 @@ from rich.table import Table as RichTable
 from learned_opt.evaluation import scores
 from learned_opt.evaluation.cost import breakdown
 from learned_opt.evaluation.curves import write_curves
-from learned_opt.evaluation.frames import select
-from learned_opt.evaluation.generalisation import card
 from learned_opt.evaluation.results import Results, write_evaluation
-from learned_opt.evaluation.verdicts import verdict_sentences
 from learned_opt.reporting import cost_comparison, cost_table, result_tables
+from learned_opt.reporting.results_screen import show_tables
 from learned_opt.reporting.run_report import write_run_report
 from learned_opt.reporting.tables import Table, table_of
 from learned_opt.runtime.run_folder import RunFolder
@@ -88,40 +86,14 @@ def show_results(results: Results, folder: RunFolder, console: Console) -> float
     names = write_run_report(folder.path)
 
     print_line = plain_line(console)
-    frame = results.frame
-    summaries = scores.summarise(frame, results.reference)
-
-    of_tasks = [summary for summary in summaries if not summary["axis"]]
-    for task, horizon in dict.fromkeys((s["task"], s["horizon"]) for s in of_tasks):
-        group = [s for s in of_tasks if (s["task"], s["horizon"]) == (task, horizon)]
-        _show_setting(f"{task}, horizon {horizon}", group, console)
-
-        rows = select(frame, task=task, horizon=horizon, axis="")
-        for sentence in verdict_sentences(rows, results.learned):
-            print_line(sentence)
-
-    cards = card(summaries, results.left_out, results.learned, results.reference)
-    for task, axes in cards.items():
-        table = result_tables.card_table(axes).plain
-        console.print(table._replace(title=f"generalisation card of {task}"))
-
-    for sentence in results.warnings:
-        print_line(f"note: {sentence}")
+    show_tables(results, console)
     print_line(f"written to {folder.path}: {', '.join([folder.evaluation.name, *names])}")
 
-    learned = [s for s in of_tasks if s["optimizer"] == results.learned[0]]
+    learned = []
+    for summary in scores.summarise(results.frame, results.reference):
+        if summary["optimizer"] == results.learned[0] and not summary["axis"]:
+            learned.append(summary)
     return sum(summary["mean_loss"].mean for summary in learned) / len(learned)
-
-
-def _show_setting(name: str, summaries: Sequence[Any], console: Console) -> None:
-    num_seeds = summaries[0]["num_seeds"]
-    title = f"{name}: {num_seeds} held-out seeds, mean ± half of the 95% interval"
-    table = result_tables.comparison_table(summaries, result_tables.TERMINAL, brief=True)
-    console.print(table._replace(title=title))
-
-    heldout = result_tables.heldout_table(summaries)
-    if heldout:
-        console.print(heldout)
 
 
 def evaluation_texts(results: Results) -> dict[str, list[dict[str, str]]]:

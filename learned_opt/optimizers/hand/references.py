@@ -1,13 +1,16 @@
-"""The two optimizers that everything else is compared with, named once for Python code.
+"""The two optimizers that everything else is compared with, and those of torch, for Python code.
 
 Configs name a rule and ``HandDesigned`` instead, see ``configs/meta_optimizer``.
 """
 
+from collections.abc import Mapping
 from functools import partial
+from typing import Any
 
 from learned_opt.optimizers.hand.adam import Adam
 from learned_opt.optimizers.hand.hand_designed import HandDesigned
 from learned_opt.optimizers.hand.sgd import Momentum
+from learned_opt.optimizers.hand.torch_optim import TorchOptim
 from learned_opt.symmetry.spec import PermutationSpec
 
 
@@ -50,3 +53,23 @@ def make_adam(
         HandDesigned: the optimizer, whose rule is ``hand.adam.Adam``.
     """
     return HandDesigned(spec, partial(Adam, beta1, beta2, eps), lr)
+
+
+def make_torch(
+    spec: PermutationSpec, path: str, lr: float = 1e-3, settings: Mapping[str, Any] | None = None
+) -> HandDesigned:
+    """A class of ``torch.optim`` on a weight space; its chains run one after another.
+
+    Args:
+        spec: permutation spec of the inner parameters; the update does not depend on it.
+        path: the class, e.g. ``torch.optim.Adamax``.
+        lr: learning rate.
+        settings: its arguments but for the learning rate; plain values.
+
+    Returns:
+        HandDesigned: the optimizer, whose rule is ``hand.torch_optim.TorchOptim``.
+
+    Raises:
+        ValueError: it cannot be used as a rule.
+    """
+    return HandDesigned(spec, partial(TorchOptim, path, settings), lr)
