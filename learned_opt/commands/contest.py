@@ -18,6 +18,7 @@ def run(cfg: DictConfig) -> None:
     from learned_opt.core.errors import usage_errors
     from learned_opt.evaluation import contest
     from learned_opt.reporting import contest_report
+    from learned_opt.reporting.run_progress import RunProgress
     from learned_opt.reporting.tables import table_of
     from learned_opt.runtime.provenance import provenance
 
@@ -29,7 +30,8 @@ def run(cfg: DictConfig) -> None:
         device = resolve_device(cfg.device)
         benchmark = network_contest.build_benchmark(cfg)
         families = network_contest.build_families(cfg)
-        rows = contest.contest(families, benchmark, cfg.compile, device, console.print)
+        with RunProgress() as progress:
+            rows = contest.contest(families, benchmark, cfg.compile, device, progress)
 
     folder = hydra_job.folder()
     contest_report.write(folder, rows, provenance(cfg.seed, device, command_line.command()))

@@ -39,6 +39,7 @@ def run(cfg: DictConfig) -> float:
     from learned_opt.core.device import resolve_device
     from learned_opt.evaluation.suite import run_suite
     from learned_opt.reporting import screens
+    from learned_opt.reporting.run_progress import RunProgress
     from learned_opt.runtime.provenance import provenance
     from learned_opt.runtime.run_folder import RunFolder
 
@@ -56,9 +57,9 @@ def run(cfg: DictConfig) -> float:
 
     cells = Path(cfg.cells)
     with loggers.completed(run_loggers, folder.path, screens.plain_line(console)):
-        with usage_errors():
+        with usage_errors(), RunProgress() as progress:
             settings = contenders.build_settings(cfg)
-            results = run_suite(settings, learned, cells, facts, screens.plain_line(console))
+            results = run_suite(settings, learned, cells, facts, progress)
 
         loss = screens.show_results(results, folder, console)
         console.print(

@@ -227,13 +227,15 @@ def compare(
     from learned_opt.deploy.weights import save_theta
     from learned_opt.evaluation.suite import run_suite
     from learned_opt.reporting import screens
+    from learned_opt.reporting.run_progress import RunProgress
 
     optimizer = next(problem.optimizer for problem in problems.values())
     theta = dict(optimizer.named_parameters())
     contender = contenders.trained_contender(problems, metadata)
     settings = contenders.training_settings(problems)
     print_line = screens.plain_line(console)
-    results = run_suite(settings, [contender], None, metadata["provenance"], print_line)
+    with RunProgress() as progress:
+        results = run_suite(settings, [contender], None, metadata["provenance"], progress)
 
     described = {"evaluation": screens.evaluation_texts(results), "warnings": results.warnings}
     save_theta(folder.path, theta, {**metadata, **described})

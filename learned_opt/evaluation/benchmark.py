@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from learned_opt.evaluation.progress import SILENT, Progress
 from learned_opt.evaluation.tuning import Tuned, log_grid, tune
 from learned_opt.inner.unroll import Unroll
 from learned_opt.optimizers.base import MetaOptimizer
@@ -85,9 +86,17 @@ class Benchmark:
         """The seeds of the runs that are compared."""
         return range(self.first_seed, self.first_seed + self.num_seeds)
 
+    @property
+    def num_tuning_runs(self) -> int:
+        """Inner training runs of the tuning of one baseline."""
+        return self.num_lrs * self.num_tuning_seeds
+
 
 def tune_for(
-    benchmark: Benchmark, unroll: Unroll, constructor: Callable[..., MetaOptimizer]
+    benchmark: Benchmark,
+    unroll: Unroll,
+    constructor: Callable[..., MetaOptimizer],
+    progress: Progress = SILENT,
 ) -> Tuned:
     """Spend the tuning budget of a benchmark on one baseline.
 
@@ -95,6 +104,7 @@ def tune_for(
         benchmark: the budget.
         unroll: the inner loop of the baseline.
         constructor: ``(spec, lr=...)`` of the baseline.
+        progress: told of the runs as they go on.
     """
     return tune(
         unroll,
@@ -104,4 +114,5 @@ def tune_for(
         benchmark.horizon,
         benchmark.num_chains,
         Path(benchmark.archive) if benchmark.archive else None,
+        progress,
     )

@@ -22,6 +22,7 @@ from learned_opt.core.files import write_whole
 from learned_opt.core.tree import Tree
 from learned_opt.evaluation.benchmark import tune_for
 from learned_opt.evaluation.guards import start_fingerprints
+from learned_opt.evaluation.progress import SILENT, Progress
 from learned_opt.evaluation.seeded_runs import HELDOUT, Runs, run_seeds
 from learned_opt.evaluation.setting import Contender, Setting
 from learned_opt.evaluation.tuning import Tuned, theta_at
@@ -51,13 +52,24 @@ class Cell(NamedTuple):
         return Runs(torch.from_numpy(losses), {}, {})
 
 
-def run_cells(setting: Setting, contender: Contender, unroll: Unroll) -> dict[str, Cell]:
+def num_runs(setting: Setting, contender: Contender) -> int:
+    """Inner training runs of ``run_cells`` at most: where one learning rate serves two, fewer."""
+    benchmark = setting.benchmark
+    if not contender.tuned:
+        return benchmark.num_seeds
+    return benchmark.num_tuning_runs + len(setting.criteria) * benchmark.num_seeds
+
+
+def run_cells(
+    setting: Setting, contender: Contender, unroll: Unroll, progress: Progress = SILENT
+) -> dict[str, Cell]:
     """Tune where that is due, then train on the held-out seeds.
 
     Args:
         setting: task and horizon.
         contender: the optimizer.
         unroll: the inner loop of the optimizer on the task.
+        progress: told of the runs as they go on.
 
     Returns:
         dict[str, Cell]: row name -> cell; the row name is that of the contender, and where another
@@ -66,21 +78,22 @@ def run_cells(setting: Setting, contender: Contender, unroll: Unroll) -> dict[st
     start = time.perf_counter()
     if not contender.tuned:
         theta: Tree = {name: p.detach() for name, p in unroll.optimizer.named_parameters()}
-        return {contender.name: _run(setting, unroll, theta, None, start)}
+        return {contender.name: _run(setting, unroll, theta, None, start, progress)}
 
-    tuned = tune_for(setting.benchmark, unroll, contender.constructor)
+    tuned = tune_for(setting.benchmark, unroll, contender.constructor, progress)
     cells: dict[str, Cell] = {}
     rates: list[float] = []
     for criterion in setting.criteria:
         rate = tuned.best(criterion)
         if rate in rates:
+            progress.advance(setting.benchmark.num_seeds)
             continue  # the runs would be the same
 
         row_name = f"{contender.name}-{criterion.removesuffix('_loss')}"
         row_name = row_name if cells else contender.name
         theta = theta_at(contender.constructor, unroll.optimizer, rate)
         tuning = _tuning(setting, tuned, criterion)
-        cells[row_name] = _run(setting, unroll, theta, tuning, start)
+        cells[row_name] = _run(setting, unroll, theta, tuning, start, progress)
         rates.append(rate)
         start = time.perf_counter()  # the second row is not charged for tuning
 
@@ -88,7 +101,12 @@ def run_cells(setting: Setting, contender: Contender, unroll: Unroll) -> dict[st
 
 
 def _run(
-    setting: Setting, unroll: Unroll, theta: Tree, tuning: dict[str, Any] | None, start: float
+    setting: Setting,
+    unroll: Unroll,
+    theta: Tree,
+    tuning: dict[str, Any] | None,
+    start: float,
+    progress: Progress,
 ) -> Cell:
     """Train on the held-out seeds.
 
@@ -98,12 +116,14 @@ def _run(
         theta: of the optimizer, without a leading axis.
         tuning: how its learning rate was found.
         start: time at which the tuning began.
+        progress: told of the runs as they go on.
     """
     benchmark = setting.benchmark
     seeds = benchmark.heldout_seeds
     tuned = time.perf_counter()
     many = tree.expand(tree.to(theta, unroll.device), len(seeds))  # leaves (M, ...)
-    runs = run_seeds(unroll, many, HELDOUT, seeds, benchmark.horizon, benchmark.num_chains)
+    num_chains = benchmark.num_chains
+    runs = run_seeds(unroll, many, HELDOUT, seeds, benchmark.horizon, num_chains, progress)
     facts = {"tuning_seconds": tuned - start, "run_seconds": time.perf_counter() - tuned}
 
     starts = start_fingerprints(setting.family, HELDOUT, seeds)

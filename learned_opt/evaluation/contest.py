@@ -3,12 +3,13 @@
 All are trained on the same held-out seeds.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from learned_opt.core import tree
 from learned_opt.core.tree import Tree
 from learned_opt.evaluation.benchmark import Benchmark, tune_for
+from learned_opt.evaluation.progress import SILENT, Progress
 from learned_opt.evaluation.seeded_runs import HELDOUT, Runs, run_seeds
 from learned_opt.evaluation.step_times import time_steps
 from learned_opt.evaluation.tuning import theta_at
@@ -42,7 +43,7 @@ def contest(
     benchmark: Benchmark,
     compile: bool,
     device: str,
-    progress: Callable[[str], None],
+    progress: Progress = SILENT,
 ) -> list[dict[str, Any]]:
     """Tune, train and evaluate every network.
 
@@ -51,7 +52,7 @@ def contest(
         benchmark: optimizers, learning rates, seeds and horizon.
         compile: compile the inner steps.
         device: where to train.
-        progress: gets a line on the work that begins.
+        progress: told of the runs as they go on.
 
     Returns:
         list: one row per network with the figures of every seed.
@@ -61,13 +62,15 @@ def contest(
 
     rows = []
     for name, (family, spec) in families.items():
-        progress(f"{name}: tuning")
-        best = _tuned(family, spec, benchmark, compile, device)
+        num_tuning_runs = len(benchmark.baselines) * benchmark.num_tuning_runs
+        progress.begin(name, num_tuning_runs + num_seeds)
+        best = _tuned(family, spec, benchmark, compile, device, progress)
 
-        progress(f"{name}: {num_seeds} held-out seeds with {best.optimizer}, lr {best.lr:.3g}")
+        progress.work_on(f"held-out seeds with {best.optimizer}, lr {best.lr:.3g}")
         many = tree.expand(best.theta, num_seeds)  # one theta for each seed
         seeds = benchmark.heldout_seeds
-        runs = run_seeds(best.unroll, many, HELDOUT, seeds, benchmark.horizon, num_chains)
+        horizon = benchmark.horizon
+        runs = run_seeds(best.unroll, many, HELDOUT, seeds, horizon, num_chains, progress)
         milliseconds = time_steps({name: (best.unroll, best.theta)}, num_chains)
 
         row = {
@@ -83,13 +86,19 @@ def contest(
 
 
 def _tuned(
-    family: TaskFamily, spec: PermutationSpec, benchmark: Benchmark, compile: bool, device: str
+    family: TaskFamily,
+    spec: PermutationSpec,
+    benchmark: Benchmark,
+    compile: bool,
+    device: str,
+    progress: Progress,
 ) -> Contender:
     """The baseline and learning rate of the lowest final training loss."""
     contenders = []
     for name, constructor in benchmark.baselines.items():
         unroll = Unroll(family, constructor(spec), compile, device)
-        tuned = tune_for(benchmark, unroll, constructor)
+        progress.work_on(f"tuning {name}")
+        tuned = tune_for(benchmark, unroll, constructor, progress)
         lr = tuned.best("final_loss")
         theta = tree.to(theta_at(constructor, unroll.optimizer, lr), unroll.device)
         score = float(tuned.scores["final_loss"].min())

@@ -13,6 +13,7 @@ from torch import Tensor
 from learned_opt.core import tree
 from learned_opt.core.rng import Key
 from learned_opt.core.tree import Tree
+from learned_opt.evaluation.progress import SILENT, Progress
 from learned_opt.inner.unroll import Unroll
 
 FINAL_WINDOW = 10  # inner steps whose mean training loss counts as the final loss
@@ -77,7 +78,13 @@ class Runs:
 
 @torch.no_grad()
 def run_seeds(
-    unroll: Unroll, theta: Tree, split: str, seeds: Sequence[int], horizon: int, num_chains: int
+    unroll: Unroll,
+    theta: Tree,
+    split: str,
+    seeds: Sequence[int],
+    horizon: int,
+    num_chains: int,
+    progress: Progress = SILENT,
 ) -> Runs:
     """Train one network per seed.
 
@@ -90,6 +97,7 @@ def run_seeds(
         horizon: inner steps T.
         num_chains: runs that go side by side; the last block is filled up, so that one compilation
             serves all.
+        progress: told of the runs as they go on.
     """
     losses: list[Tensor] = []
     heldout: list[Tree] = []
@@ -99,7 +107,8 @@ def run_seeds(
         keys = [(split, seeds[i]) for i in index]
         block_theta = tree.tree_map(lambda leaf, index=index: leaf[index], theta)
 
-        block_losses, chains = _run_block(unroll, block_theta, keys, horizon)
+        num_new = min(num_chains, len(seeds) - start)  # the others fill up the block
+        block_losses, chains = _run_block(unroll, block_theta, keys, horizon, num_new, progress)
         losses.append(block_losses)
         heldout.append(unroll.evaluate(chains))
         params.append(chains["params"])
@@ -116,7 +125,12 @@ def run_seeds(
 
 
 def _run_block(
-    unroll: Unroll, theta: Tree, keys: Sequence[tuple[Key, ...]], horizon: int
+    unroll: Unroll,
+    theta: Tree,
+    keys: Sequence[tuple[Key, ...]],
+    horizon: int,
+    num_new: int,
+    progress: Progress,
 ) -> tuple[Tensor, Tree]:
     """Losses ``(T, M)`` of the runs of one block, and their chains at the end."""
     chains = unroll.start(keys)
@@ -126,6 +140,7 @@ def _run_block(
         batches = unroll.batches([(*key, start) for key in keys], chains, num_steps)
         segment, chains = unroll.run(theta, chains, batches)
         losses.append(segment)
+        progress.advance(num_new * num_steps / horizon)
 
     return torch.cat(losses), chains
 

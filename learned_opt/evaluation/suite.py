@@ -5,7 +5,7 @@ not run again.
 """
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -14,6 +14,7 @@ from learned_opt.core import tree
 from learned_opt.core.files import write_json
 from learned_opt.evaluation import cells, guards, heldout_ledger, scores
 from learned_opt.evaluation.cells import Cell
+from learned_opt.evaluation.progress import SILENT, Progress
 from learned_opt.evaluation.results import Results
 from learned_opt.evaluation.seeded_runs import HELDOUT
 from learned_opt.evaluation.setting import Contender, Setting
@@ -27,7 +28,7 @@ def run_suite(
     learned: Sequence[Contender],
     folder: Path | None,
     facts: Mapping[str, str],
-    progress: Callable[[str], None] = lambda line: None,
+    progress: Progress = SILENT,
 ) -> Results:
     """Run, or read, every cell.
 
@@ -39,7 +40,7 @@ def run_suite(
         folder: of the cells, which are found by what their numbers depend on, so that a killed
             evaluation goes on; None to keep none.
         facts: provenance of this run, written into new cells.
-        progress: called with a line on what is being done.
+        progress: told of the runs as they go on.
 
     Raises:
         ValueError: a name occurs twice, no learned optimizer fits a task, or a cell is damaged.
@@ -58,12 +59,13 @@ def run_suite(
         if ledger:
             heldout_ledger.read(Path(ledger))  # a damaged one is refused before anything runs
 
+        fitting = [contender for contender in wanted if contender.name in unrolls]
+        progress.begin(str(setting), _num_new_runs(setting, fitting, folder))
         cells_by_row: dict[str, Cell] = {}
-        for contender in wanted:
-            if contender.name in unrolls:
-                unroll = unrolls[contender.name]
-                rows = _cells_of(setting, contender, unroll, folder, results, progress)
-                cells_by_row |= rows
+        for contender in fitting:
+            unroll = unrolls[contender.name]
+            rows = _cells_of(setting, contender, unroll, folder, results, progress)
+            cells_by_row |= rows
 
         starts = {name: cell.table["start"].tolist() for name, cell in cells_by_row.items()}
         guards.check_paired(starts)
@@ -118,13 +120,22 @@ def _bind(setting: Setting, contenders: Sequence[Contender], results: Results) -
     return unrolls
 
 
+def _num_new_runs(setting: Setting, contenders: Sequence[Contender], folder: Path | None) -> int:
+    """Runs of the optimizers that have no cell yet."""
+    count = 0
+    for contender in contenders:
+        if not folder or not cells.path_of(folder, setting, contender).exists():
+            count += cells.num_runs(setting, contender)
+    return count
+
+
 def _cells_of(
     setting: Setting,
     contender: Contender,
     unroll: Unroll,
     folder: Path | None,
     results: Results,
-    progress: Callable[[str], None],
+    progress: Progress,
 ) -> dict[str, Cell]:
     """Read or run the cells of one optimizer."""
     results.num_cells += 1
@@ -133,10 +144,8 @@ def _cells_of(
         results.reused += 1
         return cells.read(path, contender)
 
-    budget = setting.benchmark
-    tuning = f", {budget.num_lrs} learning rates x {budget.num_tuning_seeds} seeds first"
-    progress(f"{setting}: {contender.name}{tuning if contender.tuned else ''}")
-    made = cells.run_cells(setting, contender, unroll)
+    progress.work_on(contender.name)
+    made = cells.run_cells(setting, contender, unroll, progress)
     facts = {"identity": cells.identity(setting, contender), "provenance": results.facts}
     if path is None:
         return {name: cell._replace(facts={**cell.facts, **facts}) for name, cell in made.items()}

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from learned_opt.core import tree
 from learned_opt.core.tree import Tree
+from learned_opt.evaluation.progress import SILENT, Progress
 from learned_opt.evaluation.seeded_runs import run_seeds
 from learned_opt.evaluation.tuning_archive import SCORES, Archive
 from learned_opt.evaluation.tuning_facts import fingerprint
@@ -73,6 +74,7 @@ def tune(
     horizon: int,
     num_chains: int,
     archive: Path | None = None,
+    progress: Progress = SILENT,
 ) -> Tuned:
     """Run every learning rate on the same tuning seeds; runs that the archive has are not repeated.
 
@@ -84,6 +86,7 @@ def tune(
         horizon: inner steps.
         num_chains: runs that go side by side; each such block is archived when it is done.
         archive: folder of tuning runs; None to keep none.
+        progress: told of the runs as they go on, those of the archive at once.
 
     Raises:
         ValueError: the archive cannot name the optimizer.
@@ -92,12 +95,13 @@ def tune(
     kept = Archive(archive, facts)
     wanted = [(lr, seed) for lr in learning_rates for seed in range(num_seeds)]
     missing = kept.missing(wanted)
+    num_reused = len(wanted) - len(missing)
+    progress.advance(num_reused)
 
     for start in range(0, len(missing), num_chains):
         block = missing[start : start + num_chains]
-        kept.add(_run_block(unroll, constructor, block, horizon, num_chains))
+        kept.add(_run_block(unroll, constructor, block, horizon, num_chains, progress))
 
-    num_reused = len(wanted) - len(missing)
     return Tuned(learning_rates, kept.scores(learning_rates, num_seeds), num_reused)
 
 
@@ -107,12 +111,13 @@ def _run_block(
     block: Sequence[tuple[float, int]],
     horizon: int,
     num_chains: int,
+    progress: Progress,
 ) -> pd.DataFrame:
     """Scores of runs side by side, a row for each pair of learning rate and seed."""
     seeds = [seed for _, seed in block]
     thetas = [theta_at(constructor, unroll.optimizer, lr) for lr, _ in block]
     theta = tree.to(tree.stack(thetas), unroll.device)  # leaves (M, *shape)
-    runs = run_seeds(unroll, theta, "tune", seeds, horizon, num_chains)
+    runs = run_seeds(unroll, theta, "tune", seeds, horizon, num_chains, progress)
 
     table = pd.DataFrame({"lr": [lr for lr, _ in block], "seed": seeds})
     for name in SCORES:

@@ -17,8 +17,8 @@ def test_each_network_is_trained_at_its_best_learning_rate() -> None:
     families = {name: FAMILIES[name]() for name in ("mlp", "quadratic_mlp")}
     benchmark = Benchmark(8, 3, 3, {"sgdm": make_sgdm, "adam": make_adam}, 1e-6, 1e-1, 2, 1)
     pairs = {name: (family, spec_of(family)) for name, family in families.items()}
-    rows = contest.contest(pairs, benchmark, False, "cpu", lambda text: None)
-    again = contest.contest({"mlp": pairs["mlp"]}, benchmark, False, "cpu", lambda text: None)
+    rows = contest.contest(pairs, benchmark, False, "cpu")
+    again = contest.contest({"mlp": pairs["mlp"]}, benchmark, False, "cpu")
     assert [row["network"] for row in rows] == ["mlp", "quadratic_mlp"]
     assert rows[0]["final_loss"] == pytest.approx(
         again[0]["final_loss"]

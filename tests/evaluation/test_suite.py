@@ -13,12 +13,14 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from rich.console import Console
+from typing_extensions import override
 
 from learned_opt.evaluation import cells, scores, suite
 from learned_opt.evaluation.aggregate import win_matrix
 from learned_opt.evaluation.benchmark import Benchmark
 from learned_opt.evaluation.cells import Cell
 from learned_opt.evaluation.frames import groups, select
+from learned_opt.evaluation.progress import SILENT, Progress
 from learned_opt.evaluation.results import read_evaluation
 from learned_opt.evaluation.setting import Contender, Setting
 from learned_opt.evaluation.suite import run_suite
@@ -60,7 +62,33 @@ def learned(name: str = "mine", lr: float = 0.5) -> Contender:
     return Contender(name, partial(make_sgdm, lr=lr), {"lr": lr}, TRAINED)
 
 
-def run(folder, settings, optimizers=None, progress=lambda line: None):
+class Told(Progress):
+    """Keeps what it is told; with a limit, as Ctrl-C when so many optimizers have begun."""
+
+    def __init__(self, limit: int = 100) -> None:
+        self.limit = limit
+        self.lines: list[str] = []
+        self.planned: list[int] = []
+        self.made: list[float] = []
+
+    @override
+    def begin(self, title: str, num_runs: int) -> None:
+        self.title = title
+        self.planned.append(num_runs)
+        self.made.append(0.0)
+
+    @override
+    def work_on(self, name: str) -> None:
+        self.lines.append(f"{self.title}: {name}")
+        if len(self.lines) == self.limit:
+            raise KeyboardInterrupt
+
+    @override
+    def advance(self, num_runs: float) -> None:
+        self.made[-1] += num_runs
+
+
+def run(folder, settings, optimizers=None, progress=SILENT):
     return run_suite(settings, optimizers or [learned()], folder, {"git": "1"}, progress)
 
 
@@ -89,27 +117,26 @@ def test_all_optimizers_start_from_the_same_seeds(tmp_path) -> None:
 
 def test_a_killed_evaluation_goes_on_and_gives_the_same_results(tmp_path) -> None:
     settings = [setting(), setting(task="longer", horizon=20)]
-    all_lines: list[str] = []
-    whole = run(tmp_path / "whole", settings, progress=all_lines.append)
-    assert len(all_lines) == 6
-    lines = []
-
-    def killed(line: str) -> None:
-        lines.append(line)
-        if len(lines) == 4:
-            raise KeyboardInterrupt
+    straight, killed, rest, again_told = Told(), Told(limit=4), Told(), Told()
+    whole = run(tmp_path / "whole", settings, progress=straight)
+    assert len(straight.lines) == 6
+    # of one learned optimizer and two that are tuned: 3 learning rates, 1 seed, 4 held-out seeds
+    assert straight.planned == [18, 18]
+    assert straight.made == pytest.approx([18, 18])
 
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path / "killed", settings, progress=killed)
-    rest: list[str] = []
-    resumed = run(tmp_path / "killed", settings, progress=rest.append)
-    assert [*lines[:3], *rest] == all_lines  # nothing is run twice, nothing is left out
+    resumed = run(tmp_path / "killed", settings, progress=rest)
+    # nothing is run twice, nothing is left out
+    assert [*killed.lines[:3], *rest.lines] == straight.lines
+    assert rest.planned == [0, 18]
     assert (resumed.reused, resumed.num_cells) == (3, 6)
     expected = whole.frame.drop(columns=TIMES)
     pd.testing.assert_frame_equal(resumed.frame.drop(columns=TIMES), expected)
 
-    again = run(tmp_path / "killed", settings, progress=pytest.fail)
+    again = run(tmp_path / "killed", settings, progress=again_told)
     assert again.reused == 6
+    assert again_told.lines == []
     report(tmp_path / "one", resumed)
     report(tmp_path / "two", again)
     files = [(tmp_path / folder / "curves.parquet").read_bytes() for folder in ("one", "two")]

@@ -11,7 +11,10 @@ from rich.console import Console
 from rich.text import Text
 
 from learned_opt.commands import cli
+from learned_opt.reporting import run_progress
+from learned_opt.reporting.run_progress import RunProgress
 from learned_opt.reporting.tables import Table
+from learned_opt.training.callbacks import progress
 from learned_opt.training.callbacks.progress import ProgressBar
 
 HEADINGS = ("optimizer", "mean loss", "steps to target")
@@ -68,18 +71,29 @@ def test_a_terminal_with_few_characters_shows_the_whole_table(encoding) -> None:
     assert len({len(line.rstrip()) for line in lines[2:5]}) == 1  # aligned
 
 
-def train(bar: ProgressBar, num_steps: int, **settings: Any) -> None:
+def train(bar: ProgressBar, num_steps: int, compiles: bool = True, **settings: Any) -> None:
     """Drive the callback as the trainer does."""
     trainer: Any = SimpleNamespace(
         **{"is_global_zero": True, "max_steps": num_steps, "global_step": 0, "callback_metrics": {}}
         | settings
     )
-    bar.on_train_start(trainer, None)  # pyright: ignore[reportArgumentType]
+    bar.on_train_start(trainer, module(compiles))
     for step in range(trainer.global_step + 1, num_steps + 1):
         trainer.global_step = step
         trainer.callback_metrics = {"meta_loss/train": 0.5, "inner_steps_per_second": 1234.0}
-        bar.on_train_batch_end(trainer, None)  # pyright: ignore[reportArgumentType]
-    bar.teardown(trainer, None, "fit")  # pyright: ignore[reportArgumentType]
+        bar.on_train_batch_end(trainer, module(compiles))
+    bar.teardown(trainer, module(compiles), "fit")
+
+
+def module(compiles: bool) -> Any:
+    """What the callback asks of the module."""
+    problem = SimpleNamespace(unroll=SimpleNamespace(compiles=compiles))
+    return SimpleNamespace(problems={"": problem})
+
+
+@pytest.fixture(autouse=True)
+def modules_of_names(monkeypatch) -> None:
+    monkeypatch.setattr(progress, "meta_trainer", lambda pl_module: pl_module)
 
 
 def test_elsewhere_than_on_a_terminal_progress_is_a_few_plain_lines() -> None:
@@ -91,6 +105,14 @@ def test_elsewhere_than_on_a_terminal_progress_is_a_few_plain_lines() -> None:
     assert lines[1].startswith("outer step 20/200  loss 0.5000  1,234/s")
     assert lines[1].endswith("left")
     assert "\x1b" not in "".join(lines)
+
+
+def test_what_is_not_compiled_is_not_said_to_be() -> None:
+    screen = console(40)
+    train(ProgressBar(screen), 200, compiles=False)
+    lines = printed(screen)
+    assert len(lines) == 10
+    assert lines[0].startswith("outer step 20/200")
 
 
 @pytest.mark.parametrize(
@@ -113,6 +135,42 @@ def test_processes_but_the_first_are_silent() -> None:
     assert printed(screen) == []
 
 
+def evaluate(screen: Console) -> None:
+    """Tell of 40 runs as a suite does, with a setting that is there already."""
+    with RunProgress(screen) as told:
+        told.begin("mlp horizon 200", 40)
+        for name, num_runs in (("unf", 8), ("adam[x]", 32)):
+            told.work_on(name)
+            for _ in range(10):
+                told.advance(num_runs / 10)
+        told.begin("mlp horizon 400", 0)
+
+
+@pytest.mark.parametrize("width", [40, 60, 100])
+def test_an_evaluation_has_a_bar_with_what_is_done_of_what(width) -> None:
+    screen = console(width, terminal=True)
+    evaluate(screen)
+    drawn = screen.file.getvalue()  # pyright: ignore[reportAttributeAccessIssue]
+    last = Text.from_ansi(drawn.split("\x1b[2K")[-1].split("\n")[0]).plain
+    assert "40/40" in last
+    assert "adam[x]" in last
+    assert ("mlp horizon 200" in last) == (width > 72)
+    assert len(last) <= width
+
+
+def test_in_a_log_file_an_evaluation_is_a_line_now_and_then(monkeypatch) -> None:
+    screen = console(40)
+    evaluate(screen)
+    assert printed(screen) == ["mlp horizon 200: 40 inner training runs"]
+
+    monkeypatch.setattr(run_progress, "SECONDS_BETWEEN", 0.0)
+    screen = console(40)
+    evaluate(screen)
+    lines = printed(screen)
+    assert len(lines) == 11
+    assert lines[1].startswith("mlp horizon 200: run 4/40  unf")
+
+
 class Terminal(io.StringIO):
     """A stream that says that it is one."""
 
@@ -126,10 +184,10 @@ def test_log_lines_go_above_the_bar_while_it_is_shown() -> None:
     logging.getLogger().addHandler(handler)
     try:
         trainer: Any = SimpleNamespace(is_global_zero=True, max_steps=2, global_step=0)
-        bar.on_train_start(trainer, None)  # pyright: ignore[reportArgumentType]
+        bar.on_train_start(trainer, module(compiles=True))
         logging.getLogger("learned_opt").warning("not finite")
         assert stream.getvalue() == ""
-        bar.teardown(trainer, None, "fit")  # pyright: ignore[reportArgumentType]
+        bar.teardown(trainer, module(compiles=True), "fit")
         assert handler.stream is stream
         assert "not finite" in "".join(printed(bar.console))
     finally:
