@@ -59,8 +59,7 @@ def _scope(options: argparse.Namespace) -> Any:
 
 def _of_folder(folder: Path) -> tuple[str, tuple[str, str], list[Any]]:
     """Project, what picks the runs in W&B, and the evaluations of the runs of a folder."""
-    import yaml
-
+    from learned_opt.core.errors import usage_errors
     from learned_opt.evaluation.results import read_evaluation
 
     is_single = RunFolder(folder).hydra.is_dir()
@@ -69,14 +68,34 @@ def _of_folder(folder: Path) -> tuple[str, tuple[str, str], list[Any]]:
     if not logged:
         raise UsageError(f"no run in {folder} was made with logger=wandb.")
 
-    logger = yaml.safe_load(logged[0].config.read_text("utf-8"))["logger"]["wandb"]
-    # without a name in the config the logger groups runs by the folder of their sweep
-    picked = ("Group", logger["group"] or folder.resolve().name)
-    if is_single:
-        picked = ("ID", logged[0].wandb_id.read_text("utf-8").strip())
-
     files = [run.evaluation for run in logged if run.evaluation.is_file()]
-    return logger["project"], picked, [read_evaluation(file) for file in files]
+    with usage_errors():  # the files of a run may be damaged
+        project, group = _project_and_group(logged[0].config)
+        evaluations = [read_evaluation(file) for file in files]
+        run_id = logged[0].wandb_id.read_text("utf-8").strip()
+
+    # without a name in the config the logger groups runs by the folder of their sweep
+    picked = ("ID", run_id) if is_single else ("Group", group or folder.resolve().name)
+    return project, picked, evaluations
+
+
+def _project_and_group(config: Path) -> tuple[str, str]:
+    """What a config says of W&B; the group may be empty.
+
+    Raises:
+        ValueError: it does not say it, or is damaged.
+    """
+    from learned_opt.deploy.plain_data import read_yaml
+
+    node = read_yaml(config)
+    for name in ("logger", "wandb"):
+        node = node.get(name) if isinstance(node, dict) else None
+
+    project = node.get("project") if isinstance(node, dict) else None
+    group = node.get("group") if isinstance(node, dict) else None
+    if not isinstance(project, str) or not isinstance(group, str | None):
+        raise ValueError(f"{config} names no project of W&B under logger.wandb.")
+    return project, group or ""
 
 
 def _default_entity() -> str:

@@ -5,7 +5,6 @@ many thetas on many tasks. A row is an optimizer on a setting (task, horizon, po
 with a held-out seed.
 """
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,6 +14,8 @@ from typing import Any
 import pandas as pd
 
 from learned_opt.core.files import write_json
+from learned_opt.core.json_files import read_json
+from learned_opt.evaluation import results_schema
 from learned_opt.evaluation.curves import Curves
 
 FORMAT = 2  # of evaluation.json; 1 was a list of rows with another definition of steps to target
@@ -138,11 +139,7 @@ def read_evaluation(path: Path) -> Results:
     Raises:
         ValueError: the file is damaged, or not one of ours.
     """
-    try:
-        content = json.loads(path.read_text("utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not valid JSON: {error}.") from error
-
+    content = read_json(path)
     if isinstance(content, list):
         return _earlier(path, content)
     if not isinstance(content, dict) or content.get("format") != FORMAT:
@@ -150,6 +147,7 @@ def read_evaluation(path: Path) -> Results:
         raise ValueError(f"{path} has format {version!r}, this version reads {FORMAT} and 1.")
 
     try:
+        results_schema.check(content)
         frame = _frame(content["rows"])
         return Results(
             reference=content["reference"],
@@ -162,8 +160,8 @@ def read_evaluation(path: Path) -> Results:
             warnings=content["warnings"],
             described=content["tasks"],
         )
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise ValueError(f"{path} is damaged or not of an evaluation: {error!r}.") from error
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged or not of an evaluation: {error}.") from error
 
 
 EARLIER_COLUMNS = {"task", "optimizer", "seed", "horizon", "mean_loss", "final_loss", "ms_per_step"}
@@ -182,7 +180,9 @@ def _earlier(path: Path, rows: list[Any]) -> Results:
 
     converted = []
     for row in rows:
-        heldout = dict(row.get("heldout", {}))
+        heldout = row.get("heldout", {})
+        if not isinstance(heldout, dict):
+            raise ValueError(f"{path} is not ours: heldout of a row must be an object.")
         if row.get("accuracy") is not None:
             heldout = {"accuracy": row["accuracy"], **heldout}
 
@@ -191,6 +191,10 @@ def _earlier(path: Path, rows: list[Any]) -> Results:
         of_task = {"axis": "", "point": ""}
         converted.append({**kept, **of_task, "diverged": diverged, "heldout": heldout})
 
+    try:
+        results_schema.check_results(converted)
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged or not of an evaluation: {error}.") from error
     learned = [rows[0]["optimizer"]]
     return Results(learned=learned, frames=[_frame(converted)], warnings=[EARLIER])
 

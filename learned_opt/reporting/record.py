@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import pandas as pd
-import yaml
 
+from learned_opt.deploy.plain_data import read_yaml
 from learned_opt.deploy.weights import load_metadata
 from learned_opt.evaluation.curves import Curves, read_curves
 from learned_opt.evaluation.frames import distinct, groups, select
@@ -18,6 +19,8 @@ from learned_opt.reporting.plots import Points
 from learned_opt.runtime.run_folder import RunFolder
 
 T = TypeVar("T")
+TEXTS = ("task", "optimizer", "tensor", "quantity")  # columns of text in the tables of a run
+COUNTS = ("step", "outer_step", "inner_step", "seed")  # columns in which every row has a number
 
 # nobody misses metrics.csv, which evaluations lack, or diagnostics, which are optional
 NO_EVALUATION = (
@@ -137,7 +140,7 @@ def read_record(path: Path) -> Record:
         results,
         metrics=_if_there(folder.metrics, _metrics, pd.DataFrame()),
         metadata=_if_there(folder.theta, load_metadata, {}),
-        config=_if_there(folder.config, _text, ""),
+        config=_if_there(folder.config, _config, ""),
         overrides=_if_there(folder.overrides, _words, []),
         diagnostics=_if_there(folder.diagnostics, _diagnostics, pd.DataFrame()),
         missing=missing,
@@ -148,7 +151,10 @@ def _if_there(path: Path, read: Callable[[Path], T], missing: T) -> T:
     return read(path) if path.is_file() else missing
 
 
-def _text(path: Path) -> str:
+def _config(path: Path) -> str:
+    """The text of a config, which others parse again."""
+    if not isinstance(read_yaml(path), dict):
+        raise ValueError(f"{path} must hold a mapping, as a config does.")
     return path.read_text("utf-8")
 
 
@@ -161,7 +167,10 @@ def _diagnostics(path: Path) -> pd.DataFrame:
 
 
 def _words(path: Path) -> list[str]:
-    return list(yaml.safe_load(path.read_text("utf-8")) or [])
+    words = read_yaml(path) or []
+    if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+        raise ValueError(f"{path} must hold a list of texts, the words of a command line.")
+    return words
 
 
 def _curves(folder: RunFolder, frame: pd.DataFrame) -> Curves:
@@ -187,7 +196,7 @@ def _curves(folder: RunFolder, frame: pd.DataFrame) -> Curves:
 
 
 def read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
-    """A CSV with at least these columns.
+    """A CSV with at least these columns; all but those that are called texts hold numbers.
 
     Raises:
         ValueError: the file is damaged or lacks one.
@@ -199,4 +208,11 @@ def read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     lacking = [name for name in columns if name not in table]
     if lacking:
         raise ValueError(f"{path} lacks the columns {', '.join(lacking)}.")
+
+    for name in table.columns:
+        is_number = pd.api.types.is_numeric_dtype(table[name])
+        if name not in TEXTS and len(table) and not is_number:
+            raise ValueError(f"{path} is damaged: its column {name} holds more than numbers.")
+        if name in COUNTS and not np.isfinite(table[name]).all():
+            raise ValueError(f"{path} is damaged: its column {name} lacks a number.")
     return table

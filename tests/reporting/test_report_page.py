@@ -223,7 +223,7 @@ def test_colours_differ_in_lightness_and_stand_out_on_white() -> None:
     ("files", "message"),
     [
         ({}, "is no run folder: it has neither evaluation.json nor metrics.csv."),
-        ({"evaluation.json": "{"}, "evaluation.json is not valid JSON: "),
+        ({"evaluation.json": "{"}, "evaluation.json is damaged: "),
         (
             {"evaluation.json": "[1]"},
             "evaluation.json is not ours: it must be a list of rows with ",
@@ -234,6 +234,16 @@ def test_colours_differ_in_lightness_and_stand_out_on_white() -> None:
         ),
         ({"evaluation.json": '{"format": 2}'}, "evaluation.json is damaged or not of an"),
         ({"metrics.csv": "a,b\n1,2\n"}, "metrics.csv lacks the columns step."),
+        ({"metrics.csv": "step,a\n1,2\n2,x\n"}, "its column a holds more than numbers."),
+        ({"metrics.csv": "step,a\n1,2\n,3\n"}, "its column step lacks a number."),
+        (
+            {"metrics.csv": "step\n1\n", ".hydra/config.yaml": "- 1\n"},
+            "config.yaml must hold a mapping, as a config does.",
+        ),
+        (
+            {"metrics.csv": "step\n1\n", ".hydra/overrides.yaml": "{a: 1}\n"},
+            "overrides.yaml must hold a list of texts, the words of a command line.",
+        ),
         ({"metrics.csv": ""}, "metrics.csv is no table: No columns to parse from file"),
         (
             {"metrics.csv": "step\n1\n", "diagnostics.csv": "a\n1\n"},
@@ -244,6 +254,7 @@ def test_colours_differ_in_lightness_and_stand_out_on_white() -> None:
 def test_a_folder_of_something_else_is_one_sentence(
     tmp_path, monkeypatch, capsys, files, message
 ) -> None:
+    (tmp_path / ".hydra").mkdir()
     for name, text in files.items():
         (tmp_path / name).write_text(text)
     monkeypatch.setattr(sys, "argv", ["report", str(tmp_path)])
