@@ -3,6 +3,7 @@
 import csv
 import io
 import os
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
@@ -17,6 +18,7 @@ from learned_opt.training.whole_lines import read_rows
 
 Row = dict[str, Any]
 STEP = "step"
+LATE = 30.0  # seconds after which rows are written whatever their number, for who follows the run
 
 
 class MetricsFile(Logger):
@@ -43,6 +45,7 @@ class MetricsFile(Logger):
         self.columns: list[str] = []
         self._pending: list[Row] = []
         self._taken_up = False
+        self._saved = time.monotonic()
 
     @property
     @override
@@ -68,7 +71,8 @@ class MetricsFile(Logger):
         if self._pending and self._pending[-1][STEP] == step:
             self._pending[-1].update(metrics)
             return
-        if len(self._pending) >= self.flush_every:
+        is_late = time.monotonic() - self._saved > LATE
+        if len(self._pending) >= self.flush_every or is_late:
             self.save()
         self._pending.append({STEP: step, **metrics})
 
@@ -76,6 +80,7 @@ class MetricsFile(Logger):
     @rank_zero_only
     def save(self) -> None:
         """Write the rows that are not yet in the file, durably."""
+        self._saved = time.monotonic()
         if not self._pending:
             return
 
