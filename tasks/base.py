@@ -95,6 +95,14 @@ class TaskFamily(ABC):
             Tensor: a scalar of shape ``()``.
         """
 
+    def without_noise(self, batch: Batch) -> Batch:
+        """The batch that draws nothing in ``loss``, on which symmetries of the loss are proved.
+
+        Dropout tells hidden units apart in every single batch, but not on average. By default
+        the batch itself.
+        """
+        return batch
+
     def evaluate(self, params: Params, task: TaskParams) -> dict[str, Tensor]:
         """Scalar figures on held-out data, e.g. ``accuracy``; by default there are none."""
         return {}

@@ -81,6 +81,10 @@ class Reparametrised(TaskFamily):
         return self.family.batch(generator, task["inner"], split)
 
     @override
+    def without_noise(self, batch: Batch) -> Batch:
+        return self.family.without_noise(batch)
+
+    @override
     def loss(self, params: Params, batch: Batch, task: TaskParams) -> Tensor:
         return self.family.loss(_scaled(params, task), batch, task["inner"])
 

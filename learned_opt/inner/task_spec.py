@@ -47,9 +47,10 @@ def symmetry_of(family: TaskFamily) -> tuple[Tree, PermutationSpec]:
     initial = family.init(source, task)
     batch = family.batch(source, task)
     params = tree_map(lambda p: p + NUDGE * torch.randn(p.shape, generator=source), initial)
+    quiet = family.without_noise(batch)
 
     def loss(values: Tree) -> list[Tensor]:
-        return [family.loss(values, batch, task)]
+        return [family.loss(values, quiet, task)]
 
     _try_loss(family, params, batch, task)
     axes = family.permutation_axes()

@@ -53,8 +53,8 @@ def images(
         raise ValueError(f"image_size must be at least 1, got {image_size}.")
 
     splits = load_splits(name, hub_id, root, EMBEDDED, columns=(image_column, label_column))
-    train_images = _pixels(splits["train"], image_column, image_size)
-    test_images = _pixels(splits["test"], image_column, image_size)
+    train_images = pixels(splits["train"], image_column, image_size)
+    test_images = pixels(splits["test"], image_column, image_size)
     train_labels = _labels(splits["train"], label_column)
     test_labels = _labels(splits["test"], label_column)
 
@@ -87,8 +87,17 @@ def _is_jpeg(split: "Dataset", column: str) -> bool:
     return first[column]["bytes"][:2] == JPEG_START
 
 
-def _pixels(split: "Dataset", column: str, size: int) -> Tensor:
-    """Images ``(n, channels, size, size)``, float32 in [0, 1]."""
+def pixels(split: "Dataset", column: str, size: int | None = None) -> Tensor:
+    """Images ``(n, channels, height, width)``, float32 in [0, 1].
+
+    Args:
+        split: a data set with the column.
+        column: of images.
+        size: height and width in pixels; None leaves them, and then all must be equal.
+
+    Raises:
+        ValueError: an image is none, or they differ in channels or size.
+    """
 
     def decode(numbered: tuple[int, dict[str, Any]]) -> np.ndarray:
         number, row = numbered
@@ -100,15 +109,21 @@ def _pixels(split: "Dataset", column: str, size: int) -> Tensor:
     with ThreadPoolExecutor() as pool:  # decoding and resizing release the interpreter lock
         decoded = list(pool.map(decode, enumerate(_encoded(split, column))))
 
-    shapes = sorted({pixels.shape for pixels in decoded})
+    shapes = sorted({image.shape for image in decoded})
+    channels = sorted({shape[0] for shape in shapes})
+    if len(channels) != 1:
+        counts = ", ".join(map(str, channels)) or "there is none"
+        raise ValueError(f"images of column {column} must have as many channels, got: {counts}.")
     if len(shapes) != 1:
-        channels = ", ".join(str(shape[0]) for shape in shapes) or "there is none"
-        raise ValueError(f"images of column {column} must have as many channels, got: {channels}.")
+        raise ValueError(
+            f"images of column {column} must be of one size, got {shapes[0][1:]} and "
+            f"{shapes[-1][1:]} pixels; resize them."
+        )
     return torch.from_numpy(np.stack(decoded)).float() / 255
 
 
-def _decode(cell: Any, size: int) -> np.ndarray:
-    """One image, ``(channels, size, size)`` uint8.
+def _decode(cell: Any, size: int | None) -> np.ndarray:
+    """One image, ``(channels, height, width)`` uint8.
 
     Raises:
         ValueError: it is no image, or its numbers are no intensities of 8 bits.
@@ -125,10 +140,10 @@ def _decode(cell: Any, size: int) -> np.ndarray:
             f"{image.mode}; convert it, as with Pillow's image.convert('RGB')"
         )
 
-    if image.size != (size, size):
+    if size is not None and image.size != (size, size):
         image = image.resize((size, size), Image.Resampling.BILINEAR)
-    pixels = np.asarray(image)  # (size, size), and channels last where there are several
-    return pixels[None] if pixels.ndim == 2 else np.moveaxis(pixels, -1, 0)
+    values = np.asarray(image)  # (height, width), and channels last where there are several
+    return values[None] if values.ndim == 2 else np.moveaxis(values, -1, 0)
 
 
 def _labels(split: "Dataset", column: str) -> Tensor:

@@ -45,7 +45,11 @@ def load_splits(
 
     datasets.disable_progress_bars()
     if root is None:
-        splits = _load_hub(name, hub_id, embedded, config, revision)
+        remedy = (
+            f"set root to a folder that holds {name}/ with its parquet files, or use the embedded "
+            f"data set {embedded}"
+        )
+        splits = load_hub(hub_id, remedy, config, revision)
     else:
         splits = _load_local(name, Path(root).expanduser(), config)
     _check_columns(name, splits, columns)
@@ -79,9 +83,20 @@ def _first_with_parquet(folders: list[Path]) -> Path | None:
     return None
 
 
-def _load_hub(
-    name: str, hub_id: str, embedded: str, config: str | None, revision: str | None
+def load_hub(
+    hub_id: str, remedy: str, config: str | None = None, revision: str | None = None
 ) -> "DatasetDict":
+    """Load a data set of the hub, or of its local cache where the hub does not answer.
+
+    Args:
+        hub_id: data set on the hub.
+        remedy: what an error says to do.
+        config: configuration of the data set.
+        revision: branch of the data set, None for its main one.
+
+    Raises:
+        ConnectionError: the hub cannot be reached and its cache does not hold the data set.
+    """
     import datasets
     from datasets import config as settings
     from huggingface_hub import constants
@@ -103,10 +118,7 @@ def _load_hub(
         if constants.HF_HUB_OFFLINE:
             problem = "is not in the local cache and the hub cannot be reached"
         reason = str(error).partition("\n")[0].rstrip(".")
-        raise ConnectionError(
-            f"data set {hub_id} {problem} ({reason}); set root to a folder that holds {name}/ "
-            f"with its parquet files, or use the embedded data set {embedded}."
-        ) from error
+        raise ConnectionError(f"data set {hub_id} {problem} ({reason}); {remedy}.") from error
 
 
 def _hub_answers(endpoint: str) -> bool:

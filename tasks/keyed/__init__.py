@@ -1,0 +1,1 @@
+"""Random draws of a forward pass as pure functions of a key."""

@@ -1,0 +1,221 @@
+"""Data as people have them: tensors, arrays, data sets of torch and of the hub, files."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset, default_collate
+
+from tasks.data.images import LabelledImages
+from tasks.module_data import Columns, DataSource, InMemory
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+TEST = "test"
+SUFFIXES = (".csv", ".parquet")
+
+
+def read(data: Any, names: Sequence[str] | None) -> dict[str, DataSource]:
+    """Read data of any kind into memory.
+
+    Args:
+        data: tensors or arrays (one, a tuple, a dict), a map-style ``torch.utils.data.Dataset``,
+            a ``datasets.Dataset`` or ``DatasetDict``, ``LabelledImages``, a ``DataSource``, the
+            path of a CSV or parquet file, or the id of a data set on the hub.
+        names: columns that are needed, None for all. Columns of a tuple are called "0", "1", ...
+
+    Returns:
+        dict[str, DataSource]: ``train``, and ``test`` where the data have a part of that name.
+
+    Raises:
+        ValueError: they are of another kind, or lack a column, or it holds no numbers.
+        FileNotFoundError: there is no such file.
+        ConnectionError: the hub cannot be reached and its cache does not hold the data set.
+    """
+    if isinstance(data, DataSource):
+        return {"train": data}
+    if isinstance(data, LabelledImages):
+        return _images(data)
+
+    name = type(data).__name__
+    if isinstance(data, str | Path):
+        name = Path(data).name if _is_file(data) else str(data)
+        data = _file(Path(data)) if _is_file(data) else _hub(str(data))
+
+    if _is_of_hub(data, "DatasetDict"):
+        splits = {split: data[split] for split in ("train", TEST) if split in data}
+        if "train" not in splits:
+            raise ValueError(f"data must have a split train, it has: {', '.join(data)}.")
+    else:
+        splits = {"train": data}
+
+    sources: dict[str, DataSource] = {}
+    for split, part in splits.items():
+        sources[split] = InMemory(name, _needed(_columns(part, names), names))
+    return sources
+
+
+def _images(data: LabelledImages) -> dict[str, DataSource]:
+    train = {"0": data.train_images, "1": data.train_labels}
+    test = {"0": data.test_images, "1": data.test_labels}
+    return {"train": InMemory(data.name, train), TEST: InMemory(data.name, test)}
+
+
+def _columns(data: Any, names: Sequence[str] | None) -> Columns:
+    """The columns of one split."""
+    if _is_of_hub(data, "Dataset"):
+        return _columns_of_hub(data, names)
+    if isinstance(data, Tensor | np.ndarray):
+        data = (data,)
+    if isinstance(data, TensorDataset):
+        data = data.tensors
+
+    if isinstance(data, tuple | list) and all(isinstance(x, Tensor | np.ndarray) for x in data):
+        return {str(number): _tensor(str(number), x) for number, x in enumerate(data)}
+    if isinstance(data, Mapping):
+        return {str(name): _tensor(str(name), x) for name, x in data.items()}
+
+    kind = type(data).__name__
+    if isinstance(data, DataLoader):
+        raise ValueError("data must be a data set, got a DataLoader; give its loader.dataset.")
+    is_stream = isinstance(data, IterableDataset) or _is_of_hub(data, "IterableDataset")
+    if is_stream or not (hasattr(data, "__getitem__") and hasattr(data, "__len__")):
+        raise ValueError(
+            f"data must be tensors or a data set whose rows have numbers, got {kind}; it needs "
+            "__len__ and __getitem__."
+        )
+    return _collated(data)
+
+
+def _collated(data: Any) -> Columns:
+    """The items of a map-style data set, stacked."""
+    if len(data) == 0:
+        raise ValueError("data must have at least one row, got 0.")
+
+    items = [data[row] for row in range(len(data))]
+    try:
+        columns = default_collate(items)
+    except (RuntimeError, TypeError) as error:
+        reason = str(error).partition("\n")[0].rstrip(".")
+        raise ValueError(
+            f"items of data {type(data).__name__} must be tensors or numbers of one shape "
+            f"({reason}); give it a transform that makes them so."
+        ) from error
+
+    if isinstance(columns, Tensor):
+        columns = [columns]
+    if isinstance(columns, list | tuple):
+        columns = {str(number): column for number, column in enumerate(columns)}
+    return {name: _cast(_tensor(name, column)) for name, column in columns.items()}
+
+
+def _columns_of_hub(data: "Dataset", names: Sequence[str] | None) -> Columns:
+    import datasets
+
+    from tasks.data.hub import pixels
+
+    _check_names(data.column_names, names)
+    columns = {}
+    for name in names or data.column_names:
+        if isinstance(data.features[name], datasets.Image):
+            columns[name] = pixels(data, name)
+            continue
+        values = data.with_format("numpy")[name][:]
+        columns[name] = _tensor(name, values)
+    return columns
+
+
+def _tensor(name: str, values: Any) -> Tensor:
+    """A column as a tensor; what is none yet gets torch's usual types.
+
+    Raises:
+        ValueError: it holds something else than numbers.
+    """
+    if isinstance(values, Tensor):
+        return values.detach()
+
+    array = np.asarray(values) if not isinstance(values, list) else _stacked(name, values)
+    if array.dtype.kind not in "biufc":
+        example = array.flat[0] if array.size else None
+        raise ValueError(
+            f"column {name!r} of data must hold numbers in every row, all of one shape, got "
+            f"{example!r:.40}; encode it, or leave it out."
+        )
+    return _cast(torch.as_tensor(array))
+
+
+def _stacked(name: str, rows: list[Any]) -> np.ndarray:
+    """Rows of one shape; of several shapes the array holds objects."""
+    shapes = {np.shape(row) for row in rows}
+    if len(shapes) == 1:
+        return np.asarray(rows)
+    if len(shapes) > 1:
+        raise ValueError(
+            f"column {name!r} of data must have rows of one shape, got {sorted(shapes)[0]} and "
+            f"{sorted(shapes)[-1]}; pad or cut them."
+        )
+    return np.zeros(0)
+
+
+def _cast(column: Tensor) -> Tensor:
+    """Numbers of Python and numpy in the types that layers and losses take."""
+    if column.dtype == torch.float64:
+        return column.to(torch.get_default_dtype())
+    if column.dtype in (torch.int8, torch.int16, torch.int32):
+        return column.long()
+    return column
+
+
+def _needed(columns: Columns, names: Sequence[str] | None) -> Columns:
+    _check_names(list(columns), names)
+    return columns if names is None else {name: columns[name] for name in names}
+
+
+def _check_names(known: Sequence[str], names: Sequence[str] | None) -> None:
+    for name in names or ():
+        if name not in known:
+            raise ValueError(f"data lack the column {name!r}; they have: {', '.join(known)}.")
+
+
+def _is_of_hub(data: Any, kind: str) -> bool:
+    """Whether it is of a class of the datasets library, which is slow to import."""
+    kinds = [(base.__module__.partition(".")[0], base.__name__) for base in type(data).__mro__]
+    return ("datasets", kind) in kinds
+
+
+def _is_file(name: str | Path) -> bool:
+    path = Path(name)
+    return isinstance(name, Path) or path.suffix in SUFFIXES or path.exists()
+
+
+def _file(path: Path) -> "Dataset":
+    """A table in a file."""
+    import datasets
+    import pyarrow
+    from pyarrow import csv, parquet
+
+    readers: dict[str, Callable[..., pyarrow.Table]] = {
+        ".csv": csv.read_csv,
+        ".parquet": parquet.read_table,
+    }
+    path = path.expanduser()
+    if path.suffix not in readers:
+        raise ValueError(f"data must be a file of {', '.join(SUFFIXES)}, got {path}.")
+    if not path.is_file():
+        raise FileNotFoundError(f"data: there is no file {path.absolute()}.")
+
+    try:
+        return datasets.Dataset(readers[path.suffix](path))
+    except (pyarrow.ArrowException, OSError, ValueError) as error:
+        reason = str(error).partition("\n")[0].rstrip(".")
+        raise ValueError(f"data: the file {path} cannot be read: {reason}.") from error
+
+
+def _hub(hub_id: str) -> Any:
+    from tasks.data.source import load_hub
+
+    return load_hub(hub_id, "give data the path of a CSV or parquet file, or a loaded data set")
