@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from learned_opt.compose import hydra_job
 from learned_opt.compose.debug_words import debug_words
 from learned_opt.compose.mixture import task_configs
+from learned_opt.compose.name_checks import check_names
 from learned_opt.compose.overlay import MISSING, lay_over, writable_copy
 from learned_opt.compose.value_checks import check_values
 from learned_opt.core import files
@@ -34,7 +35,7 @@ def final(cfg: DictConfig) -> DictConfig:
         cfg: the composed config; a final one is returned as it is.
 
     Raises:
-        UsageError: a value has the wrong type, or is no finite number.
+        UsageError: a value has the wrong type or is no finite number, or a name cannot be shown.
     """
     result = writable_copy(cfg)
     with open_dict(result):
@@ -42,6 +43,7 @@ def final(cfg: DictConfig) -> DictConfig:
         _expand(result, "cases", "estimator", _lab_cases)
 
     check_values(result)
+    check_names(result)
     OmegaConf.set_readonly(result, True)
     return result
 

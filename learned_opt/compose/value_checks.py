@@ -16,7 +16,7 @@ from hydra.utils import get_object
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from learned_opt.compose import config_files
+from learned_opt.compose import config_files, produced_types
 from learned_opt.core.errors import UsageError
 
 AUTO_KEY = "num_tasks"  # an int of the estimators that may say ``auto``, see ``sizing``
@@ -99,8 +99,10 @@ def _check_argument(node: DictConfig, path: str, name: str, hint: Any) -> None:
     if name == AUTO_KEY and value == "auto":
         return
 
+    key = _written_key(node, path, name)
+    if sentence := produced_types.misfit(value, hint, key):
+        raise UsageError(f"{f'{path}.{name}'.lstrip('.')} {sentence}")
     if rules:
-        key = _written_key(node, path, name)
         raise UsageError(f"{key} must be {' or '.join(rules)}, got {_shown(value)}.{_hint(value)}")
 
 

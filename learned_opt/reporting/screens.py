@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table as RichTable
+from rich.text import Text
 
 from learned_opt.evaluation import scores
 from learned_opt.evaluation.cost import breakdown
@@ -22,7 +23,7 @@ from learned_opt.runtime.run_folder import RunFolder
 
 def plain_line(console: Console) -> Callable[[str], None]:
     """Prints a line as it is: neither wrapped nor coloured."""
-    return partial(console.print, soft_wrap=True, highlight=False)
+    return partial(console.print, soft_wrap=True, highlight=False, markup=False)
 
 
 def facts_grid(facts: Iterable[tuple[str, str]]) -> RichTable:
@@ -32,7 +33,7 @@ def facts_grid(facts: Iterable[tuple[str, str]]) -> RichTable:
     grid.add_column(overflow="fold")
 
     for name, value in facts:
-        grid.add_row(name, value)
+        grid.add_row(name, Text(value))
     return grid
 
 

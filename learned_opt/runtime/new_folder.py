@@ -50,6 +50,9 @@ def claim(path: Path) -> Path:
             folder.mkdir()
         except FileExistsError:
             continue
+        except OSError:
+            _remove_empty(above)
+            raise
         _made[folder.resolve()] = [folder.resolve(), *above]
         _linked[folder.resolve()] = latest_link.point_at(folder)
         return folder
@@ -79,12 +82,18 @@ def take_back(folder: Path, log_name: str) -> None:
 
     for path in written:
         path.unlink(missing_ok=True)
-    empty = [path for path in (*reversed(below), run.hydra, *made) if path.is_dir()]
-    for path in empty:
+    _remove_empty([*reversed(below), run.hydra, *made])
+
+
+def _remove_empty(folders: list[Path]) -> None:
+    """Remove folders, the lowest first, up to one that holds what another run has begun."""
+    for path in folders:
+        if not path.is_dir():
+            continue
         try:
             path.rmdir()
         except OSError:
-            return  # another run has begun beside it
+            return
         if path in _linked:
             latest_link.take_back(path, _linked.pop(path))
 

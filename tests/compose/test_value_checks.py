@@ -44,6 +44,7 @@ def parsed(word: str) -> tuple[str, object]:
         ("compile=maybe", "compile must be true or false, got 'maybe'."),
         ("weight=.inf", "weight must be a finite number, got inf."),
         ("task.name=null", "task.name must be text, got null."),
+        ("data._target_=tasks.data.text.docs_text", "data must be one of: cifar10, digits, fash"),
         ("task.batch_size=abc", "task.batch_size must be a whole number, got 'abc'."),
         ("learned.alpha=.nan", "learned.alpha must be a finite number, got nan."),
         ("outer_optimizer.optimizer.lr=abc", "outer_optimizer.optimizer.lr must be a finite numb"),
