@@ -22,6 +22,7 @@ KEYS = {"_target_", "_partial_"}
 TORCH_OPTIMIZERS = "torch.optim"
 # of a whole number that a module is built from; more layers or channels fit into no file
 MAX_WHOLE_NUMBER = 2**20
+MAX_DOTS = 20  # of a full name
 WIDTHS = ("channels", "size")  # how names of arguments end that must be at least 1
 
 log = logging.getLogger(__name__)
@@ -48,7 +49,7 @@ class AllowedClasses(NamedTuple):
         Raises:
             ValueError: it may not be named, or there is none; nothing else was imported.
         """
-        if not isinstance(target, str) or not target.replace(".", "").isidentifier():
+        if not _is_full_name(target):
             raise ValueError(self._refusal(target, where))
         if self.trusts(target):
             return _trusted(target, where)
@@ -181,6 +182,13 @@ def _trusted(target: str, where: str) -> Callable[..., Any]:
     if not callable(candidate):
         raise ValueError(f"{where} names {target!r}, which is no class.")
     return candidate
+
+
+def _is_full_name(target: Any) -> bool:
+    """Whether a value could be the full name of a class."""
+    if not isinstance(target, str) or target.count(".") > MAX_DOTS:
+        return False  # Python imports packages within packages by calling itself
+    return all(part.isidentifier() for part in target.split("."))
 
 
 @cache

@@ -30,6 +30,7 @@ from tests.deploy.test_pretrained import DEEP_SET, UNF, run_folder, small, spec_
         "learned_opt.optimizers.nothing.Here",
         "learned_opt.optimizers.unf.Nothing",
         "learned_opt.optimizers.schedule.dataclass",
+        ".".join(["learned_opt.optimizers"] * 100),  # deeper than Python imports
         3,
     ],
 )
