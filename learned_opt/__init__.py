@@ -5,6 +5,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # for type checkers and editors; at run time the table below imports
+    from learned_opt.api.compare import compare as compare
+    from learned_opt.api.evaluate import evaluate as evaluate
     from learned_opt.api.meta_train import meta_train as meta_train
     from learned_opt.deploy.optimizer import LearnedOptimizer as LearnedOptimizer
     from learned_opt.symmetry.check import check_spec as check_spec
@@ -15,6 +17,8 @@ PUBLIC_NAMES = {  # name -> module that defines it
     "LearnedOptimizer": "learned_opt.deploy.optimizer",
     "PermutationSpec": "learned_opt.symmetry.spec",
     "check_spec": "learned_opt.symmetry.check",
+    "compare": "learned_opt.api.compare",
+    "evaluate": "learned_opt.api.evaluate",
     "infer_permutation_spec": "learned_opt.symmetry.infer",
     "meta_train": "learned_opt.api.meta_train",
 }
