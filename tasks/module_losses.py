@@ -127,10 +127,9 @@ def _part(outputs: Any, name: str | int | None) -> Any:
     """
     if name is None:
         return outputs
+    by_key = isinstance(outputs, Mapping) or not isinstance(name, str)
     try:
-        return (
-            outputs[name] if isinstance(outputs, Mapping | tuple) else getattr(outputs, str(name))
-        )
+        return operator.getitem(outputs, name) if by_key else getattr(outputs, name)
     except (AttributeError, IndexError, KeyError) as error:
         parts = f", which has: {', '.join(outputs)}" if isinstance(outputs, Mapping) else ""
         raise ValueError(

@@ -45,13 +45,16 @@ class InitialParams:
     """
 
     def __init__(self, source: ModuleSource) -> None:
-        self.source = source
+        # nobody else changes a copy
+        self.source = _copied(source) if isinstance(source, nn.Module) else source
         with seeded(0):
             self.module = self._copy()
 
         check_params(self.module)
         if isinstance(source, nn.Module):
             self._tell_what_stays(source)
+        else:
+            self._check_construction()
 
     def draw(self, generator: torch.Generator) -> Params:
         """Fresh parameters on the CPU, in the order of ``named_parameters()``.
@@ -82,6 +85,18 @@ class InitialParams:
         if isinstance(self.source, nn.Module):
             return _copied(self.source)
         return _constructed(self.source)
+
+    def _check_construction(self) -> None:
+        """Refuse a constructor that hands out the same layers again."""
+        with seeded(0):
+            other = _trained(self._copy())
+        for name, parameter in _trained(self.module).items():
+            if other.get(name) is parameter:
+                raise ValueError(
+                    f"module must be a constructor that makes new layers whenever it is called, "
+                    f"but {name!r} is the same parameter again; hand in the module itself, or "
+                    "make its layers inside of the constructor."
+                )
 
     def _tell_what_stays(self, source: nn.Module) -> None:
         """Log which parameters do not start as the module's author means them to."""

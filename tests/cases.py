@@ -3,6 +3,8 @@
 from functools import partial
 
 import torch
+from torch import nn
+from torch.nn import functional
 
 from learned_opt.estimators.bptt import BPTT
 from learned_opt.estimators.es import ES
@@ -36,6 +38,7 @@ from tasks.data.arithmetic import arithmetic
 from tasks.data.images import LabelledImages
 from tasks.data.text import TokenText
 from tasks.language import NextToken
+from tasks.module import ModuleTask
 from tasks.networks.cnn import CNN
 from tasks.networks.looped_relu import LoopedMLP, NoisySubleq
 from tasks.networks.mlp import MLP
@@ -139,6 +142,13 @@ FAMILIES = {
         batch_size=7,
     ),
     "four_methods": FourMethods,
+    "module": lambda: ModuleTask(
+        nn.Sequential(nn.Flatten(), nn.Linear(32, 5), nn.Dropout(0.2), nn.Linear(5, 3)),
+        functional.cross_entropy,
+        images((2, 4, 4)),
+        batch_size=7,
+        name="noise",
+    ),
     "quadratic": lambda: Quadratic(dim=6, noise=0.1),
     "reparametrised": lambda: Reparametrised(FAMILIES["mlp"](), "tensor", 0.5, 2.0),
     "subleq_repair": lambda: SubleqStep(
