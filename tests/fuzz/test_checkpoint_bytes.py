@@ -16,6 +16,7 @@ from learned_opt.training.checkpoint_files import (
     read,
 )
 from tests.helpers.damaged_files import flipped
+from tests.helpers.fuzz_draws import SEED
 from tests.helpers.random_command_lines import TINY
 
 pytestmark = pytest.mark.slow
@@ -54,8 +55,8 @@ def is_equal(left: dict[str, Any], right: dict[str, Any]) -> bool:
     return all(torch.equal(mine[name], other[name]) for name in mine)
 
 
-def test_flipped_bytes(run, seed) -> None:
-    source = random.Random(seed)
+def test_flipped_bytes(run) -> None:
+    source = random.Random(SEED)
     (file,) = (run / "checkpoints").glob("*.ckpt")
     whole = read(file)
     counts: Counter[str] = Counter()
@@ -75,7 +76,7 @@ def test_flipped_bytes(run, seed) -> None:
             counts[f"{kind} {'equal' if is_equal(loaded, whole) else 'DIFFERENT'}"] += 1
         path.write_bytes(content)
 
-    print(f"seed {seed}, {COUNT} flips: {dict(counts)}")
+    print(f"seed {SEED}, {COUNT} flips: {dict(counts)}")
     assert not [name for name in counts if "DIFFERENT" in name]
     assert counts["checkpoint equal"] == 0  # every byte of it is in the checksum
     assert sum(counts.values()) == COUNT

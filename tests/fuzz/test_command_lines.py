@@ -13,6 +13,7 @@ from learned_opt.deploy.weights import build_trained, load_metadata
 from learned_opt.runtime.run_folder import RunFolder
 from tests.helpers.damaged_files import copied, damage_file
 from tests.helpers.forked_programs import Ending, ForkServer
+from tests.helpers.fuzz_draws import SEED, trials
 from tests.helpers.random_command_lines import (
     AMOUNTS,
     EMPTY,
@@ -27,8 +28,7 @@ from tests.helpers.random_command_lines import (
 )
 
 pytestmark = pytest.mark.slow
-COUNT = "LEARNED_OPT_FUZZ_LINES"  # environment variable: how many, from FIRST on
-FIRST = "LEARNED_OPT_FUZZ_FIRST"
+COUNT = 300
 PARSERS = ("report", "collect", "dashboard", "replay")
 LONGEST = 400.0  # seconds of a command line
 MOST_LETTERS = 1500  # of a sentence
@@ -132,16 +132,14 @@ def prepared(line: Line, folder: Path, material: Path, source: random.Random) ->
     return said
 
 
-def test_random_command_lines(server: ForkServer, material, seed, tmp_path) -> None:
-    count = int(os.environ.get(COUNT, "300"))
-    first = int(os.environ.get(FIRST, "0"))
+def test_random_command_lines(server: ForkServer, material, tmp_path) -> None:
     lines = CommandLines()
     counts: Counter[str] = Counter()
     found = []
-    for number in range(first, first + count):
-        line = lines.draw(hash((seed, number)))
+    for number, source in trials(COUNT):
+        line = lines.draw(hash((SEED, number)))
         folder = tmp_path / str(number)
-        damage = prepared(line, folder, material, random.Random(hash((seed, number))))
+        damage = prepared(line, folder, material, source)
         before = listed(folder)
 
         ending = server.run(line.words, folder, seconds=LONGEST)
@@ -156,5 +154,5 @@ def test_random_command_lines(server: ForkServer, material, seed, tmp_path) -> N
             print(found[-1], flush=True)
         shutil.rmtree(folder, ignore_errors=True)
 
-    print(f"seed {seed}, {count} command lines: {dict(counts)}")
+    print(f"seed {SEED}, command lines: {dict(counts)}")
     assert not found, "\n\n".join(found)

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from learned_opt.deploy.hub import PACKAGED
 from tests.helpers.damaged_files import damage_bytes, damage_fields
 from tests.helpers.forked_programs import Ending, ForkServer
+from tests.helpers.fuzz_draws import SEED, trials
 from tests.helpers.load_theta import digest
 from tests.helpers.random_command_lines import TINY
 
@@ -114,11 +115,10 @@ def differences(ending: Ending, folder: Path) -> list[str]:
     return found
 
 
-def test_damaged_theta_files(small_server, thetas, seed, tmp_path) -> None:
+def test_damaged_theta_files(small_server, thetas, tmp_path) -> None:
     counts: Counter[str] = Counter()
     found = []
-    for number in range(COUNT):
-        source = random.Random(hash((seed, number)))
+    for number, source in trials(COUNT):
         folder = tmp_path / str(number)
         folder.mkdir()
         theta = source.choice(thetas)
@@ -139,5 +139,5 @@ def test_damaged_theta_files(small_server, thetas, seed, tmp_path) -> None:
             found.append(f"{number}: {theta.name} {said}\n{broken}\n{text}")
             print(found[-1], flush=True)
 
-    print(f"seed {seed}, {COUNT} theta files: {dict(counts)}")
+    print(f"seed {SEED}, theta files: {dict(counts)}")
     assert not found, "\n\n".join(found)
