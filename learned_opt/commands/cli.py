@@ -22,6 +22,7 @@ from learned_opt.commands import examples
 from learned_opt.commands.words import as_hydra_reads, check_words
 from learned_opt.compose.config_files import options
 from learned_opt.core.errors import PROGRAM, Interrupted, RunError, UsageError, fail
+from learned_opt.runtime.lasting_output import lasting_output
 
 # these answer questions about the program and need no task
 QUERIES = ("--hydra-help", "--version", "--info", "-i", "-sc", "--shell-completion")
@@ -118,6 +119,10 @@ def _start(main: Callable[[], Any], needs_task: bool, hydra: bool) -> None:
         importlib.import_module("learned_opt.runtime.plugins").register()
         # makes Hydra raise, where it would print and exit by itself
         os.environ["HYDRA_FULL_ERROR"] = "1"
+        # what is read by ``head`` alone is still to be trained and written
+        with lasting_output():
+            main()
+        return
     main()
 
 

@@ -1,6 +1,7 @@
 """Texts on terminals that know fewer characters than we write, such as those of ``LC_ALL=C``."""
 
 import codecs
+import io
 import sys
 import unicodedata
 
@@ -42,7 +43,7 @@ def write_any_text() -> None:
     codecs.register_error(ERRORS, _replace)
     for stream in (sys.stdout, sys.stderr):
         # those of a notebook or a test are no files
-        if hasattr(stream, "reconfigure"):
+        if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors=ERRORS)
 
 

@@ -49,7 +49,8 @@ class LiveBar:
 
         columns = _columns(self.is_narrow)
         self.bar = Progress(*columns, console=self.console, redirect_stdout=sys.stdout.isatty())
-        self.task = self.bar.add_task("", total=total, completed=completed, figures="")
+        self.task = self.bar.add_task("", total=total, figures="")
+        self.bar.update(self.task, completed=completed)
 
     @property
     def is_narrow(self) -> bool:

@@ -34,7 +34,7 @@ class Logger(CSVLogger):
     """Keeps the config that it is told."""
 
     @override
-    def log_hyperparams(self, params: object) -> None:
+    def log_hyperparams(self, params: object = None) -> None:
         LOGGED.append(params)
 
 
