@@ -5,6 +5,7 @@ Pictures, tables, held-out figures, and theta as a versioned artifact.
 
 import json
 import os
+import shlex
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -48,9 +49,33 @@ def _publish(run: Any, folder: RunFolder, failed: bool, print_line: Callable[[st
         _log_files(run, folder)
         run.finish(exit_code=int(failed))
     if run.offline:
-        print_line(f"upload to W&B with: wandb sync {Path(run.dir).parent}")
+        parts = offline_parts(folder, run.id)
+        last = Path(run.dir).resolve().parent
+        if last not in parts:  # as WANDB_DIR may send it elsewhere
+            parts.append(last)
+        words = shlex.join(os.path.relpath(part) for part in parts)
+        print_line(f"upload to W&B with: wandb sync {words}")
     else:
         print_line(f"W&B: {run.url}")
+
+
+def offline_parts(folder: RunFolder, run_id: str) -> list[Path]:
+    """What W&B keeps of a run for its upload, the oldest part first.
+
+    A run that was continued has a part of each start, in other folders too.
+
+    Args:
+        folder: of the run.
+        run_id: under which W&B knows it.
+    """
+    folders = [folder.path]
+    if folder.wandb_earlier.is_file():
+        folders = [*map(Path, folder.wandb_earlier.read_text().splitlines()), *folders]
+
+    parts: list[Path] = []
+    for path in folders:
+        parts += sorted(RunFolder(path.resolve()).wandb.glob(f"offline-run-*-{run_id}"))
+    return parts
 
 
 @contextmanager
@@ -102,7 +127,7 @@ def _log_files(run: Any, folder: RunFolder) -> None:
 def _log_theta(run: Any, folder: RunFolder, evaluation: Any) -> None:
     import wandb
 
-    metadata = json.loads(folder.theta_metadata.read_text())
+    metadata = json.loads(folder.theta_metadata.read_text("utf-8"))
     kept = {name: metadata[name] for name in ("provenance", "evaluation") if name in metadata}
 
     artifact = wandb.Artifact(f"theta-{run.name}", "meta-optimizer", metadata=kept)

@@ -14,15 +14,20 @@ def find_id(folder: Path, checkpoint: str | None, name: str) -> str | None:
     Returns:
         str | None: None where the service does not know the run yet.
     """
+    known = find_folder(folder, checkpoint, name)
+    return (known / name).read_text().strip() if known else None
+
+
+def find_folder(folder: Path, checkpoint: str | None, name: str) -> Path | None:
+    """The run folder whose id ``find_id`` returns."""
     folders = [folder]
     if checkpoint:
         path = Path(checkpoint).resolve()
         folders += [path, *path.parents[:2]]  # a checkpoint lies in RUN/checkpoints
 
     for path in folders:
-        file = path / name
-        if file.is_file():
-            return file.read_text().strip()
+        if (path / name).is_file():
+            return path
     return None
 
 

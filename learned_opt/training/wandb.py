@@ -3,6 +3,7 @@
 wandb is imported only when it is asked for.
 """
 
+import logging
 import netrc
 import os
 import secrets
@@ -19,8 +20,10 @@ from torch import Tensor
 from learned_opt.core.files import write_text
 from learned_opt.evaluation.behaviour import Row
 from learned_opt.runtime.run_folder import RunFolder
-from learned_opt.training.run_id import find_id, sweep_name
+from learned_opt.training.run_id import find_folder, find_id, sweep_name
 
+log = logging.getLogger(__name__)
+RUN_ID = "WANDB_RUN_ID"
 MODES = ("online", "offline", "shared", "disabled")
 NUM_BINS = 64  # of a histogram of theta
 
@@ -38,7 +41,7 @@ def wandb_logger(
     """A W&B logger, offline unless this machine is logged in or WANDB_MODE says otherwise.
 
     A run that starts again in its folder, or from a checkpoint of a run that W&B knows, goes on
-    under the same id.
+    under the same id. WANDB_RUN_ID, which an agent of W&B sets, goes before all ids.
 
     Args:
         save_dir: run folder; W&B writes below it.
@@ -52,10 +55,11 @@ def wandb_logger(
         checkpoint: the one that the run resumes from, or the run folder that holds it.
 
     Raises:
-        ValueError: WANDB_MODE is no mode of W&B.
+        ValueError: WANDB_MODE is no mode of W&B, or WANDB_RUN_ID is set for several runs.
     """
     mode = _mode()
     folder = Path(save_dir).resolve()
+    sweep = sweep_name(folder, sweep_dir)
 
     return WandbLogger(
         save_dir=save_dir,
@@ -63,8 +67,8 @@ def wandb_logger(
         name=name,
         job_type=job_type,
         tags=list(tags),
-        group=group or sweep_name(folder, sweep_dir),
-        id=_run_id(folder, checkpoint),
+        group=group or sweep,
+        id=_run_id(folder, checkpoint, sweep is not None),
         resume="allow",
         mode=mode,
     )
@@ -96,17 +100,50 @@ def _has_login(server: str) -> bool:
     return known is not None
 
 
-def _run_id(folder: Path, checkpoint: str | None) -> str:
-    """The id under which the run goes on, else a new one; it is kept in the run folder."""
-    file = RunFolder(folder).wandb_id
-    run_id = find_id(folder, checkpoint, file.name) or secrets.token_hex(4)
-    _keep(file, run_id)
+def _run_id(folder: Path, checkpoint: str | None, in_sweep: bool) -> str:
+    """WANDB_RUN_ID, else the id under which the run goes on, else a new one.
+
+    It is kept in the run folder, with the folders of the run's earlier parts.
+    """
+    run = RunFolder(folder)
+    asked_for = os.environ.get(RUN_ID)
+    if asked_for and in_sweep:
+        raise ValueError(
+            f"{RUN_ID} is the id of one run, but this is a job of a sweep of runs; unset it, "
+            f"got {asked_for!r}."
+        )
+
+    known = find_id(folder, checkpoint, run.wandb_id.name)
+    if asked_for and known and asked_for != known:
+        log.warning(
+            "%s=%s wins over %s, under which W&B has known this run; its earlier part stays there",
+            RUN_ID,
+            asked_for,
+            known,
+        )
+        known = None
+
+    if known:
+        _keep_earlier_parts(run, checkpoint)
+    run_id = asked_for or known or secrets.token_hex(4)
+    _keep(run.wandb_id, run_id)
     return run_id
 
 
+def _keep_earlier_parts(run: RunFolder, checkpoint: str | None) -> None:
+    """Write down in which other folders the run has been before."""
+    known = find_folder(run.path, checkpoint, run.wandb_id.name)
+    if known is None or known == run.path:
+        return
+
+    before = RunFolder(known).wandb_earlier
+    folders = before.read_text() if before.is_file() else ""
+    _keep(run.wandb_earlier, f"{folders}{known}")
+
+
 @rank_zero_only
-def _keep(path: Path, run_id: str) -> None:
-    write_text(path, run_id + "\n")
+def _keep(path: Path, text: str) -> None:
+    write_text(path, text + "\n")
 
 
 def wandb_loggers(loggers: Iterable[Logger]) -> list[WandbLogger]:

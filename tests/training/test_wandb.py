@@ -4,6 +4,7 @@ import json
 import math
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +17,8 @@ import pytest
 from learned_opt.commands import evaluate, train
 from learned_opt.evaluation.behaviour import QUANTITIES
 from learned_opt.evaluation.results import COLUMNS, Results
-from learned_opt.reporting.wandb_upload import MAX_ROWS, heldout_means, thinned
+from learned_opt.reporting.wandb_upload import MAX_ROWS, heldout_means, offline_parts, thinned
+from learned_opt.runtime.run_folder import RunFolder
 from learned_opt.training.wandb import start_runs, wandb_logger
 
 TINY = [
@@ -176,9 +178,14 @@ def test_a_resumed_run_goes_on_under_its_id_and_an_evaluation_is_a_test(
     resumed = next((user[0] / "runs" / "mlp").iterdir())
     assert (resumed / "wandb_id.txt").read_text() == known
     said = capsys.readouterr().out
-    path = re.search(r"upload to W&B with: wandb sync (\S+)\n", said)
-    assert path
-    assert list(Path(path[1]).glob("run-*.wandb"))
+    upload = re.search(r"upload to W&B with: wandb sync (.+)\n", said)
+    assert upload
+    parts = [Path(word).resolve() for word in shlex.split(upload[1])]
+    assert [part.parents[1] for part in parts] == [(sweep / "0").resolve(), resumed.resolve()]
+    assert all(list(part.glob(f"run-{known.strip()}.wandb")) for part in parts)
+    command = [str(Path(sys.executable).parent / "wandb"), "sync", "--dry-run", *map(str, parts)]
+    dry = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "Would sync 2 run(s)" in dry.stdout + dry.stderr
     record = read_back(resumed)
     assert record["run"]["run_id"] == known.strip()
     assert "run_group" not in record["run"]
@@ -228,6 +235,51 @@ def test_wandb_mode_is_honoured_and_checked(user, tmp_path, monkeypatch) -> None
         ConnectionError, match=r"W&B does not start: No API key .*; WANDB_MODE=offline needs no acc"
     ):
         start_runs([wandb_logger(str(tmp_path), checkpoint=None, **settings)])
+
+
+def test_the_id_of_an_agent_goes_before_all_others(user, tmp_path, monkeypatch, caplog) -> None:
+    settings = {"project": "p", "name": "n", "job_type": "baseline", "tags": [], "group": None}
+    settings |= {"sweep_dir": str(tmp_path / "s")}
+    run = tmp_path / "run"
+    file = run / "wandb_id.txt"
+    logger = wandb_logger(str(run), checkpoint=None, **settings)
+    drawn = file.read_text().strip()
+    assert logger._wandb_init["id"] == drawn
+    assert not caplog.records
+
+    monkeypatch.setenv("WANDB_RUN_ID", "agent1")
+    logger = wandb_logger(str(run), checkpoint=None, **settings)
+    assert logger._wandb_init["id"] == "agent1"
+    assert file.read_text() == "agent1\n"
+    assert caplog.messages == [
+        f"WANDB_RUN_ID=agent1 wins over {drawn}, under which W&B has known this run; its earlier "
+        "part stays there"
+    ]
+    wandb_logger(str(run), checkpoint=None, **settings)
+    assert len(caplog.messages) == 1  # the run is known under it
+
+    with pytest.raises(ValueError, match=r"WANDB_RUN_ID is the id of one run, .* 'agent1'\.$"):
+        wandb_logger(str(tmp_path / "s" / "0"), checkpoint=None, **settings)
+    monkeypatch.delenv("WANDB_RUN_ID")
+    wandb_logger(str(run), checkpoint=None, **settings)
+    assert file.read_text() == "agent1\n"
+
+
+def test_all_parts_of_a_run_are_named_in_their_order(user, tmp_path) -> None:
+    settings = {"project": "p", "name": "n", "job_type": "baseline", "tags": [], "group": None}
+    settings |= {"sweep_dir": str(tmp_path / "s")}
+    parts = []
+    before = None
+    for name, time in (("c", 1), ("b", 2), ("b", 4), ("a", 3)):
+        folder = RunFolder(tmp_path / name)
+        wandb_logger(str(folder.path), checkpoint=before, **settings)
+        run_id = folder.wandb_id.read_text().strip()
+        part = folder.wandb / f"offline-run-2026010{time}_000000-{run_id}"
+        part.mkdir(parents=True)
+        (folder.wandb / "offline-run-20260101_000000-another").mkdir(exist_ok=True)
+        parts.append(part)
+        before = str(folder.path)
+    assert offline_parts(folder, run_id) == parts
 
 
 def test_figures_of_a_diverged_seed_or_of_no_accuracy_are_left_out() -> None:
