@@ -29,6 +29,8 @@ from learned_opt.estimators.base import GradientEstimator
 from learned_opt.estimators.es import ES
 from learned_opt.estimators.nres import NRES
 from learned_opt.estimators.pes import PES
+from learned_opt.evaluation.frames import select
+from learned_opt.evaluation.results import read_evaluation
 from learned_opt.inner.truncation import Constant
 from learned_opt.inner.unroll import Unroll
 from learned_opt.optimizers.hand.references import make_adam, make_sgdm
@@ -85,8 +87,9 @@ def test_the_same_bits_as_the_command(command) -> None:
     """Theta, the metrics of every outer step, and what theta.json says of the optimizer."""
     kind, run = command
     estimator = {"pes": PES, "es": ES}[kind]
+    task = Classification("mlp", partial(MLP, hidden_sizes=[32]), digits(0.2), batch_size=128)
     result = learned_opt.meta_train(
-        Classification("mlp", partial(MLP, hidden_sizes=[32]), digits(0.2), batch_size=128),
+        task,
         UNF,
         partial(estimator, num_tasks=3, unroll_length=4, sigma=0.03),
         steps=3,
@@ -108,6 +111,11 @@ def test_the_same_bits_as_the_command(command) -> None:
     written = json.loads((run / "theta.json").read_text())
     assert result.metadata["specs"] == written["specs"]
     assert json.loads(json.dumps(result.metadata["tasks"])) == written["tasks"]
+    expected = select(read_evaluation(run / "evaluation.json").frame, optimizer="unf")
+    figures = learned_opt.evaluate(result, task, 8, seeds=2, **QUIET)
+    for name in ("initial_loss", "mean_loss", "final_loss", "accuracy", "test_loss"):
+        assert figures[name].tolist() == pytest.approx(expected[name].tolist(), rel=1e-5), name
+
     node = json.loads(json.dumps(result.metadata["meta_optimizer"]))
     assert {key: node[key] for key in written["meta_optimizer"] if key != "trunk"} == {
         key: value for key, value in written["meta_optimizer"].items() if key != "trunk"
