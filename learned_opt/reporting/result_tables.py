@@ -160,7 +160,8 @@ def budget_table(budgets: Sequence[Mapping[str, Any]]) -> Table:
             tuned = f"{budget['tries']} learning rates x {budget['seeds']} seeds"
             tuned = f"{tuned} for {budget['criterion']}"
             if budget["reused"]:
-                tuned = f"{tuned}; {budget['reused']} of these runs were in the archive"
+                kept = "of these runs were kept from an earlier tuning (benchmark.archive)"
+                tuned = f"{tuned}; {budget['reused']} {kept}"
 
             rate = numbers.learning_rate(budget["learning_rate"])
             chosen = f"{rate}, {budget['diverged_tries']} tries diverged"

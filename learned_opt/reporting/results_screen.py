@@ -11,6 +11,7 @@ from learned_opt.evaluation.generalisation import card
 from learned_opt.evaluation.results import Results
 from learned_opt.evaluation.verdicts import verdict_sentences
 from learned_opt.reporting import result_tables
+from learned_opt.reporting.legend import legend
 
 
 def show_tables(results: Results, console: Console) -> None:
@@ -46,6 +47,9 @@ def _show_setting(name: str, summaries: Sequence[Any], console: Console) -> None
     table = result_tables.comparison_table(summaries, result_tables.TERMINAL, brief=True)
     console.print(table._replace(title=title))
 
+    for line in legend(summaries):
+        _print_line(line, console)
+
     heldout = result_tables.heldout_table(summaries)
     if heldout:
         console.print(heldout)
@@ -53,4 +57,4 @@ def _show_setting(name: str, summaries: Sequence[Any], console: Console) -> None
 
 def _print_line(text: str, console: Console) -> None:
     """Print a line as it is: neither wrapped nor coloured."""
-    console.print(text, soft_wrap=True, highlight=False)
+    console.print(text, soft_wrap=True, highlight=False, markup=False)

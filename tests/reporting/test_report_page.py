@@ -274,7 +274,7 @@ def test_in_a_browser_it_fits_the_screen_and_asks_the_network_for_nothing(run, t
 
     A script measures what sticks out and counts what was fetched.
     """
-    widths = (360, 1280)
+    widths = (360, 390, 1280)
     frames = "".join(
         f'<iframe src="report.html" style="width:{w}px;height:900px;border:0"></iframe>'
         for w in widths
@@ -308,7 +308,7 @@ def test_in_a_browser_it_fits_the_screen_and_asks_the_network_for_nothing(run, t
     finished = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
     title = finished.stdout.split("</title>")[0]
     measured = re.findall(r"(\d+),(\d+),(\d+),(\d+)", title)
-    assert len(measured) == 2, finished.stdout
+    assert len(measured) == len(widths), finished.stdout
     for width, numbers in zip(widths, measured, strict=True):
         screen, content, pictures, fetched = map(int, numbers)
         assert screen == width
