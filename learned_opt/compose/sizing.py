@@ -80,6 +80,7 @@ def size(
                 f"memory_share must lie above 0 and not above 1, got {cfg.memory_share}."
             )
 
+        _refuse_idle_ranks(problems, world)
         available = _available(next(iter(problems.values())).unroll.device, world)
         sizes = [_Size(problem) for problem in problems.values()]
 
@@ -105,6 +106,17 @@ def size(
         )
 
     return Memory(peak, available, num_chains, automatic, world.num_ranks)
+
+
+def _refuse_idle_ranks(problems: Mapping[str, Problem], world: World) -> None:
+    """Every rank needs a task of each kind; said before the other ranks are started."""
+    for problem in problems.values():
+        number = problem.cfg.estimator.num_tasks
+        if number != AUTO and number < world.num_ranks:
+            raise ValueError(
+                f"estimator.num_tasks must be at least the number of ranks, got {number} for "
+                f"{world.num_ranks}; raise it, or lower trainer.devices or trainer.num_nodes."
+            )
 
 
 def settled(

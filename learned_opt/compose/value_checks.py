@@ -20,9 +20,9 @@ from learned_opt.compose import config_files, produced_types
 from learned_opt.core.errors import UsageError
 
 AUTO_KEY = "num_tasks"  # an int of the estimators that may say ``auto``, see ``sizing``
-LARGEST_SEED = 2**63 - 1  # that a generator of torch takes
+LARGEST = 2**63 - 1  # whole number that torch takes, as a seed or as anything else
 # what a run's own keys must lie between; the ranges of others are those of their constructors
-RANGES = {"seed": (0, LARGEST_SEED), "horizon": (1, 10**9)}
+RANGES = {"seed": (0, LARGEST), "horizon": (1, 10**9)}
 RULES = {int: "a whole number", float: "a finite number", bool: "true or false", str: "text"}
 
 
@@ -175,7 +175,8 @@ def _is_of(value: Any, kind: type) -> bool:
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         return is_number and isfinite(value)
     if kind is int:
-        return isinstance(value, int) and not isinstance(value, bool)
+        is_whole = isinstance(value, int) and not isinstance(value, bool)
+        return is_whole and abs(value) <= LARGEST
     return isinstance(value, kind)
 
 
@@ -205,5 +206,7 @@ def _shown(value: Any) -> str:
 
 def _hint(value: Any) -> str:
     """How to write what was meant, where a number of whole value has the type of a fraction."""
+    if isinstance(value, int) and abs(value) > LARGEST:
+        return f" The largest is {LARGEST}."
     is_whole = isinstance(value, float) and isfinite(value) and value == int(value)
     return f" Write {int(value)}." if is_whole else ""

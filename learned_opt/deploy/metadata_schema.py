@@ -6,6 +6,7 @@ from functools import cache
 from math import comb, isnan, perm, prod
 from typing import Any
 
+from learned_opt.core.names import check_name
 from learned_opt.deploy.plain_data import refuse_references, shown
 from learned_opt.symmetry.spec import PermutationSpec
 
@@ -50,6 +51,7 @@ def checked(metadata: Any, source: str) -> dict[str, Any]:
     _check_warnings(metadata.get("warnings", []), f"warnings in {source}")
     if "optimizer_name" in metadata:
         _check_name(metadata["optimizer_name"], f"optimizer_name in {source}")
+        check_name(f"optimizer_name in {source}", metadata["optimizer_name"])
     if "meta_optimizer" in metadata:
         node = metadata["meta_optimizer"]
         if not isinstance(node, dict):

@@ -182,6 +182,13 @@ def test_auto_fills_the_stated_share_and_is_recorded(monkeypatch) -> None:
     assert sizing.resolved(words, 8) == ["+task=mlp", "estimator.num_tasks=8"]
 
 
+def test_more_ranks_than_tasks_are_refused_before_they_start(monkeypatch) -> None:
+    world = World(num_ranks=3, num_local=3)
+    message = "num_tasks must be at least the number of ranks, got 2 for 3; raise it, or lower tra"
+    with pytest.raises(UsageError, match=message):
+        sized(monkeypatch, 2**30, "estimator.num_tasks=2", world=world)
+
+
 def test_the_tasks_of_a_mix_share_the_memory(monkeypatch) -> None:
     mix = ("+task=mix", "~mix.rnn", "compile=false", "horizon=4", "estimator.unroll_length=2")
     monkeypatch.setattr(sizing, "available_bytes", lambda device: 2**27)
