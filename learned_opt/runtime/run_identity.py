@@ -19,7 +19,6 @@ MAY_CHANGE = (
     "benchmark",
     "callbacks",
     "checkpoint",
-    "ckpt",  # the same, as former versions wrote it
     "trust",
     "compile",
     "device",
@@ -33,6 +32,7 @@ MAY_CHANGE = (
     "trainer.num_nodes",
     "trainer.strategy",
 )
+FORMER = ("ckpt",)  # keys of former versions that meant nothing more than one of these
 MAY_GROW = ("trainer.max_steps", "steps")  # the second is that of learned_opt.meta_train
 AUTO = "auto"
 SHOWN = 8  # keys in a message
@@ -94,7 +94,7 @@ def differences(earlier: Config, config: Config) -> list[str]:
         if key in before and key in after:
             is_fine = _may_become(key, before[key], after[key])
         else:
-            is_fine = _is_below(key, MAY_CHANGE)
+            is_fine = _is_below(key, (*MAY_CHANGE, *FORMER))
         if not is_fine:
             there = before.get(key, "none")
             here = after.get(key, "none")

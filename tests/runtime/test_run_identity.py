@@ -43,6 +43,11 @@ def test_what_may_change(tmp_path, key, value) -> None:
     assert (tmp_path / "identity.yaml").read_bytes() == kept
 
 
+def test_a_folder_of_a_former_version_is_gone_on_with(tmp_path) -> None:
+    run_identity.keep(tmp_path, {**CONFIG, "ckpt": None})
+    run_identity.refuse_another(tmp_path, {**CONFIG, "checkpoint": None})
+
+
 @pytest.mark.parametrize(
     ("key", "value", "sentence"),
     [
