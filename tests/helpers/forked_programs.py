@@ -68,7 +68,7 @@ class ForkServer:
         words: list[str],
         folder: Path,
         module: str = FRONT_DOOR,
-        seconds: float = 120.0,
+        seconds: float = 600.0,
         kill_after: float | None = None,
     ) -> Ending:
         """Run ``python -m MODULE WORDS`` in a folder, and wait for its end.
