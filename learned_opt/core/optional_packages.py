@@ -18,7 +18,8 @@ def require(modules: tuple[str, ...], key: str, extra: str) -> None:
     """
     missing = [module for module in modules if find_spec(module) is None]
     if missing:
+        verb = "is" if len(missing) == 1 else "are"
         raise ValueError(
-            f"{key} needs {', '.join(missing)}, which is not installed; "
+            f"{key} needs {', '.join(missing)}, which {verb} not installed; "
             f"pip install -e '.[{extra}]'."
         )

@@ -48,13 +48,15 @@ def follow(
     page = out or folder.report
     print_line(f"{page.resolve().as_uri()} reloads itself; Ctrl-C ends that, and not the run")
     running = Running(folder)
+    ended = "not followed any more"
     try:
         _write_while(running, folder, page, sleep)
-        print_line(f"{running.sentence()}; written: {page}")
+        ended = running.sentence()
     except KeyboardInterrupt:
-        print_line(f"not followed any more; written: {page}")
+        pass
     finally:
         _write(folder, page, running, reload=0)
+    print_line(f"{ended}; written: {page}")
 
 
 def _write_while(

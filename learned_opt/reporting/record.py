@@ -19,6 +19,7 @@ from learned_opt.reporting.plots import Points
 from learned_opt.runtime.run_folder import RunFolder
 
 T = TypeVar("T")
+OF_A_TASK = "meta_loss/train/"  # columns of metrics.csv, behind it the name of a task of a mix
 TEXTS = ("task", "optimizer", "tensor", "quantity")  # columns of text in the tables of a run
 COUNTS = ("step", "outer_step", "inner_step", "seed")  # columns in which every row has a number
 
@@ -73,8 +74,10 @@ class Record:
 
     @property
     def trained_tasks(self) -> list[str]:
-        """Names of the tasks of the meta-training."""
-        return list(self.metadata.get("tasks", {})) or self.tasks
+        """Names of the tasks of the meta-training; of a mix also before it has ended."""
+        if self.tasks:
+            return list(self.metadata.get("tasks", {})) or self.tasks
+        return [name.removeprefix(OF_A_TASK) for name in self.metrics if name.startswith(OF_A_TASK)]
 
     @property
     def learned(self) -> str:
@@ -213,6 +216,6 @@ def read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
         is_number = pd.api.types.is_numeric_dtype(table[name])
         if name not in TEXTS and len(table) and not is_number:
             raise ValueError(f"{path} is damaged: its column {name} holds more than numbers.")
-        if name in COUNTS and not np.isfinite(table[name]).all():
+        if name in COUNTS and len(table) and not np.isfinite(table[name]).all():
             raise ValueError(f"{path} is damaged: its column {name} lacks a number.")
     return table

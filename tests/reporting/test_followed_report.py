@@ -95,6 +95,24 @@ def test_ctrl_c_ends_it_and_leaves_a_page_that_stays(running, tmp_path) -> None:
     assert not running.report.exists()
 
 
+def test_tasks_of_a_mix_have_a_picture_each(running) -> None:
+    lines = ["step,meta_loss/train,meta_loss/train/mlp,meta_loss/train/cnn"]
+    lines += [f"{step},1.0,{step + 1},{step + 2}" for step in range(3)]
+    write_text(running.metrics, "\n".join(lines) + "\n")
+
+    def end() -> None:
+        job_file.write(
+            running.path, job_file.read(running.path) | {"state": "finished", "value": 1}
+        )
+
+    follow(running.path, None, lines.append, acting(end))
+    table = Page(running.report.read_text()).table("task")
+    assert {task: row["last meta-loss"] for task, row in table.items()} == {
+        "mlp": "3.0000",
+        "cnn": "4.0000",
+    }
+
+
 def test_half_a_line_does_not_end_it(running) -> None:
     def damage() -> None:
         write_text(running.metrics, "step,meta_loss/train\n0,1,2,3\n")
