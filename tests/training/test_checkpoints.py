@@ -87,7 +87,7 @@ def test_a_checkpoint_without_a_checksum_is_taken_with_a_warning(tmp_path, caplo
     file = tmp_path / "copy.ckpt"
     file.write_bytes((tmp_path / "step_2.ckpt").read_bytes())
     assert find_checkpoint(file) == file
-    assert f"ckpt {file} cannot be verified: there is no copy.ckpt.sha256" in caplog.text
+    assert f"checkpoint {file} cannot be verified: there is no copy.ckpt.sha256" in caplog.text
 
 
 @pytest.mark.parametrize(
