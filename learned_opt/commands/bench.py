@@ -115,7 +115,7 @@ def _scaling(
 @contextmanager
 def _progress(console: Any, task: str) -> Iterator[Callable[[str], None]]:
     """A line at the foot of the terminal about what is being measured."""
-    with console.status(f"building {task}") as status:
+    with console.status(f"building {task}", spinner="line") as status:
         yield status.update
 
 

@@ -30,7 +30,7 @@ def run(cfg: DictConfig) -> None:
 
     rows: list[dict[str, Any]] = []
     try:
-        with usage_errors(), console.status("first calls") as status:
+        with usage_errors(), console.status("first calls", spinner="line") as status:
             for row in deployed.measure(networks, learned, cfg.repeats, status.update):
                 rows.append(row)
     finally:  # what was measured before Ctrl-C is kept

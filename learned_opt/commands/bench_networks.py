@@ -30,7 +30,7 @@ def run(cfg: DictConfig) -> None:
 
     rows: list[dict[str, Any]] = []
     try:
-        with usage_errors(), console.status("first calls") as status:
+        with usage_errors(), console.status("first calls", spinner="line") as status:
             for row in layer_costs.measure(
                 cases, cfg.batch_size, cfg.repeats, device, status.update
             ):

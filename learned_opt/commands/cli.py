@@ -22,6 +22,7 @@ from learned_opt.commands import examples
 from learned_opt.commands.words import as_hydra_reads, check_words
 from learned_opt.compose.config_files import options
 from learned_opt.core.errors import PROGRAM, Interrupted, RunError, UsageError, fail
+from learned_opt.runtime import interrupts
 from learned_opt.runtime.lasting_output import lasting_output
 
 # these answer questions about the program and need no task
@@ -119,11 +120,9 @@ def _start(main: Callable[[], Any], needs_task: bool, hydra: bool) -> None:
         importlib.import_module("learned_opt.runtime.plugins").register()
         # makes Hydra raise, where it would print and exit by itself
         os.environ["HYDRA_FULL_ERROR"] = "1"
-        # what is read by ``head`` alone is still to be trained and written
-        with lasting_output():
-            main()
-        return
-    main()
+    # what is read by ``head`` alone is still to be trained and written
+    with lasting_output():
+        main()
 
 
 def _check_flags(words: list[str]) -> None:
@@ -160,9 +159,6 @@ def answer(function: Callable[..., Any], *arguments: Any) -> Any:
         print(f"\n{PROGRAM}: interrupted.", file=sys.stderr)
         sys.exit(INTERRUPTED)
     except Interrupted as error:
-        # here, as most words of the command line begin no job and hear no signals
-        from learned_opt.runtime import interrupts
-
         interrupts.tell(f"{PROGRAM}: stopped by {error.number.name}. {error.way_on}")
         sys.exit(128 + error.number)  # as a shell tells a signal
     except UsageError as error:
@@ -194,7 +190,7 @@ def one_line_errors(function: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(function)
     def wrapped(*arguments: Any) -> Any:
         from learned_opt.compose import hydra_job, ways_on
-        from learned_opt.runtime import interrupts, job_record
+        from learned_opt.runtime import job_record
 
         with interrupts.heard(), interrupts.way_on(partial(ways_on.of_job, *arguments)):
             if hydra_job.is_in_sweep():

@@ -104,20 +104,12 @@ def _meta_train(
             return None
 
         metadata = _save(cfg, problems, training, origin, folder)
+        all_words = [*words, *hydra_job.config_words()]
         if stopped_by:
-            all_words = [*words, *hydra_job.config_words()]
             raise errors.Interrupted(stopped_by, screens.interrupted(all_words, folder))
-        if training.ran_out_of_time:
-            print_line(_out_of_time(training, words, folder))
-        elif not any(problem.benchmark.compares for problem in problems.values()):
-            screens.show_report(RunFolder(folder), console)
-            all_words = [*words, *hydra_job.config_words()]
-            print_line(screens.not_compared(all_words, folder))
-        else:
-            archive = cfg.benchmark.archive
-            way_on = partial(ways_on.of_comparison, words, folder, archive)
-            with interrupts.way_on(way_on):
-                _compare_or_say_how(problems, metadata, RunFolder(folder), console)
+        way_on = partial(ways_on.of_comparison, words, folder, cfg.benchmark.archive)
+        with interrupts.way_on(way_on):
+            _end(training, problems, metadata, RunFolder(folder), console, all_words)
 
     return _validation_loss(RunFolder(folder).metrics, inner_problems.labels(problems))
 
@@ -152,25 +144,6 @@ def _run(training: Any, world: Any) -> int | None:
         sys.exit(1)  # the leader says why
 
 
-def _out_of_time(training: Any, words: Sequence[str], folder: Path) -> str:
-    """What to tell where ``trainer.max_time`` has ended the meta-training.
-
-    Whoever limits the time does not wait for a comparison, which takes minutes.
-    """
-    from learned_opt.reporting import screens
-
-    trainer = training.trainer
-    rest = []
-    for word in words:
-        if not word.lstrip("+").startswith("trainer.max_time="):
-            rest.append(word)
-    return (
-        f"trainer.max_time ended the meta-training at outer step {trainer.global_step} of "
-        f"{trainer.max_steps}, and its theta is not compared with baselines. "
-        f"{screens.interrupted(rest, folder)}"
-    )
-
-
 def _save(
     cfg: DictConfig,
     problems: dict[str, Any],
@@ -188,6 +161,29 @@ def _save(
         metadata["started_from"] = origin
     save_theta(folder, training.module.theta, metadata)
     return metadata
+
+
+def _end(
+    training: Any,
+    problems: dict[str, Any],
+    metadata: dict[str, Any],
+    folder: RunFolder,
+    console: Any,
+    words: Sequence[str],
+) -> None:
+    """The comparison, or why there is none and how to make it."""
+    from learned_opt.compose import ways_on
+    from learned_opt.reporting import screens
+
+    if training.ran_out_of_time:
+        # whoever limits the time does not wait for a comparison, which takes minutes
+        text = ways_on.of_max_time(training.trainer, words, folder.path)
+        screens.plain_line(console)(text)
+    elif any(problem.benchmark.compares for problem in problems.values()):
+        _compare_or_say_how(problems, metadata, folder, console)
+    else:
+        screens.show_report(folder, console)
+        screens.plain_line(console)(screens.not_compared(words, folder.path))
 
 
 def _compare_or_say_how(

@@ -3,6 +3,7 @@
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -75,6 +76,25 @@ def of_comparison(overrides: Sequence[str], folder: Path, archive: str | None) -
     """
     kept = f"theta is trained and kept in {folder}; no outer step is made twice."
     return f"{kept} {_of_tuning(archive)} To go on:\n  {command_to_go_on(overrides)}"
+
+
+def of_max_time(trainer: Any, words: Sequence[str], folder: Path) -> str:
+    """What is told where ``trainer.max_time`` has ended a meta-training.
+
+    Args:
+        trainer: of the meta-training.
+        words: of the command line.
+        folder: of the run.
+    """
+    from learned_opt.reporting import screens  # with torch, for which no other way on waits
+
+    # with it the next part would end at once, as it counts the time of all parts
+    rest = [word for word in words if not word.lstrip("+").startswith("trainer.max_time=")]
+    return (
+        f"trainer.max_time ended the meta-training at outer step {trainer.global_step} of "
+        f"{trainer.max_steps}, and its theta is not compared with baselines. "
+        f"{screens.interrupted(rest, folder)}"
+    )
 
 
 def _of_tuning(archive: str | None) -> str:

@@ -59,13 +59,7 @@ def run_suite(
         if ledger:
             heldout_ledger.read(Path(ledger))  # a damaged one is refused before anything runs
 
-        fitting = [contender for contender in wanted if contender.name in unrolls]
-        progress.begin(str(setting), _num_new_runs(setting, fitting, folder))
-        cells_by_row: dict[str, Cell] = {}
-        for contender in fitting:
-            unroll = unrolls[contender.name]
-            rows = _cells_of(setting, contender, unroll, folder, results, progress)
-            cells_by_row |= rows
+        cells_by_row = _all_cells(setting, wanted, unrolls, folder, results, progress)
 
         starts = {name: cell.table["start"].tolist() for name, cell in cells_by_row.items()}
         guards.check_paired(starts)
@@ -118,6 +112,25 @@ def _bind(setting: Setting, contenders: Sequence[Contender], results: Results) -
         raise ValueError(f"no theta fits task {setting.task}: {reason}")
 
     return unrolls
+
+
+def _all_cells(
+    setting: Setting,
+    contenders: Sequence[Contender],
+    unrolls: Mapping[str, Unroll],
+    folder: Path | None,
+    results: Results,
+    progress: Progress,
+) -> dict[str, Cell]:
+    """Read or run the cells of the optimizers that fit the task."""
+    fitting = [contender for contender in contenders if contender.name in unrolls]
+    progress.begin(str(setting), _num_new_runs(setting, fitting, folder))
+
+    made: dict[str, Cell] = {}
+    for contender in fitting:
+        unroll = unrolls[contender.name]
+        made |= _cells_of(setting, contender, unroll, folder, results, progress)
+    return made
 
 
 def _num_new_runs(setting: Setting, contenders: Sequence[Contender], folder: Path | None) -> int:

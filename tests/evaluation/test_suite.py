@@ -117,7 +117,10 @@ def test_all_optimizers_start_from_the_same_seeds(tmp_path) -> None:
 
 def test_a_killed_evaluation_goes_on_and_gives_the_same_results(tmp_path) -> None:
     settings = [setting(), setting(task="longer", horizon=20)]
-    straight, killed, rest, again_told = Told(), Told(limit=4), Told(), Told()
+    straight = Told()
+    killed = Told(limit=4)
+    rest = Told()
+    again_told = Told()
     whole = run(tmp_path / "whole", settings, progress=straight)
     assert len(straight.lines) == 6
     # of one learned optimizer and two that are tuned: 3 learning rates, 1 seed, 4 held-out seeds
