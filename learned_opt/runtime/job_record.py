@@ -14,7 +14,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from learned_opt.core.errors import UsageError, fail
+from learned_opt.core.errors import UsageError, fail, usage_errors
+from learned_opt.core.names import check_name
 from learned_opt.runtime import (
     code_state,
     current_job,
@@ -132,6 +133,9 @@ def _begin_run(config: DictConfig) -> None:
         OSError: it cannot be written to.
     """
     folder = Path(config.hydra.run.dir)
+    if isinstance(config.get("name"), str):  # before the folders above are made
+        with usage_errors():
+            check_name("name", config.name, is_path=True)
     if _is_new_by_name(config.hydra.run):
         above = _fixed_part(config)
         folder = new_folder.claim(folder)
