@@ -8,6 +8,7 @@ import pytest
 from examples import (
     digits,
     lightning_digits,
+    meta_train,
     moe_approximation,
     moe_on_disk,
     quadratize,
@@ -48,6 +49,16 @@ def test_text(weights, capsys) -> None:
     text.main([weights, "--steps", "12"])
     learned, adamw = numbers(capsys.readouterr().out.replace("1e-3", ""))
     assert max(learned, adamw) < 4.9  # log 128 is 4.85, and the start is above it
+
+
+def test_meta_train(tmp_path, capsys) -> None:
+    tiny = {"steps": 2, "horizon": 4, "seeds": 2, "num_lrs": 2, "compile": False}
+    meta_train.main(**tiny, folder=str(tmp_path / "theta"))
+    shown = capsys.readouterr().out
+    assert shown.startswith("MetaTrained(UNFOptimizer on digits, ")
+    for name in ("learned", "adam", "sgdm"):
+        assert re.search(rf"^{name} +\d", shown, re.MULTILINE)
+    assert "LearnedOptimizer[UNFOptimizer]" in shown
 
 
 @pytest.mark.parametrize("tree", [[], ["--tree", "2"]])
