@@ -100,3 +100,16 @@ def test_a_job_without_such_a_handler_requeues_itself_and_waits_to_be_killed(
         fitted(tmp_path, signal.SIGUSR1)
     assert (tmp_path / "asked").read_text() == "requeue 41\n"
     assert saved_steps(tmp_path) == {"step_3.ckpt"}
+
+
+@pytest.mark.parametrize("handler", [signal.SIG_DFL, signal.SIG_IGN])
+def test_sighup_saves_and_stops_unless_it_is_ignored(tmp_path, handler) -> None:
+    """A terminal that closes sends it; nohup has it ignored."""
+    before = signal.signal(signal.SIGHUP, handler)
+    try:
+        trainer, signals = fitted(tmp_path, signal.SIGHUP)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    is_ignored = handler is signal.SIG_IGN
+    assert signals.stopped_by == (None if is_ignored else signal.SIGHUP)
+    assert trainer.global_step == (STEPS if is_ignored else 3)
