@@ -59,7 +59,7 @@ def test_a_run_that_ends_is_finished_with_its_value(tmp_path) -> None:
 @pytest.mark.parametrize(
     ("action", "code", "state", "error"),
     [
-        ("fail", 1, "failed", "RunError: it cannot go on."),
+        ("fail", 1, "failed", "it cannot go on."),
         ("full", 1, "failed", "OSError: [Errno 28] No space left on device"),
         ("exit", 143, "stopped", "stopped by SIGTERM"),
     ],
