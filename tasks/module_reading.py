@@ -140,12 +140,12 @@ def _tensor(name: str, values: Any) -> Tensor:
 
     array = np.asarray(values) if not isinstance(values, list) else _stacked(name, values)
     if array.dtype.kind not in "biufc":
-        example = array.flat[0] if array.size else None
+        example = array.flat[0].tolist() if array.dtype.kind == "U" else array.flat[0]
         raise ValueError(
             f"column {name!r} of data must hold numbers in every row, all of one shape, got "
             f"{example!r:.40}; encode it, or leave it out."
         )
-    return _cast(torch.as_tensor(array))
+    return _cast(torch.from_numpy(np.array(array, order="C")))  # a copy: arrays may be read-only
 
 
 def _stacked(name: str, rows: list[Any]) -> np.ndarray:
@@ -158,7 +158,7 @@ def _stacked(name: str, rows: list[Any]) -> np.ndarray:
             f"column {name!r} of data must have rows of one shape, got {sorted(shapes)[0]} and "
             f"{sorted(shapes)[-1]}; pad or cut them."
         )
-    return np.zeros(0)
+    return np.zeros(0)  # refused as data without rows
 
 
 def _cast(column: Tensor) -> Tensor:

@@ -78,8 +78,8 @@ class Roles:
             values = list(columns.values())
             return values[:-1] or values, {}
         if isinstance(self.inputs, dict):
-            return [], {name: columns[_key(part)] for name, part in self.inputs.items()}
-        return [columns[_key(self.inputs)]], {}
+            return [], {name: _column(columns, part) for name, part in self.inputs.items()}
+        return [_column(columns, self.inputs)], {}
 
     def compared(self, columns: Columns) -> Any:
         """What the loss gets as targets: a tensor, or a dict of tensors."""
@@ -88,8 +88,8 @@ class Roles:
 
         targets = self.inputs if self.targets is None else self.targets
         if isinstance(targets, dict):
-            return {name: columns[_key(part)] for name, part in targets.items()}
-        return columns[_key(targets)]
+            return {name: _column(columns, part) for name, part in targets.items()}
+        return _column(columns, targets)
 
 
 def as_batch(columns: Columns) -> Any:
@@ -120,6 +120,12 @@ def _parts(role: Any) -> list[Any]:
     if role is None:
         return []
     return list(role.values()) if isinstance(role, dict) else [role]
+
+
+def _column(columns: Columns, part: Any) -> Tensor:
+    """A column, or several that are joined, in advance or here."""
+    key = _key(part)
+    return columns[key] if key in columns else joined(columns, part)
 
 
 def _key(part: Any) -> str:

@@ -94,7 +94,7 @@ def train_and_test(
 
 def _read(data: Any, roles: Roles, is_supervised: bool) -> dict[str, DataSource]:
     sources = read(data, roles.names)
-    if not is_supervised:
+    if not is_supervised or isinstance(data, DataSource):
         return sources
 
     prepared: dict[str, DataSource] = {}
