@@ -1,9 +1,11 @@
 """From a composed config to inner problems: tasks, each with the meta-optimizer on its weights."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
@@ -76,6 +78,7 @@ def build_problems(
                 binder = TaskBinder(constructor, task_config.seed, label)
             bound = binder.bind(name, family, settings)
             benchmark: Benchmark = instantiate(task_config.benchmark)
+        _check_baselines(benchmark, bound.optimizer.spec)
 
         problems[name] = Problem(
             cfg=task_config,
@@ -88,6 +91,17 @@ def build_problems(
         )
 
     return problems
+
+
+def _check_baselines(benchmark: Benchmark, spec: PermutationSpec) -> None:
+    """Build each baseline once: its arguments are refused before the training, not behind it.
+
+    One that takes its arguments, but does not fit the task, is left out of the comparison.
+    """
+    for name, constructor in benchmark.baselines.items():
+        key = f"benchmark.baselines.{name}"
+        with torch.random.fork_rng(devices=[]), usage_errors(key), suppress(ValueError):
+            constructor(spec, lr=benchmark.lowest_lr)
 
 
 def build_problem(

@@ -135,6 +135,9 @@ def _broken_rule(value: Any, hint: Any) -> str | None:
         return _broken_rule_of_list(value, hint)
     if get_origin(hint) in (dict, Mapping):
         return _broken_rule_of_mapping(value, hint)
+    if get_origin(hint) is Callable:
+        is_node = isinstance(value, DictConfig) and "_target_" in value
+        return None if is_node else "a node with a _target_"
     if value is None and inspect.isclass(hint):
         return f"a node with a _target_ ({hint.__name__})"
     return None

@@ -7,6 +7,7 @@ from signal import Signals
 from typing import NoReturn
 
 PROGRAM = "learned_opt"
+MAX_WORD = 500  # letters
 
 
 class UsageError(Exception):
@@ -33,9 +34,15 @@ class Interrupted(BaseException):
         self.way_on = way_on
 
 
+def _cut(word: str) -> str:
+    """A word of a sentence; what somebody has pasted by mistake is not repeated whole."""
+    return word if len(word) <= MAX_WORD else f"{word[:100]}..."
+
+
 def fail(message: str, code: int = 2) -> NoReturn:
     """Print one line on the error stream and end the process with a code."""
-    print(f"{PROGRAM}: {' '.join(message.split())}", file=sys.stderr)
+    words = [_cut(word) for word in message.split()]
+    print(f"{PROGRAM}: {' '.join(words)}", file=sys.stderr)
     sys.exit(code)
 
 

@@ -273,11 +273,16 @@ def refused(monkeypatch, capsys, tmp_path, main, *arguments: str) -> str:
         (["+task=mlp", "trainer.max_steps=0"], "max_steps must be at least 1, got 0."),
         (["+task=mlp", "device=tpu"], "device must be auto, cpu or cuda, got 'tpu'."),
         (["+task=mlp", "+network.widht=3"], "widht"),
+        (
+            ["+task=mlp", "+benchmark.baselines.adam.widht=3"],
+            "benchmark.baselines.adam: a value has the wrong type or a key is unknown: ",
+        ),
         (["+task=mlp", "estimator=null"], "estimator takes the name of a file, got estimator=null"),
         (["+task=mlp", "trainer=1e3"], "trainer takes the name of a file, got trainer=1e3; one of"),
         (["+task=mlp", "data=[a,[b]]"], "data takes the name of a file, got data=[a,[b]]; one of"),
         (["+task=mlp", "~experiment=1"], "experiment takes the name of a file, got ~experiment=1"),
         (["+task=mlp", "data=a b"], "unknown data 'a b'; choose one of: arithmetic, cifar10"),
+        (["+task=mlp", f"~seed={'x' * 2000}"], f"{'x' * 80}..."),
         (["+task=mlp", "--resolve"], "these words make no config: The --resolve flag can only be"),
         (
             ["+task=mlp", "-x"],

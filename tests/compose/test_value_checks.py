@@ -56,6 +56,8 @@ def parsed(word: str) -> tuple[str, object]:
         ("perturbation.factors={a: .nan}", "a mapping, each value a finite number"),
         ("benchmark.tuned_for=mean_loss", "benchmark.tuned_for must be a list, got 'mean_loss'"),
         ("callbacks.checkpoints.every=null", "callbacks.checkpoints.every must be a whole number"),
+        ("benchmark.baselines.adam.rule=x", "benchmark.baselines.adam.rule must be a node with a"),
+        ("benchmark.baselines.adam=5", "benchmark.baselines must be a mapping, each value a node"),
         ("estimator.meta_loss=null", "estimator.meta_loss must be a node with a _target_"),
     ],
 )
