@@ -10,7 +10,7 @@ import yaml
 
 from learned_opt.core.files import write_text
 from learned_opt.reporting import numbers, sections
-from learned_opt.reporting.record import Record, read_record
+from learned_opt.reporting.record import Record, points, read_record
 from learned_opt.reporting.run_report import MISSING, report_sections, title_of
 from learned_opt.reporting.sections import Part
 from learned_opt.runtime.run_folder import RunFolder
@@ -121,12 +121,11 @@ def _write(folder: RunFolder, page: Path, running: Running, reload: int) -> None
 def _progress(record: Record, running: Running, reload: int) -> list[Part]:
     if record.metrics.empty:
         steps = "none is logged yet"
-        validation = numbers.ABSENT
     else:
-        steps = f"{int(record.metrics['step'].max()) + 1}{_of_all(record)}"
-        values = record.metrics[VALID].dropna() if VALID in record.metrics else []
-        validation = numbers.number(float(values.iloc[-1])) if len(values) else numbers.ABSENT
+        steps = f"{record.metrics['step'].to_numpy().max() + 1:.0f}{_of_all(record)}"
 
+    validations = points(record.metrics, VALID)
+    validation = numbers.number(validations[-1][1]) if validations else numbers.ABSENT
     facts = {"state": running.sentence(), "outer steps": steps, "last validation": validation}
     parts: list[Part] = [sections.facts("progress", facts)]
     if reload:

@@ -48,10 +48,18 @@ def interrupted(overrides: Sequence[str], folder: Path) -> str:
 
 
 def not_compared(overrides: Sequence[str], folder: Path) -> str:
-    """How to compare the theta of a run that was not, with the overrides of its command line."""
+    """How to compare the theta of a run that was not, with the overrides of its command line.
+
+    >>> print(not_compared(["+task=mlp", "benchmark=none"], Path("runs/1")))
+    theta is trained, and benchmark=none compares it with nothing; to do so later:
+      python -m learned_opt evaluate +task=mlp theta=runs/1/theta.safetensors
+    """
+    words = [word for word in overrides if word != "benchmark=none"]
+    if len(words) == len(overrides):
+        words.append("benchmark=default")  # it was a file of debug that said none
     return (
         "theta is trained, and benchmark=none compares it with nothing; to do so later:\n"
-        f"  {_evaluate_command(overrides, folder)}"
+        f"  {_evaluate_command(words, folder)}"
     )
 
 
@@ -59,7 +67,7 @@ def _evaluate_command(overrides: Sequence[str], folder: Path) -> str:
     words = []
     for word in overrides:
         # evaluate takes the theta that this run has come to, and compares it
-        if not word.startswith(("hydra.run.dir=", "theta=", "checkpoint=", "benchmark=none")):
+        if not word.startswith(("hydra.run.dir=", "theta=", "checkpoint=")):
             words.append(word)
     return f"python -m learned_opt evaluate {shlex.join(words)} theta={folder}/theta.safetensors"
 

@@ -143,6 +143,8 @@ class MLflow(MLFlowLogger):
         from mlflow.exceptions import MlflowException
 
         self._send()
+        # a comparison that is made again may have come to other figures
+        self._last_steps = {}
         try:
             super().finalize(status)
         except MlflowException as error:

@@ -1,5 +1,6 @@
 """Lightning's TensorBoard logger, in the run folder."""
 
+import importlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -36,13 +37,16 @@ class TensorBoard(TensorBoardLogger):
             default_hp_metric=False,
             flush_secs=flush_secs,
         )
+        self._settings: dict[str, Any] = {}
         self._has_begun = False
+        self._is_training = True
 
     @override
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any], *_: Any, **__: Any) -> None:
         # they are written with the first row, behind the step from which TensorBoard forgets
-        self.hparams.update(params)
+        self._settings |= params
+        self.hparams = self._settings
 
     @override
     @rank_zero_only
@@ -51,13 +55,23 @@ class TensorBoard(TensorBoardLogger):
             self._begin(step or 0)
         super().log_metrics(metrics, step)
 
+    @override
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        super().finalize(status)
+        # figures that follow, such as held-out ones, take nothing back
+        self._is_training = False
+
     def _begin(self, step: int) -> None:
-        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
         from torch.utils.tensorboard.summary import hparams
 
-        writer = self.experiment.file_writer
-        writer.add_event(Event(session_log=SessionLog(status=SessionLog.START)), step)
+        writer = self.experiment._get_file_writer()
+        if self._is_training:
+            # of generated code, which type checkers do not see
+            events: Any = importlib.import_module("tensorboard.compat.proto.event_pb2")
+            start = events.SessionLog(status=events.SessionLog.START)
+            writer.add_event(events.Event(session_log=start), step)
         # without the summary of an experiment the page of hyperparameters shows every figure
-        _, session, _ = hparams(flat(self.hparams), {})
+        _, session, _ = hparams(flat(self._settings), {})
         writer.add_summary(session, step)
         self._has_begun = True

@@ -109,6 +109,31 @@ def test_tensorboard_shows_the_settings_as_hyperparameters(killed) -> None:
 
 
 @needs_both
+def test_a_run_that_is_only_compared_again_keeps_its_rows(tmp_path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    store = f"sqlite:///{tmp_path}/store.db"
+    for loss in (0.5, 0.25):
+        loggers = [TensorBoard(str(tmp_path), flush_secs=30), tracker(tmp_path, store)]
+        start_runs(loggers)
+        for logger in loggers:
+            if loss == 0.5:
+                for step in range(3):
+                    logger.log_metrics({"meta_loss/train": 1.0}, step)
+            logger.finalize("success")
+            logger.log_metrics({"mean_loss/heldout/mlp": loss}, 2)
+            logger.finalize("success")
+
+    events = EventAccumulator(str(RunFolder(tmp_path).tensorboard))
+    events.Reload()
+    assert [event.step for event in events.Scalars("meta_loss/train")] == [0, 1, 2]
+    assert [event.value for event in events.Scalars("mean_loss/heldout/mlp")] == [0.5, 0.25]
+    (again,) = loggers[1:]
+    tracked = again.experiment.get_run(again.run_id).data.metrics
+    assert tracked["mean_loss/heldout/mlp"] == 0.25
+
+
+@needs_both
 def test_mlflow_has_one_run_with_every_figure_once(killed) -> None:
     run = RunFolder(killed / "run")
     client, tracked = mlflow_run(killed)

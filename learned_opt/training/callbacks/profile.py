@@ -56,8 +56,9 @@ class Profile(Callback):
         self, trainer: Trainer, pl_module: LightningModule, *_: Any, **__: Any
     ) -> None:
         if trainer.is_global_zero and self._seen == self.first:
-            self._running = silent_profile()
-            self._running.start()
+            records = silent_profile()
+            records.start()
+            self._running = records
         self._seen += 1
 
     @override
