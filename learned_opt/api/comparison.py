@@ -2,6 +2,7 @@
 
 import io
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from rich.console import Console
@@ -92,10 +93,13 @@ class Comparison:
 
     def _repr_markdown_(self) -> str:
         """What a notebook shows."""
+        by_setting: dict[tuple[object, ...], list[dict[str, Any]]] = {}
+        for row in scores.summarise(self.frame, self.results.reference):
+            setting = tuple(row[key] for key in SETTING)
+            by_setting.setdefault(setting, []).append(row)
+
         parts = []
-        summaries = scores.summarise(self.frame, self.results.reference)
-        for setting in dict.fromkeys(tuple(row[key] for key in SETTING) for row in summaries):
-            group = [row for row in summaries if tuple(row[key] for key in SETTING) == setting]
+        for setting, group in by_setting.items():
             table = result_tables.comparison_table(group, result_tables.TERMINAL)
             parts.append(f"**{setting[0]}, horizon {setting[1]}**\n\n{table.markdown}")
         notes = [f"- {sentence}" for sentence in self.notes]

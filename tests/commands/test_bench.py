@@ -20,6 +20,7 @@ from learned_opt.reporting import cost_comparison, cost_table
 from learned_opt.reporting.cost_table import Key
 from learned_opt.runtime.machine import differences
 from tests.cases import FAMILIES, OPTIMIZERS, spec_of
+from tests.helpers.made_folders import only_folder_of
 
 CPU = torch.device("cpu")
 
@@ -254,7 +255,7 @@ def test_the_table_as_a_command(tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.setattr(torch, "compile", lambda function, **options: function)
     monkeypatch.setattr(sys, "argv", ["bench", "tasks=[mlp,cnn]", *TINY])
     bench.main()
-    (folder,) = (tmp_path / "runs/bench").iterdir()
+    folder = only_folder_of(tmp_path / "runs/bench")
     bench_json = json.loads((folder / "bench.json").read_text())
     assert [Key(r["task"], r["optimizer"], r["mode"]) for r in bench_json["rows"]] == [
         (task, optimizer, "eager") for task in ("mlp", "cnn") for optimizer in ("sgdm", "pointwise")
@@ -287,7 +288,7 @@ def test_ctrl_c_keeps_what_was_measured(tmp_path, monkeypatch, capsys) -> None:
         bench.main()
     assert stop.value.code == 130
     assert "interrupted" in capsys.readouterr().err
-    (folder,) = (tmp_path / "runs/bench").iterdir()
+    folder = only_folder_of(tmp_path / "runs/bench")
     assert [
         r["peak_bytes_per_chain"] for r in json.loads((folder / "bench.json").read_text())["rows"]
     ] == [None, None]
@@ -308,7 +309,7 @@ def test_scaling_as_a_command(tmp_path, monkeypatch, capsys) -> None:
     ]
     monkeypatch.setattr(sys, "argv", ["bench", "scaling", "+task=mlp", *settings, *small])
     bench.main()
-    (folder,) = (tmp_path / "runs/bench").iterdir()
+    folder = only_folder_of(tmp_path / "runs/bench")
     (row,) = json.loads((folder / "scaling.json").read_text())["rows"]
     value, error = row["peak bytes"]
     assert value == pytest.approx(1, abs=0.1)

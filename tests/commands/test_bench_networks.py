@@ -10,6 +10,7 @@ from torch import nn
 from learned_opt.commands import bench
 from learned_opt.evaluation.cost import layer_costs
 from tasks.networks.quadratic import QuadraticLinear
+from tests.helpers.made_folders import only_folder_of
 
 CPU = torch.device("cpu")
 
@@ -137,7 +138,7 @@ def test_the_command(tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.setattr(sys, "argv", ["bench", *small, "cases.quadratic.values=[2,4,8]"])
     bench.main()
     assert "quadratic" in capsys.readouterr().out
-    (folder,) = (tmp_path / "runs/bench-networks").iterdir()
+    folder = only_folder_of(tmp_path / "runs/bench-networks")
     written = json.loads((folder / "networks.json").read_text())
     assert [row["value"] for row in written["rows"]] == [2, 4, 8]
     assert " networks only=[quadratic]" in written["command"]

@@ -19,6 +19,7 @@ from learned_opt.evaluation.results import read_evaluation
 from learned_opt.reporting import screens
 from learned_opt.runtime.run_folder import RunFolder
 from tasks.networks.mlp import MLP
+from tests.helpers.made_folders import only_folder_of
 
 
 class WrongSymmetry(MLP):
@@ -81,7 +82,7 @@ def finished(tmp_path_factory) -> Path:
 
 
 def run_folder(folder: Path) -> Path:
-    return next((folder / "runs" / "mlp").iterdir())
+    return only_folder_of(folder / "runs" / "mlp")
 
 
 def mean_losses(folder: Path) -> dict[tuple[str, int], float]:
@@ -184,7 +185,7 @@ def test_training_starts_from_a_packaged_theta_on_any_network(tmp_path) -> None:
 def test_multirun_gives_one_folder_per_job(tmp_path) -> None:
     result = shell(tmp_path, "-m", "+task=mlp", "meta_optimizer=sgdm,adam", *TINY)
     assert result.returncode == 0, result.stderr
-    sweep = next((tmp_path / "runs" / "sweeps").iterdir())
+    sweep = only_folder_of(tmp_path / "runs" / "sweeps")
     names = [
         json.loads((sweep / job / "theta.json").read_text())["optimizer_name"] for job in ("0", "1")
     ]

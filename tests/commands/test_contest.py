@@ -11,6 +11,7 @@ from learned_opt.evaluation.benchmark import Benchmark
 from learned_opt.optimizers.hand.references import make_adam, make_sgdm
 from learned_opt.reporting import contest_report
 from tests.cases import FAMILIES, spec_of
+from tests.helpers.made_folders import only_folder_of
 
 
 def test_each_network_is_trained_at_its_best_learning_rate() -> None:
@@ -48,7 +49,7 @@ def test_the_command(tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.setattr(sys, "argv", ["contest", "+task=mlp", "+networks.plain=${network}", *tiny])
     command.main()
     assert "accuracy" in capsys.readouterr().out
-    (folder,) = (tmp_path / "runs/mlp-contest").iterdir()
+    folder = only_folder_of(tmp_path / "runs/mlp-contest")
     (row,) = json.loads((folder / "contest.json").read_text())["rows"]
     assert row["network"] == "plain"
     assert "| plain |" in (folder / "contest.md").read_text()

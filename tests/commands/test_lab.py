@@ -19,6 +19,7 @@ from tests.helpers.known_meta_gradients import (
     es_truth,
     unroll,
 )
+from tests.helpers.made_folders import only_folder_of
 
 
 def test_exact_truncated_and_smoothed_estimators_on_the_quadratic() -> None:
@@ -76,7 +77,7 @@ def test_the_command(tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.setattr(sys, "argv", ["lab", *arguments, *sizes])
     command.main()
     shown = capsys.readouterr().out
-    (folder,) = (tmp_path / "runs/mlp-lab").iterdir()
+    folder = only_folder_of(tmp_path / "runs/mlp-lab")
     written = json.loads((folder / "lab.json").read_text())
     assert [row["estimator"] for row in written["estimators"]] == ["reference", *cases]
     assert written["blocks"]["pes"]["log_alpha"]["variance"] > 0

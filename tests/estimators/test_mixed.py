@@ -22,6 +22,7 @@ from tasks.quadratic import Quadratic
 from tests.cases import ESTIMATORS, FAMILIES, OPTIMIZERS, spec_of
 from tests.commands.test_cli import TINY, refused
 from tests.helpers.known_meta_gradients import HORIZON, LOG_LR, GradientDescent
+from tests.helpers.made_folders import only_folder_of
 
 THETA = {"log_lr": torch.tensor(LOG_LR, dtype=torch.float64)}
 CONDITIONS = {"round": 1.0, "narrow": 100.0}
@@ -177,8 +178,7 @@ def mixed_run(tmp_path_factory) -> Path:
             sys, "argv", ["learned_opt", "+task=mix", "~mix.rnn", "mix.cnn.weight=2", *TINY]
         )
         train.main()
-    (run,) = (folder / "runs/mix").iterdir()
-    return run
+    return only_folder_of(folder / "runs/mix")
 
 
 def test_a_run_on_a_mix_reports_every_task(mixed_run) -> None:

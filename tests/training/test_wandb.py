@@ -20,6 +20,7 @@ from learned_opt.evaluation.results import COLUMNS, Results
 from learned_opt.reporting.wandb_upload import MAX_ROWS, heldout_means, offline_parts, thinned
 from learned_opt.runtime.run_folder import RunFolder
 from learned_opt.training.wandb import start_runs, wandb_logger
+from tests.helpers.made_folders import only_folder_of
 
 TINY = [
     "+task=mlp",
@@ -81,7 +82,7 @@ def call(user, main, *words: str) -> None:
 def sweep(user) -> Path:
     """A sweep of two runs."""
     call(user, train.main, "-m", *TINY, "logger=wandb", "seed=3,4")
-    return next((user[0] / "runs" / "sweeps").iterdir())
+    return only_folder_of(user[0] / "runs" / "sweeps")
 
 
 @pytest.fixture(scope="module")
@@ -175,7 +176,7 @@ def test_a_resumed_run_goes_on_under_its_id_and_an_evaluation_is_a_test(
     known = (sweep / "0" / "wandb_id.txt").read_text()
     more = [*TINY, "logger=wandb", f"checkpoint={sweep}/0", "trainer.max_steps=4"]
     call(user, train.main, *more)
-    resumed = next((user[0] / "runs" / "mlp").iterdir())
+    resumed = only_folder_of(user[0] / "runs" / "mlp")
     assert (resumed / "wandb_id.txt").read_text() == known
     said = capsys.readouterr().out
     upload = re.search(r"upload to W&B with: wandb sync (.+)\n", said)
@@ -194,7 +195,7 @@ def test_a_resumed_run_goes_on_under_its_id_and_an_evaluation_is_a_test(
     ] == [3]
     words = [*TINY[:1], *TINY[2:], "logger=wandb", f"theta={resumed}/theta.safetensors"]
     call(user, evaluate.main, *words)
-    record = read_back(next((user[0] / "runs" / "mlp-evaluate").iterdir()))
+    record = read_back(only_folder_of(user[0] / "runs" / "mlp-evaluate"))
     assert (record["run"]["job_type"], record["run"]["tags"][-1]) == ("meta_test", "sgdm")
     assert "mean_loss/heldout/mlp" in record["summary"]
     assert not [r for r in record["artifact"] if r["type"] == "meta-optimizer"]

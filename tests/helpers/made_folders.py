@@ -1,0 +1,14 @@
+"""The folders of runs below ``runs/NAME``, without the link to the newest one."""
+
+from pathlib import Path
+
+
+def folders_of(parent: Path) -> list[Path]:
+    """Run folders in the order of their names; ``latest`` is a link and none of them."""
+    return sorted(path for path in parent.iterdir() if not path.is_symlink())
+
+
+def only_folder_of(parent: Path) -> Path:
+    """The run folder of a name under which one run was made."""
+    (folder,) = folders_of(parent)
+    return folder
