@@ -4,6 +4,7 @@ Imports neither torch nor Hydra: help and mistyped verbs are answered at once.
 """
 
 import importlib
+import os
 import sys
 from importlib.metadata import PackageNotFoundError, version
 
@@ -16,8 +17,18 @@ DISTRIBUTION = "learned-opt"  # as it is installed
 HELP_FLAGS = {"--help", "-h"}
 
 
+def script() -> None:
+    """Entry point of the ``learned-opt`` command, which finds the modules of a user as Python does.
+
+    ``python -m`` looks into the current folder first; a script would look beside itself.
+    """
+    if not sys.flags.safe_path:
+        sys.path.insert(0, os.getcwd())
+    main()
+
+
 def main() -> None:
-    """Entry point of ``python -m learned_opt`` and of the ``learned-opt`` command."""
+    """Entry point of ``python -m learned_opt``."""
     cli.open_closed_streams()
     write_any_text()
     if cli.wants_tracebacks():

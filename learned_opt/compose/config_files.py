@@ -9,11 +9,14 @@ PACKAGE = Path(__file__).resolve().parents[1]  # learned_opt
 
 
 def config_dir() -> str:
-    """The folder of configs: beside the package in a checkout, inside it in a wheel."""
-    for folder in (PACKAGE.parent / "configs", PACKAGE / "configs"):
+    """The folder of configs: beside the package in a checkout, inside it in a wheel.
+
+    A wheel may lie in a folder of the user, who may have configs beside it.
+    """
+    for folder in (PACKAGE / "configs", PACKAGE.parent / "configs"):
         if (folder / "config.yaml").is_file():
             return str(folder)
-    raise FileNotFoundError(f"no configs folder beside or inside {PACKAGE}.")
+    raise FileNotFoundError(f"no configs folder inside or beside {PACKAGE}.")
 
 
 def user_folders() -> list[str]:

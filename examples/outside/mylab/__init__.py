@@ -1,0 +1,1 @@
+"""Code that lies outside of learned_opt; configs name it by ``_target_``."""
