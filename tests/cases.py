@@ -39,6 +39,7 @@ from tasks.data.images import LabelledImages
 from tasks.data.text import TokenText
 from tasks.language import NextToken
 from tasks.module import ModuleTask
+from tasks.networks.autoencoder import Autoencoder, VariationalAutoencoder
 from tasks.networks.cnn import CNN
 from tasks.networks.looped_relu import LoopedMLP, NoisySubleq
 from tasks.networks.mlp import MLP
@@ -49,11 +50,21 @@ from tasks.networks.recurrent import GRUCell, LSTMCell, RecurrentNetwork, RNNCel
 from tasks.networks.resnet import ResNet
 from tasks.networks.seq2seq import Seq2Seq
 from tasks.networks.transformer import Transformer
+from tasks.networks.two_views import TwoViews
 from tasks.networks.vision_transformer import VisionTransformer
 from tasks.quadratic import Quadratic
+from tasks.regression import regression
 from tasks.reparam import Reparametrised
 from tasks.subleq.task import SubleqStep, subleq_steps
 from tasks.supervised import Classification
+from tasks.unsupervised import unsupervised
+from tasks.unsupervised_losses import (
+    InfoNCE,
+    kl_divergence,
+    negative_elbo,
+    pair_accuracy,
+    reconstruction,
+)
 
 
 def images(shape: tuple[int, ...] = (1, 4, 4), num_classes: int = 3) -> LabelledImages:
@@ -94,6 +105,7 @@ SEQUENCE_NETWORKS = {
     ),
     "gru": partial(RecurrentNetwork, cell=GRUCell, embed_size=3, hidden_size=4),
     "lstm": partial(RecurrentNetwork, cell=LSTMCell, embed_size=3, hidden_size=4),
+    "gru_tied": partial(RecurrentNetwork, cell=GRUCell, embed_size=3, hidden_size=4, tied=True),
     "transformer": partial(
         Transformer, width=6, num_blocks=1, num_heads=2, head_size=3, mlp_size=5
     ),
@@ -129,6 +141,17 @@ def classification(network) -> Classification:
     return Classification("noise", network, images((2, 4, 4)), batch_size=7)
 
 
+def without_classes(network, loss, **settings) -> ModuleTask:
+    return unsupervised("noise", network, images(), loss, batch_size=7, **settings)
+
+
+def table() -> dict[str, torch.Tensor]:
+    """Forty rows of noise in units of their own."""
+    source = torch.Generator().manual_seed(0)
+    names = ("age", "height", "pulse", "weight")
+    return {name: 9 + 5 * torch.randn(40, generator=source) for name in names}
+
+
 def next_token(network) -> NextToken:
     return NextToken("noise", network, tokens(), length=4, batch_size=3)
 
@@ -141,6 +164,14 @@ FAMILIES = {
         arithmetic(2, num_train=30, num_test=20),
         batch_size=7,
     ),
+    "autoencoder": lambda: without_classes(
+        partial(Autoencoder, hidden_size=5, code_size=3), functional.mse_loss
+    ),
+    "contrastive": lambda: without_classes(
+        partial(TwoViews, encoder=partial(MLP, hidden_sizes=(5,)), embed_size=3),
+        InfoNCE(),
+        figures={"accuracy": pair_accuracy},
+    ),
     "four_methods": FourMethods,
     "module": lambda: ModuleTask(
         nn.Sequential(nn.Flatten(), nn.Linear(32, 5), nn.Dropout(0.2), nn.Linear(5, 3)),
@@ -150,12 +181,20 @@ FAMILIES = {
         name="noise",
     ),
     "quadratic": lambda: Quadratic(dim=6, noise=0.1),
+    "regression": lambda: regression(
+        "noise", partial(MLP, hidden_sizes=(5,)), table(), targets=["pulse", "weight"], batch_size=7
+    ),
     "reparametrised": lambda: Reparametrised(FAMILIES["mlp"](), "tensor", 0.5, 2.0),
     "subleq_repair": lambda: SubleqStep(
         "subleq",
         partial(NoisySubleq, num_words=4, word_bits=2, noise=0.02, compact=True),
         subleq_steps(4, 2, num_train=200, num_test=50, num_runs=4, run_length=8),
         batch_size=50,
+    ),
+    "vae": lambda: without_classes(
+        partial(VariationalAutoencoder, hidden_size=5, code_size=3),
+        negative_elbo,
+        figures={"reconstruction": reconstruction, "kl_divergence": kl_divergence},
     ),
     **{name: partial(classification, network) for name, network in NETWORKS.items()},
 }
@@ -226,12 +265,15 @@ NOT_DIFFERENTIABLE = {
 # gradients of key biases are zero but for rounding, which relative steps bring to full size,
 # see LOG.md of 2026-11-23
 ROUNDING_DECIDES = {("vision_transformer", "unf_tied"), ("vision_transformer", "unf_muon")}
+# weight spaces of layers that other families have with every optimizer
+LIKE_OTHERS = {"autoencoder", "contrastive", "gru_tied", "regression", "vae"}
 PAIRS = [
     (family, optimizer)
     for optimizer in OPTIMIZERS
     for family in FAMILIES
     if (optimizer not in CHAINS_ONLY or family in CHAINS)
     and (optimizer not in POINTWISE or family in ("cnn", "quadratic"))
+    and (family not in LIKE_OTHERS or optimizer == "unf")
     and (family, optimizer) not in ROUNDING_DECIDES
 ]
 

@@ -1,10 +1,11 @@
 """Data that needs no network: shipped inside the packages that this project depends on."""
 
 import torch
-from sklearn.datasets import load_digits
+from sklearn.datasets import load_diabetes, load_digits
 from sklearn.model_selection import train_test_split
 
 from tasks.data.images import LabelledImages
+from tasks.module_data import InMemory
 
 
 def digits(test_fraction: float = 0.2) -> LabelledImages:
@@ -33,3 +34,22 @@ def digits(test_fraction: float = 0.2) -> LabelledImages:
     return LabelledImages(
         "digits", images[train], labels[train], images[test], labels[test], num_classes=10
     )
+
+
+def diabetes() -> InMemory:
+    """The 442 patients with diabetes that scikit-learn ships, as a table; needs no network.
+
+    Ten measurements of each (age, sex, body-mass index, blood pressure, six of blood serum), and
+    how far the disease went on within a year, 25 to 346.
+
+    Source: Efron et al. 2004 (arXiv math/0406456), section 1.
+
+    >>> len(diabetes()), diabetes().columns["progression"].max()
+    (442, tensor(346.))
+    """
+    table = load_diabetes(scaled=False)
+    columns = {}
+    for number, name in enumerate(table.feature_names):
+        columns[name] = torch.tensor(table.data[:, number], dtype=torch.float32)
+    columns["progression"] = torch.tensor(table.target, dtype=torch.float32)
+    return InMemory("diabetes", columns)

@@ -25,9 +25,12 @@ class RecurrentNetwork(Network):
         cell: constructor ``(inputs, hidden) -> cell``.
         embed_size: width of the embedding.
         hidden_size: hidden units.
+        tied: whether the head is a linear map to the embedding's width and the embedding itself.
 
     Raises:
         ValueError: a size is below 1.
+
+    Source: Press & Wolf 2017 (arXiv 1608.05859) for tied embeddings.
     """
 
     def __init__(
@@ -37,6 +40,7 @@ class RecurrentNetwork(Network):
         cell: Callable[[int, int], "Cell"],
         embed_size: int = 32,
         hidden_size: int = 64,
+        tied: bool = False,
     ) -> None:
         super().__init__()
         del input_shape  # any length will do
@@ -44,7 +48,8 @@ class RecurrentNetwork(Network):
 
         self.embed = nn.Embedding(num_outputs, embed_size)
         self.cell = cell(embed_size, hidden_size)
-        self.head = nn.Linear(hidden_size, num_outputs)
+        self.head = nn.Linear(hidden_size, embed_size if tied else num_outputs)
+        self.bias = nn.Parameter(torch.zeros(num_outputs)) if tied else None
 
     @override
     def forward(self, inputs: Tensor) -> Tensor:
@@ -54,7 +59,9 @@ class RecurrentNetwork(Network):
         for position in range(inputs.shape[1]):
             output, state = self.cell(embedded[:, position], state)
             outputs.append(output)
-        return self.head(torch.stack(outputs, 1))  # (B, L, vocabulary)
+
+        logits = self.head(torch.stack(outputs, 1))  # (B, L, vocabulary), tied: (B, L, E)
+        return logits if self.bias is None else logits @ self.embed.weight.T + self.bias
 
     @override
     def init_parameter(self, name: str, parameter: Tensor, generator: torch.Generator) -> Tensor:
