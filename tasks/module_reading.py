@@ -41,7 +41,8 @@ def read(data: Any, names: Sequence[str] | None) -> dict[str, DataSource]:
     if isinstance(data, LabelledImages):
         return _images(data)
 
-    name = type(data).__name__
+    is_bare = isinstance(data, Tensor | np.ndarray | tuple | list | Mapping)
+    name = "tensors" if is_bare else type(data).__name__
     if isinstance(data, str | Path):
         name = Path(data).name if _is_file(data) else str(data)
         data = _file(Path(data)) if _is_file(data) else _hub(str(data))

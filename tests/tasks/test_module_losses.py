@@ -1,6 +1,7 @@
 """ModuleTask against the same problem by hand, and against the families that are there."""
 
 from functools import partial
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -9,8 +10,11 @@ from torch.func import grad
 from torch.nn import functional
 
 from learned_opt.core.rng import generator
+from learned_opt.inner.task_spec import symmetry_of
+from learned_opt.inner.unroll import Unroll
+from learned_opt.optimizers.hand.references import make_sgdm
 from tasks import ModuleTask
-from tasks.module_losses import next_token_cross_entropy
+from tasks.module_losses import next_token_cross_entropy, sequence_cross_entropy
 from tasks.networks.mlp import MLP
 from tasks.supervised import Classification
 from tests.cases import images
@@ -103,3 +107,67 @@ def test_figures_are_those_that_are_asked_for() -> None:
     params = {name: torch.zeros_like(p) for name, p in task.init(generator(0), {}).items()}
     assert task.evaluate(params, {}).keys() == {"margin", "test_loss"}
     assert task.evaluate(params, {})["margin"] == 0
+
+
+class Answer(NamedTuple):
+    """What models of Hugging Face return, but smaller."""
+
+    hidden: Tensor
+    logits: Tensor
+
+
+class Answering(nn.Module):
+    """A module that returns an object, a dict or a tuple with the outputs in it."""
+
+    def __init__(self, pack) -> None:
+        super().__init__()
+        self.linear = nn.Linear(3, 1)
+        self.pack = pack
+
+    def forward(self, inputs):
+        return self.pack(inputs, self.linear(inputs))
+
+
+@pytest.mark.parametrize(
+    ("pack", "output"),
+    [
+        (Answer, "logits"),
+        (lambda hidden, outputs: {"hidden": hidden, "logits": outputs}, "logits"),
+        (lambda hidden, outputs: (hidden, outputs), 1),
+    ],
+)
+def test_outputs_that_are_objects_are_read_by_their_part(pack, output) -> None:
+    plain = ModuleTask(partial(nn.Linear, 3, 1), functional.mse_loss, points())
+    task = ModuleTask(partial(Answering, pack), functional.mse_loss, points(), output=output)
+    params = plain.init(generator(0), {})
+    batch = plain.batch(generator(1), {})
+    renamed = {f"linear.{name}": value for name, value in params.items()}
+    assert torch.equal(task.loss(renamed, batch, {}), plain.loss(params, batch, {}))
+
+
+def test_sequence_loss_does_not_count_positions_of_minus_100() -> None:
+    logits = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(0))
+    targets = torch.tensor([[1, 2, -100], [3, -100, -100]])
+    logs = logits.log_softmax(-1)
+    expected = -(logs[0, 0, 1] + logs[0, 1, 2] + logs[1, 0, 3]) / 3
+    torch.testing.assert_close(sequence_cross_entropy(logits, targets), expected)
+
+
+def test_validation_batches_measure_a_loss_in_the_inner_loop() -> None:
+    data = images()
+    module = nn.Sequential(nn.Flatten(), nn.Linear(16, 3), nn.Dropout(0.5))
+    task = ModuleTask(module, functional.cross_entropy, data, valid_fraction=0.2, batch_size=4)
+    optimizer = make_sgdm(symmetry_of(task)[1])
+    unroll = Unroll(task, optimizer, compile=False)
+
+    keys = [(0, 0), (0, 1)]
+    theta = {name: torch.stack([p, p]) for name, p in optimizer.named_parameters()}
+    chains = unroll.start(keys)
+    batches = unroll.batches(keys, chains, 2)
+    measured = unroll.batches(keys, chains, 2, "valid")
+    with torch.no_grad():
+        losses, _ = unroll.run(theta, chains, batches, measured=measured)
+
+    params = {name: value[0] for name, value in chains["params"].items()}
+    first = {name: value[0, 0] for name, value in measured.items()}
+    torch.testing.assert_close(losses[0, 0], task.loss(params, first, {}))

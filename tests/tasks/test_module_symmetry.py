@@ -13,7 +13,7 @@ from tasks import ModuleTask
 from tasks.module_losses import next_token_cross_entropy
 
 SOURCE = torch.Generator().manual_seed(0)
-TOKENS = torch.randint(11, (30, 6), generator=SOURCE)
+TOKENS = torch.randint(11, (30, 4), generator=SOURCE)
 IMAGES = torch.rand(30, 3, 6, 6, generator=SOURCE)
 LABELS = torch.randint(4, (30,), generator=SOURCE)
 
@@ -41,7 +41,7 @@ class Encoder(nn.Module):
         layer = nn.TransformerEncoderLayer(4, 2, 5, dropout=0.1, batch_first=True)
         self.encoder = nn.TransformerEncoder(layer, 1)
         self.head = nn.Linear(4, 11)
-        self.register_buffer("mask", nn.Transformer.generate_square_subsequent_mask(6))
+        self.register_buffer("mask", nn.Transformer.generate_square_subsequent_mask(4))
 
     def forward(self, tokens: Tensor) -> Tensor:
         return self.head(self.encoder(self.embed(tokens), mask=self.mask))
@@ -90,7 +90,7 @@ def gpt2() -> ModuleTask:
     from transformers import GPT2Config, GPT2LMHeadModel
 
     config = GPT2Config(
-        n_layer=1, n_head=2, n_embd=4, vocab_size=11, n_positions=6, eos_token_id=0, bos_token_id=0
+        n_layer=1, n_head=2, n_embd=4, vocab_size=11, n_positions=4, eos_token_id=0, bos_token_id=0
     )
     module = partial(GPT2LMHeadModel, config)
     return ModuleTask(module, next_token_cross_entropy, TOKENS, output="logits", batch_size=4)
