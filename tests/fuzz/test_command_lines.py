@@ -71,50 +71,50 @@ def listed(folder: Path) -> set[str]:
 
 def faults(line: Line, ending: Ending, new: set[str], folder: Path) -> list[str]:
     """The rules that an ending breaks."""
-    found = []
+    broken_rules = []
     text = ending.output + ending.errors
     if "Traceback" in text:
-        found.append("a traceback")
+        broken_rules.append("a traceback")
     if ending.cut == "time" and not any(name in word for word in line.changed for name in AMOUNTS):
-        found.append("endless")
+        broken_rules.append("endless")
     if ending.cut == "memory":
-        found.append("too much memory")
+        broken_rules.append("too much memory")
     if ending.cut:
-        return found
+        return broken_rules
 
     said = [line for line in ending.errors.splitlines() if line.strip()]
     if ending.code == 2:
         if len(said) != 1 or not said[0].startswith("learned_opt: "):
-            found.append("not one sentence")
+            broken_rules.append("not one sentence")
         if len(ending.errors) > MOST_LETTERS:
-            found.append("a long sentence")
+            broken_rules.append("a long sentence")
         if new:
-            found.append(f"refused, but left {sorted(new)[:5]}")
+            broken_rules.append(f"refused, but left {sorted(new)[:5]}")
     elif ending.code == 1:
         is_replay = line.words[0] == "replay" and "not reproduced" in ending.output
         if not is_replay and not (said and said[-1].startswith("learned_opt: ")):
-            found.append("exit code 1 without a sentence")
+            broken_rules.append("exit code 1 without a sentence")
     elif ending.code == 0:
-        found += unfinished(folder)
+        broken_rules += unfinished(folder)
     else:
-        found.append(f"exit code {ending.code}")
-    return found
+        broken_rules.append(f"exit code {ending.code}")
+    return broken_rules
 
 
 def unfinished(folder: Path) -> list[str]:
     """What is not whole of the runs below a folder that began there."""
-    found = []
+    broken_rules = []
     for file in folder.rglob("job.json"):
         if file.relative_to(folder).parts[0] in (TRAINED, LOGGED, SWEEP):
             continue  # those may have been damaged on purpose
         if json.loads(file.read_text())["state"] != "finished":
-            found.append(f"{file} is not finished")
+            broken_rules.append(f"{file} is not finished")
         theta = RunFolder(file.parent).theta
         if theta.is_file():
             build_trained(theta, load_metadata(theta))
     if list(folder.rglob("*.partial")):
-        found.append("partial files")
-    return found
+        broken_rules.append("partial files")
+    return broken_rules
 
 
 def prepared(line: Line, folder: Path, material: Path, source: random.Random) -> str:
@@ -135,7 +135,7 @@ def prepared(line: Line, folder: Path, material: Path, source: random.Random) ->
 def test_random_command_lines(server: ForkServer, material, tmp_path) -> None:
     lines = CommandLines()
     counts: Counter[str] = Counter()
-    found = []
+    broken_rules = []
     for number, source in trials(COUNT):
         line = lines.draw(hash((SEED, number)))
         folder = tmp_path / str(number)
@@ -150,9 +150,9 @@ def test_random_command_lines(server: ForkServer, material, tmp_path) -> None:
             counts["faults"] += 1
             where = f"{number}: {' '.join(line.words)[:1500]} ({damage})"
             text = f"{ending.output[-300:]}\n{ending.errors[-1500:]}"
-            found.append(f"{where}\n{broken} after {ending.seconds:.1f} s\n{text}")
-            print(found[-1], flush=True)
+            broken_rules.append(f"{where}\n{broken} after {ending.seconds:.1f} s\n{text}")
+            print(broken_rules[-1], flush=True)
         shutil.rmtree(folder, ignore_errors=True)
 
     print(f"seed {SEED}, command lines: {dict(counts)}")
-    assert not found, "\n\n".join(found)
+    assert not broken_rules, "\n\n".join(broken_rules)

@@ -42,34 +42,34 @@ def command(source: random.Random) -> list[str]:
 def rows(run: Path) -> list[dict[str, str]]:
     """Of metrics.csv, without times."""
     with RunFolder(run).metrics.open() as file:
-        found = list(csv.DictReader(file))
-    for row in found:
+        table = list(csv.DictReader(file))
+    for row in table:
         assert None not in row, "a row is longer than the heading"
         for name in [name for name in row if name.startswith(OF_THE_MACHINE)]:
             del row[name]
-    return found
+    return table
 
 
 def differences(killed: Path, straight: Path) -> list[str]:
     """In what two finished runs differ."""
-    found = []
+    parts = []
     left, right = (load_file(RunFolder(run).theta) for run in (killed, straight))
     if tree.difference(list(left), list(right)) or not all(
         left[name].equal(right[name]) for name in left
     ):
-        found.append("theta")
+        parts.append("theta")
     if rows(killed) != rows(straight):
-        found.append("metrics.csv")
+        parts.append("metrics.csv")
     if json.loads(RunFolder(killed).job.read_text())["state"] != "finished":
-        found.append("job.json")
+        parts.append("job.json")
     if list(killed.rglob("*.partial")):
-        found.append("partial files")
-    return found
+        parts.append("partial files")
+    return parts
 
 
 def test_killed_runs(server: ForkServer, tmp_path) -> None:
     counts: Counter[str] = Counter()
-    found = []
+    sentences = []
     for number, source in trials(COUNT):
         words = command(source)
         straight = tmp_path / f"straight{number}"
@@ -90,11 +90,11 @@ def test_killed_runs(server: ForkServer, tmp_path) -> None:
         if broken:
             counts["faults"] += 1
             where = f"{number}: {' '.join(words)} after {after:.2f} s"
-            found.append(f"{where}\n{broken}\n{second.errors[-1500:]}")
-            print(found[-1], flush=True)
+            sentences.append(f"{where}\n{broken}\n{second.errors[-1500:]}")
+            print(sentences[-1], flush=True)
         else:
             shutil.rmtree(straight)
             shutil.rmtree(killed)
 
     print(f"seed {SEED}, kills of runs of {STEPS} outer steps: {dict(counts)}")
-    assert not found, "\n\n".join(found)
+    assert not sentences, "\n\n".join(sentences)

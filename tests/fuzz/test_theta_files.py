@@ -85,18 +85,18 @@ def damage_header(path: Path, source: random.Random) -> str:
 
 def faults(ending: Ending, folder: Path) -> list[str]:
     """The rules that an ending breaks, whoever read the file."""
-    found = []
+    broken_rules = []
     if "Traceback" in ending.output + ending.errors:
-        found.append("a traceback")
+        broken_rules.append("a traceback")
     if ending.cut or ending.peak > MOST_MEMORY:
-        found.append(f"ended for its {ending.cut or 'memory'}")
+        broken_rules.append(f"ended for its {ending.cut or 'memory'}")
     if list(folder.rglob("canary")):
-        found.append("code ran")
+        broken_rules.append("code ran")
     if ending.code not in (0, 2):
-        found.append(f"exit code {ending.code}")
+        broken_rules.append(f"exit code {ending.code}")
     if ending.code == 2 and len(ending.errors.strip().splitlines()) != 1:
-        found.append("not one sentence")
-    return found
+        broken_rules.append("not one sentence")
+    return broken_rules
 
 
 def differences(ending: Ending, folder: Path) -> list[str]:
@@ -105,19 +105,19 @@ def differences(ending: Ending, folder: Path) -> list[str]:
     expected = {
         name: digest(leaf) for name, leaf in load_file(folder / "theta.safetensors").items()
     }
-    found = []
+    broken_rules = []
     if loaded["theta"] != expected:
-        found.append("theta differs from the file")
+        broken_rules.append("theta differs from the file")
     node = json.loads((folder / "theta.json").read_text())["meta_optimizer"]
     for name, value in loaded["settings"].items():
         if node.get(name, value) != value:
-            found.append(f"{name} is {value}, the file says {node[name]}")
-    return found
+            broken_rules.append(f"{name} is {value}, the file says {node[name]}")
+    return broken_rules
 
 
 def test_damaged_theta_files(small_server, thetas, tmp_path) -> None:
     counts: Counter[str] = Counter()
-    found = []
+    broken_rules = []
     for number, source in trials(COUNT):
         folder = tmp_path / str(number)
         folder.mkdir()
@@ -136,8 +136,8 @@ def test_damaged_theta_files(small_server, thetas, tmp_path) -> None:
         if broken:
             counts["faults"] += 1
             text = f"{loading.errors[-1000:]}\n{evaluation.errors[-1000:]}"
-            found.append(f"{number}: {theta.name} {said}\n{broken}\n{text}")
-            print(found[-1], flush=True)
+            broken_rules.append(f"{number}: {theta.name} {said}\n{broken}\n{text}")
+            print(broken_rules[-1], flush=True)
 
     print(f"seed {SEED}, theta files: {dict(counts)}")
-    assert not found, "\n\n".join(found)
+    assert not broken_rules, "\n\n".join(broken_rules)
