@@ -129,7 +129,7 @@ def _part(outputs: Any, name: str | int | None) -> Any:
         return outputs
     by_key = isinstance(outputs, Mapping) or not isinstance(name, str)
     try:
-        return operator.getitem(outputs, name) if by_key else getattr(outputs, name)
+        return operator.getitem(outputs, name) if by_key else getattr(outputs, str(name))
     except (AttributeError, IndexError, KeyError) as error:
         parts = f", which has: {', '.join(outputs)}" if isinstance(outputs, Mapping) else ""
         raise ValueError(
