@@ -67,7 +67,7 @@ def equal(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> bool
     return list(left) == list(right) and all(torch.equal(left[name], right[name]) for name in left)
 
 
-@pytest.fixture(scope="module", params=["pes", "es"])
+@pytest.fixture(scope="module", params=["pes", pytest.param("es", marks=pytest.mark.slow)])
 def command(request, tmp_path_factory) -> tuple[str, Path]:
     """The name of an estimator, and the folder of a run that the command has made with it."""
     folder = tmp_path_factory.mktemp(request.param)
