@@ -175,7 +175,14 @@ def test_training_starts_from_a_trained_theta(finished) -> None:
 
 
 def test_training_starts_from_a_packaged_theta_on_any_network(tmp_path) -> None:
-    result = shell(tmp_path, "+task=cnn", *TINY, "theta=unf-transfer", "hydra.run.dir=run")
+    result = shell(
+        tmp_path,
+        "+task=mlp",
+        *TINY,
+        "network.hidden_sizes=[6,5]",
+        "theta=unf-transfer",
+        "hydra.run.dir=run",
+    )
     assert result.returncode == 0, result.stderr
     config = OmegaConf.load(tmp_path / "run/.hydra/config.yaml")
     assert config.meta_optimizer.nominal.orthogonal is True
