@@ -15,6 +15,7 @@ from tasks.keyed.mode import KeyedDraws
 from tasks.module_data import Columns
 from tasks.module_losses import Figures, Loss, Measured, OfBatch, Supervised
 from tasks.module_masks import leave_masks_alone
+from tasks.module_memory import AUTO
 from tasks.module_norms import BatchNorms
 from tasks.module_params import InitialParams, ModuleSource
 from tasks.module_roles import Role, Roles
@@ -58,6 +59,10 @@ class ModuleTask(TaskFamily):
         test_fraction: share of the data that is held out, drawn at random, the same in every
             run; 0.2 where neither ``test`` is there nor a part ``test`` of the data.
         valid_fraction: share of the training data that is kept for ``valid``, drawn likewise.
+        in_memory: whether a ``datasets.Dataset``, a file or a data set of the hub is read into
+            memory; False decodes its rows once into files in the cache of the datasets library,
+            from which batches are read; "auto" does so where it would take more than half of the
+            free memory.
         batch_size: examples in a batch, drawn with replacement.
         eval_batch_size: held-out examples that go through the module at once.
         figures: further held-out figures by name: functions of the arguments of the loss. By
@@ -91,6 +96,7 @@ class ModuleTask(TaskFamily):
         test: Any = None,
         test_fraction: float | None = None,
         valid_fraction: float = 0.0,
+        in_memory: bool | str = AUTO,
         batch_size: int = 128,
         eval_batch_size: int = 1024,
         figures: Figures | None = None,
@@ -106,7 +112,7 @@ class ModuleTask(TaskFamily):
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size
         self.train, self.test = train_and_test(
-            data, test, test_fraction, roles, is_supervised=loss is not None
+            data, test, test_fraction, roles, loss is not None, in_memory
         )
 
         self.num_train, self.num_valid = split_sizes(len(self.train.rows), valid_fraction)

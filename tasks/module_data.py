@@ -95,19 +95,46 @@ class InMemory(DataSource):
 
     @override
     def telling_rows(self) -> Tensor:
-        # a label or token that is out of range is the least or the largest
-        rows = []
-        for column in self.columns.values():
-            if column.is_floating_point():
-                continue
-            values = column.flatten(1) if column.ndim > 1 else column[:, None]
-            rows += [values.amin(1).argmin(), values.amax(1).argmax()]
-        return torch.stack(rows).cpu() if rows else torch.zeros(0, dtype=torch.int64)
+        extremes = Extremes()
+        for name, column in self.columns.items():
+            extremes.see(name, column)
+        return torch.tensor(extremes.rows(), dtype=torch.int64)
 
     @override
     def to(self, device: torch.device | str) -> Self:
         self.columns = {name: column.to(device) for name, column in self.columns.items()}
         return self
+
+
+class Extremes:
+    """Rows with the least and the largest whole number of each column.
+
+    A label or token that is out of range is one of them.
+    """
+
+    def __init__(self) -> None:
+        self.least: dict[str, tuple[int, int]] = {}  # of each column: the number and its row
+        self.largest: dict[str, tuple[int, int]] = {}
+
+    def see(self, name: str, column: Tensor, start: int = 0) -> None:
+        """Look at some rows of a column, of which ``start`` is the number of the first."""
+        if column.is_floating_point():
+            return
+
+        values = column.flatten(1) if column.ndim > 1 else column[:, None]
+        low, low_row = values.amin(1).min(0)
+        high, high_row = values.amax(1).max(0)
+        if name not in self.least or low < self.least[name][0]:
+            self.least[name] = (int(low), start + int(low_row))
+        if name not in self.largest or high > self.largest[name][0]:
+            self.largest[name] = (int(high), start + int(high_row))
+
+    def rows(self) -> list[int]:
+        """Their numbers, column by column."""
+        rows = []
+        for name, (_, row) in self.least.items():
+            rows += [row, self.largest[name][1]]
+        return rows
 
 
 def joined(columns: Mapping[str, Tensor], names: Sequence[str]) -> Tensor:
@@ -133,20 +160,30 @@ def _check(columns: Columns) -> None:
                 f"{tuple(column.shape)}."
             )
         lengths[name] = len(column)
-        _check_numbers(name, column)
+        check_numbers(name, column)
 
     if len(set(lengths.values())) > 1:
         listed = ", ".join(f"{name!r} {length}" for name, length in lengths.items())
         raise ValueError(f"columns of data must have as many rows, got: {listed}.")
 
 
-def _check_numbers(name: str, column: Tensor) -> None:
+def check_numbers(name: str, column: Tensor, start: int = 0) -> None:
+    """Refuse what is no finite real number.
+
+    Args:
+        name: of the column.
+        column: some of its rows, one after another.
+        start: number of the first one.
+
+    Raises:
+        ValueError: names the row.
+    """
     if column.is_complex():
         raise ValueError(f"column {name!r} of data must be real, got {column.dtype}.")
 
     if column.is_floating_point() and not column.isfinite().all():
         first = (~column.isfinite()).flatten().int().argmax()
-        row = int(first) // column[0].numel()
+        row = start + int(first) // column[0].numel()
         value = column.flatten()[first].item()
         raise ValueError(
             f"column {name!r} of data must hold finite numbers, got {value} in row {row}."

@@ -1,6 +1,7 @@
 """Data as people have them: tensors, arrays, data sets of torch and of the hub, files."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,8 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset, default
 
 from tasks.data.images import LabelledImages
 from tasks.module_data import Columns, DataSource, InMemory
+from tasks.module_disk import OnDisk, decoded_folder
+from tasks.module_memory import AUTO, check_choice, stays_on_disk
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -19,14 +22,17 @@ TEST = "test"
 SUFFIXES = (".csv", ".parquet")
 
 
-def read(data: Any, names: Sequence[str] | None) -> dict[str, DataSource]:
-    """Read data of any kind into memory.
+def read(
+    data: Any, names: Sequence[str] | None, in_memory: bool | str = AUTO
+) -> dict[str, DataSource]:
+    """Read data of any kind into memory, or into files where they are too large for it.
 
     Args:
         data: tensors or arrays (one, a tuple, a dict), a map-style ``torch.utils.data.Dataset``,
             a ``datasets.Dataset`` or ``DatasetDict``, ``LabelledImages``, a ``DataSource``, the
             path of a CSV or parquet file, or the id of a data set on the hub.
         names: columns that are needed, None for all. Columns of a tuple are called "0", "1", ...
+        in_memory: see ``ModuleTask``.
 
     Returns:
         dict[str, DataSource]: ``train``, and ``test`` where the data have a part of that name.
@@ -36,16 +42,18 @@ def read(data: Any, names: Sequence[str] | None) -> dict[str, DataSource]:
         FileNotFoundError: there is no such file.
         ConnectionError: the hub cannot be reached and its cache does not hold the data set.
     """
+    check_choice(in_memory)
     if isinstance(data, DataSource):
         return {"train": data}
     if isinstance(data, LabelledImages):
+        _refuse_on_disk(data, in_memory)
         return _images(data)
 
     is_bare = isinstance(data, Tensor | np.ndarray | tuple | list | Mapping)
     name = "tensors" if is_bare else type(data).__name__
     if isinstance(data, str | Path):
         name = Path(data).name if _is_file(data) else str(data)
-        data = _file(Path(data)) if _is_file(data) else _hub(str(data))
+        data = _file(Path(data), in_memory) if _is_file(data) else _hub(str(data))
 
     if _is_of_hub(data, "DatasetDict"):
         splits = {split: data[split] for split in ("train", TEST) if split in data}
@@ -56,8 +64,20 @@ def read(data: Any, names: Sequence[str] | None) -> dict[str, DataSource]:
 
     sources: dict[str, DataSource] = {}
     for split, part in splits.items():
+        if _is_of_hub(part, "Dataset"):
+            sources[split] = _table(name, part, names, in_memory)
+            continue
+        _refuse_on_disk(part, in_memory)
         sources[split] = InMemory(name, _needed(_columns(part, names), names))
     return sources
+
+
+def _refuse_on_disk(data: Any, in_memory: bool | str) -> None:
+    if in_memory is False:
+        raise ValueError(
+            "in_memory=false is for a datasets.Dataset, the path of a CSV or parquet file, or a "
+            f"hub id; {type(data).__name__} is in memory already."
+        )
 
 
 def _images(data: LabelledImages) -> dict[str, DataSource]:
@@ -68,8 +88,6 @@ def _images(data: LabelledImages) -> dict[str, DataSource]:
 
 def _columns(data: Any, names: Sequence[str] | None) -> Columns:
     """The columns of one split."""
-    if _is_of_hub(data, "Dataset"):
-        return _columns_of_hub(data, names)
     if isinstance(data, Tensor | np.ndarray):
         data = (data,)
     if isinstance(data, TensorDataset):
@@ -114,20 +132,45 @@ def _collated(data: Any) -> Columns:
     return {name: _cast(_tensor(name, column)) for name, column in columns.items()}
 
 
-def _columns_of_hub(data: "Dataset", names: Sequence[str] | None) -> Columns:
+def _table(
+    name: str, data: "Dataset", names: Sequence[str] | None, in_memory: bool | str
+) -> DataSource:
+    """Columns of a data set of the hub's kind, in memory or in files."""
     import datasets
 
-    from tasks.data.hub import pixels
-
     _check_names(data.column_names, names)
+    needed = list(names or data.column_names)
+    images = tuple(name for name in needed if isinstance(data.features[name], datasets.Image))
+    decode = partial(_decoded, names=needed, images=images)
+
+    if len(data) and stays_on_disk(in_memory, len(data) * _row_bytes(data, decode, images)):
+        return OnDisk(name, decoded_folder(data, needed, images, decode), images)
+
+    columns = decode(data, 0)
+    for image in images:
+        columns[image] = columns[image].float() / 255
+    return InMemory(name, columns)
+
+
+def _decoded(data: "Dataset", start: int, names: list[str], images: tuple[str, ...]) -> Columns:
+    """Columns of some rows, images as bytes; ``start`` is the number of the first row."""
+    from tasks.data.hub import decoded
+
     columns = {}
-    for name in names or data.column_names:
-        if isinstance(data.features[name], datasets.Image):
-            columns[name] = pixels(data, name)
-            continue
-        values = data.with_format("numpy")[name][:]
-        columns[name] = _tensor(name, values)
+    for name in names:
+        if name in images:
+            columns[name] = decoded(data, name, start=start)
+        else:
+            columns[name] = _tensor(name, data.with_format("numpy")[name][:])
     return columns
+
+
+def _row_bytes(data: "Dataset", decode: Callable[..., Columns], images: tuple[str, ...]) -> int:
+    """What a row takes in memory, by the first one."""
+    num_bytes = 0
+    for name, column in decode(data.select([0]), 0).items():
+        num_bytes += column.numel() * (4 if name in images else column.element_size())
+    return num_bytes
 
 
 def _tensor(name: str, values: Any) -> Tensor:
@@ -193,10 +236,11 @@ def _is_file(name: str | Path) -> bool:
     return isinstance(name, Path) or path.suffix in SUFFIXES or path.exists()
 
 
-def _file(path: Path) -> "Dataset":
-    """A table in a file."""
+def _file(path: Path, in_memory: bool | str) -> "Dataset":
+    """A table in a file; of one that stays on the disk the datasets library makes its own file."""
     import datasets
     import pyarrow
+    from datasets.exceptions import DatasetGenerationError
     from pyarrow import csv, parquet
 
     readers: dict[str, Callable[..., pyarrow.Table]] = {
@@ -210,8 +254,11 @@ def _file(path: Path) -> "Dataset":
         raise FileNotFoundError(f"data: there is no file {path.absolute()}.")
 
     try:
+        if stays_on_disk(in_memory, path.stat().st_size):
+            kind = path.suffix.removeprefix(".")
+            return datasets.load_dataset(kind, data_files=str(path), split="train")
         return datasets.Dataset(readers[path.suffix](path))
-    except (pyarrow.ArrowException, OSError, ValueError) as error:
+    except (pyarrow.ArrowException, DatasetGenerationError, OSError, ValueError) as error:
         reason = str(error).partition("\n")[0].rstrip(".")
         raise ValueError(f"data: the file {path} cannot be read: {reason}.") from error
 

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 
 from tasks.module_data import Columns, DataSource, InMemory
+from tasks.module_disk import OnDisk
+from tasks.module_memory import AUTO
 from tasks.module_reading import TEST, read
 from tasks.module_roles import Roles
 
@@ -53,7 +55,12 @@ class Split:
 
 
 def train_and_test(
-    data: Any, test: Any, test_fraction: float | None, roles: Roles, is_supervised: bool
+    data: Any,
+    test: Any,
+    test_fraction: float | None,
+    roles: Roles,
+    is_supervised: bool,
+    in_memory: bool | str = AUTO,
 ) -> tuple[Split, Split]:
     """Read the data and say which rows are held out.
 
@@ -63,6 +70,7 @@ def train_and_test(
         test_fraction: see ``ModuleTask``.
         roles: of the columns.
         is_supervised: whether the columns are inputs and targets; else all go to the loss.
+        in_memory: see ``ModuleTask``.
 
     Raises:
         ValueError: there are no data, more than one part is held out, or the share leaves nothing
@@ -73,10 +81,10 @@ def train_and_test(
     if test is not None and test_fraction is not None:
         raise ValueError("give one of test and test_fraction, got both.")
 
-    sources = _read(data, roles, is_supervised)
+    sources = _read(data, roles, is_supervised, in_memory)
     train = sources["train"]
     if test is not None:
-        sources[TEST] = _read(test, roles, is_supervised)["train"]
+        sources[TEST] = _read(test, roles, is_supervised, in_memory)["train"]
     if TEST in sources and test_fraction is None:
         _check_alike(train, sources[TEST])
         return _all_rows(train), _all_rows(sources[TEST])
@@ -92,8 +100,10 @@ def train_and_test(
     return Split(train, order[num_test:].sort().values), Split(train, order[:num_test])
 
 
-def _read(data: Any, roles: Roles, is_supervised: bool) -> dict[str, DataSource]:
-    sources = read(data, roles.names)
+def _read(
+    data: Any, roles: Roles, is_supervised: bool, in_memory: bool | str
+) -> dict[str, DataSource]:
+    sources = read(data, roles.names, in_memory)
     if not is_supervised or isinstance(data, DataSource):
         return sources
 
@@ -102,6 +112,8 @@ def _read(data: Any, roles: Roles, is_supervised: bool) -> dict[str, DataSource]
         prepared[split] = source
         if isinstance(source, InMemory):
             prepared[split] = InMemory(source.name, roles.prepare(source.columns))
+        elif isinstance(source, OnDisk):
+            source.prepare = roles.prepare
     return prepared
 
 

@@ -77,10 +77,11 @@ def _setting(config: SettingConfig, loaded: dict[str, Any]) -> Setting:
 def _family(cfg: DictConfig, loaded: dict[str, Any]) -> Any:
     """The task family; its data come from ``loaded`` where another setting has the same."""
     task = task_values(cfg)
-    data = task.pop("data", None)
-    if data is None:
+    data = task.get("data")
+    if not isinstance(data, dict):  # none, or the name of a file, which the task reads itself
         return instantiate(task)
 
+    del task["data"]
     # by content: all horizons and points of a task share one copy of its data
     key = json.dumps(data, sort_keys=True)
     if key not in loaded:

@@ -88,12 +88,18 @@ def _is_jpeg(split: "Dataset", column: str) -> bool:
 
 
 def pixels(split: "Dataset", column: str, size: int | None = None) -> Tensor:
-    """Images ``(n, channels, height, width)``, float32 in [0, 1].
+    """Images ``(n, channels, height, width)``, float32 in [0, 1]; arguments as of ``decoded``."""
+    return decoded(split, column, size).float() / 255
+
+
+def decoded(split: "Dataset", column: str, size: int | None = None, start: int = 0) -> Tensor:
+    """Images ``(n, channels, height, width)`` of uint8.
 
     Args:
         split: a data set with the column.
         column: of images.
         size: height and width in pixels; None leaves them, and then all must be equal.
+        start: number of the first row, for messages.
 
     Raises:
         ValueError: an image is none, or they differ in channels or size.
@@ -104,12 +110,12 @@ def pixels(split: "Dataset", column: str, size: int | None = None) -> Tensor:
         try:
             return _decode(row[column], size)
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            raise ValueError(f"column {column}, row {number}: {error}.") from error
+            raise ValueError(f"column {column}, row {start + number}: {error}.") from error
 
     with ThreadPoolExecutor() as pool:  # decoding and resizing release the interpreter lock
-        decoded = list(pool.map(decode, enumerate(_encoded(split, column))))
+        pictures = list(pool.map(decode, enumerate(_encoded(split, column))))
 
-    shapes = sorted({image.shape for image in decoded})
+    shapes = sorted({picture.shape for picture in pictures})
     channels = sorted({shape[0] for shape in shapes})
     if len(channels) != 1:
         counts = ", ".join(map(str, channels)) or "there is none"
@@ -119,7 +125,7 @@ def pixels(split: "Dataset", column: str, size: int | None = None) -> Tensor:
             f"images of column {column} must be of one size, got {shapes[0][1:]} and "
             f"{shapes[-1][1:]} pixels; resize them."
         )
-    return torch.from_numpy(np.stack(decoded)).float() / 255
+    return torch.from_numpy(np.stack(pictures))
 
 
 def _decode(cell: Any, size: int | None) -> np.ndarray:
