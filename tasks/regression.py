@@ -95,7 +95,7 @@ def regression(
     if shapes[1] == 1:
         figures["mean_absolute_error"] = partial(_absolute_error, scaled_targets.deviation.item())
     return ModuleTask(
-        partial(_network, network, *shapes),
+        partial(initialised, network, *shapes),
         nn.MSELoss() if loss is None else loss,
         _scaled(train, scaled_inputs, scaled_targets),
         test=_scaled(heldout, scaled_inputs, scaled_targets),
@@ -141,12 +141,6 @@ def _scaled(split: Split, inputs: Scaling, targets: Scaling) -> InMemory:
     features = inputs(joined(columns, inputs.names))  # (n, d)
     predicted = targets(joined(columns, targets.names))  # (n, t)
     return InMemory(split.source.name, {"0": features, "1": predicted})
-
-
-def _network(
-    network: Callable[..., nn.Module], input_shape: tuple[int, ...], num_outputs: int
-) -> nn.Module:
-    return initialised(network(input_shape, num_outputs))
 
 
 def _absolute_error(unit: float, outputs: Tensor, targets: Tensor) -> Tensor:

@@ -44,7 +44,7 @@ def unsupervised(
     1437
     """
     return ModuleTask(
-        partial(_network, network, data.input_shape),
+        partial(initialised, network, data.input_shape),
         loss,
         InMemory(data.name, {"0": data.train_images}),
         test=InMemory(data.name, {"0": data.test_images}),
@@ -54,7 +54,3 @@ def unsupervised(
         valid_fraction=valid_fraction,
         name=name,
     )
-
-
-def _network(network: Callable[..., nn.Module], input_shape: tuple[int, ...]) -> nn.Module:
-    return initialised(network(input_shape))

@@ -42,7 +42,7 @@ class TwoViews(nn.Module):
             raise ValueError(f"shift and noise must not be negative, got {shift} and {noise}.")
         self.shift = shift
         self.noise = noise
-        self.encoder = initialised(encoder(input_shape, embed_size))
+        self.encoder = initialised(encoder, input_shape, embed_size)
 
     @override
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:

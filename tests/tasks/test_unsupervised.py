@@ -12,8 +12,9 @@ from tasks.keyed.mode import KeyedDraws
 from tasks.networks.autoencoder import VariationalAutoencoder
 from tasks.networks.mlp import MLP
 from tasks.networks.two_views import TwoViews, shifted
+from tasks.unsupervised import unsupervised
 from tasks.unsupervised_losses import Decoded, InfoNCE, negative_elbo, pair_accuracy
-from tests.cases import FAMILIES
+from tests.cases import FAMILIES, images
 
 
 def test_elbo_is_that_of_torchs_distributions() -> None:
@@ -127,6 +128,10 @@ def test_two_views_of_an_image_have_noise_of_their_own() -> None:
         (
             lambda: VariationalAutoencoder((1, 4, 4), code_size=0),
             "code_size must be at least 1, got 0",
+        ),
+        (
+            lambda: unsupervised("noise", MLP, images(), functional.mse_loss),
+            r"network must be constructed from \(1, 4, 4\), but: MLP.* 'num_outputs'",
         ),
     ],
 )
