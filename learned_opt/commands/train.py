@@ -104,7 +104,7 @@ def _meta_train(
             return None
 
         metadata = _save(cfg, problems, training, origin, folder)
-        all_words = [*words, *hydra_job.config_words()]
+        all_words = [*words, *hydra_job.config_words(), *ways_on.trust_words(cfg, metadata)]
         if stopped_by:
             raise errors.Interrupted(stopped_by, screens.interrupted(all_words, folder))
         way_on = partial(ways_on.of_comparison, words, folder, cfg.benchmark.archive)

@@ -55,7 +55,7 @@ def _verb() -> str:
 def _words_about_hydra() -> list[str]:
     words = []
     for word in hydra_job.words_about_hydra():
-        # Hydra adds this one by itself: it is no word of the command line
-        if not word.startswith("hydra.mode="):
+        # Hydra adds the mode by itself; the words about configs have the search path
+        if not word.startswith(("hydra.mode=", hydra_job.SEARCH_PATH)):
             words.append(word)
     return words

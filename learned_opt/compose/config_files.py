@@ -5,6 +5,8 @@ import sys
 from pathlib import Path
 
 CONFIG_DIR_FLAGS = ("--config-dir", "-cd")
+SEARCH_KEY = "hydra.searchpath"
+FILE_OF_SEARCH = re.compile(r"file://([^,\]'\"]+)")
 PACKAGE = Path(__file__).resolve().parents[1]  # learned_opt
 
 
@@ -20,14 +22,16 @@ def config_dir() -> str:
 
 
 def user_folders() -> list[str]:
-    """Folders of configs that the command line of this process adds by ``--config-dir``.
+    """Folders of configs that the command line adds by ``--config-dir`` or ``hydra.searchpath``.
 
     Read from the command line, as choices are listed before Hydra has started.
     """
-    folders = []
+    folders: list[str] = []
     words = sys.argv[1:]
     for index, word in enumerate(words):
         flag, has_value, value = word.partition("=")
+        if flag.lstrip("+") == SEARCH_KEY:
+            folders += FILE_OF_SEARCH.findall(value)
         if flag not in CONFIG_DIR_FLAGS:
             continue
         if has_value:

@@ -14,6 +14,8 @@ from omegaconf import DictConfig
 
 from learned_opt.runtime import job_record
 
+SEARCH_PATH = "hydra.searchpath="  # folders of configs beside that of --config-dir
+
 
 def folder() -> Path:
     """The run folder of the job, as a path from the working directory."""
@@ -46,7 +48,7 @@ def config_words() -> list[str]:
     for source in HydraConfig.get().runtime.config_sources:
         if source.provider == "command-line":
             words.append(f"--config-dir={source.path}")
-    return words
+    return words + [word for word in words_about_hydra() if word.startswith(SEARCH_PATH)]
 
 
 def choice(group: str) -> str | None:

@@ -97,6 +97,19 @@ def of_max_time(trainer: Any, words: Sequence[str], folder: Path) -> str:
     )
 
 
+def trust_words(cfg: DictConfig, metadata: dict[str, Any]) -> list[str]:
+    """The word that a later command needs to read a theta of the user's classes, if any.
+
+    Args:
+        cfg: the config; where it says whom to trust, the words have it already.
+        metadata: of ``theta.json``.
+    """
+    from learned_opt.deploy import construct  # with torch, for which no other way on waits
+
+    packages = construct.foreign_packages(metadata["meta_optimizer"])
+    return [f"trust=[{','.join(packages)}]"] if packages and cfg.trust is None else []
+
+
 def _of_tuning(archive: str | None) -> str:
     if archive is None:
         return "Tuning runs are not kept, as benchmark.archive is null."

@@ -77,12 +77,24 @@ def build(node: Any, spec: PermutationSpec, trust: tuple[str, ...] = ()) -> Meta
 
 def names_only_ours(node: Any) -> bool:
     """Whether a node, and all below it, names classes of ours alone."""
-    if isinstance(node, list):
-        return all(map(names_only_ours, node))
-    if not isinstance(node, Mapping):
-        return True
-    is_ours = str(node.get("_target_", PACKAGES[0])).startswith(PACKAGES)
-    return is_ours and all(map(names_only_ours, node.values()))
+    return not foreign_packages(node)
+
+
+def foreign_packages(node: Any) -> list[str]:
+    """The packages of others whose classes a node names, in order; those a user must trust.
+
+    >>> foreign_packages({"_target_": "mypkg.nets.Net", "rule": {"_target_": "mypkg.Rule"}})
+    ['mypkg']
+    """
+    parts = node.values() if isinstance(node, Mapping) else node if isinstance(node, list) else []
+    packages: set[str] = set()
+    for part in parts:
+        packages.update(foreign_packages(part))
+
+    target = node.get("_target_") if isinstance(node, Mapping) else None
+    if target is not None and not str(target).startswith(PACKAGES):
+        packages.add(str(target).partition(".")[0])
+    return sorted(packages)
 
 
 def with_current_names(node: Any) -> Any:
