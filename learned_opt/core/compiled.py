@@ -16,8 +16,9 @@ from torch._dynamo.exc import TorchDynamoException
 from torch._guards import TracingContext, tracing
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx import GraphModule
-from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
+
+from learned_opt.core.tracing import traced
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +85,7 @@ def trace(
     # one context for all values; else every operation makes one of its own
     context = TracingContext(FakeTensorMode())
     with tracing(context):
-        graph = make_fx(flat)(*[leaf.detach() for leaf in leaves])
+        graph = traced(flat, *[leaf.detach() for leaf in leaves])
 
     return graph, results[0]
 

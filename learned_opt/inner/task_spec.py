@@ -79,14 +79,12 @@ def _try_loss(family: TaskFamily, params: Tree, batch: Tree, task: Tree) -> None
     network = getattr(family, "network", None)
     hooks = _watch(network, entered) if isinstance(network, nn.Module) else []
 
-    def loss_of(values: Tree) -> Tensor:
-        return family.loss(values, batch, task)
-
-    copies = tree_map(lambda leaf: torch.stack([leaf, leaf]), params)  # (2, *shape)
+    chain = (params, batch, task)
+    chains = [tree_map(_twice, part) for part in chain]
     try:
         with torch.no_grad():
-            loss = loss_of(params)
-        vmap(grad(loss_of))(copies)
+            loss = family.loss(*chain)
+        vmap(grad(family.loss))(*chains)
     except Exception as error:
         where = f"layer {entered[-1]!r} of " if entered and entered[-1] else ""
         kind = f"network {type(network).__name__}" if hooks else "its loss"
@@ -106,6 +104,10 @@ def _try_loss(family: TaskFamily, params: Tree, batch: Tree, task: Tree) -> None
             f"the loss of task {family.name!r} is {loss.item()} near its initial parameters; "
             "it must be finite."
         )
+
+
+def _twice(leaf: Tensor) -> Tensor:
+    return torch.stack([leaf, leaf])  # (2, *shape)
 
 
 def _watch(network: nn.Module, entered: list[str]) -> list[RemovableHandle]:

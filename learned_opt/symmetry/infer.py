@@ -13,10 +13,10 @@ from torch import Tensor, fx, nn
 from torch._decomp import core_aten_decompositions
 from torch._subclasses.functional_tensor import dispatch_functionalize
 from torch.func import functional_call
-from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._pytree import tree_leaves
 from typing_extensions import override
 
+from learned_opt.core.tracing import traced
 from learned_opt.core.tree import Tree
 from learned_opt.symmetry.atoms import Atom, Axis, fix, fresh, length
 from learned_opt.symmetry.calls import Axes, Call, Labelled, constant_axes, fix_positions
@@ -108,8 +108,8 @@ def infer_from_function(
         return function(dict(zip(params, values, strict=True)), *inputs)
 
     # torch.func.functionalize refuses custom autograd functions
-    table: Any = core_aten_decompositions()
-    graph = make_fx(dispatch_functionalize(flat), decomposition_table=table)(values, inputs)
+    table = core_aten_decompositions()
+    graph = traced(dispatch_functionalize(flat), values, inputs, decompositions=table)
     graph.graph.eliminate_dead_code()  # what is not returned ties no axes together
 
     param_axes: list[Axes] = []

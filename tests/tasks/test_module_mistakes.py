@@ -8,7 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils._pytree import tree_flatten
 
+from learned_opt.core.compiled import trace
 from learned_opt.inner.task_spec import symmetry_of
 from tasks import ModuleTask
 
@@ -125,6 +127,40 @@ def test_control_flow_by_values_is_refused_before_training(function, message) ->
     task = ModuleTask(partial(Through, function), functional.mse_loss, X, batch_size=4)
     with pytest.raises(ValueError, match=message):
         symmetry_of(task)
+
+
+class Deciding(nn.Module):
+    """Decides by a tensor that a test makes of its input."""
+
+    def __init__(self, decide) -> None:
+        super().__init__()
+        self.decide = decide
+        self.first = nn.Linear(4, 5)
+        self.last = nn.Linear(5, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.first(x)
+        return self.last(hidden.relu() if self.decide(x).all() else hidden)
+
+
+def test_control_flow_by_the_batch_is_refused_before_training() -> None:
+    decide = partial(Deciding, lambda x: x > 0)
+    task = ModuleTask(decide, functional.mse_loss, X, batch_size=4)
+    with pytest.raises(ValueError, match="network Deciding fails: it takes a number out"):
+        symmetry_of(task)
+
+
+def test_control_flow_by_constants_is_no_mistake() -> None:
+    decide = partial(Deciding, lambda x: torch.arange(len(x)).diff() == 1)
+    task = ModuleTask(decide, functional.mse_loss, X, batch_size=4)
+    params, spec = symmetry_of(task)
+    assert spec.axes["last.weight"][1] == spec.axes["first.weight"][0]
+
+    batch = task.batch(torch.Generator().manual_seed(0), {})
+    leaves, structure = tree_flatten((params, batch, {}))
+    graph, _ = trace(task.loss, leaves, structure)
+    assert torch.equal(graph(*leaves)[0], task.loss(params, batch, {}))
+    assert not any("_local_scalar" in str(node.target) for node in graph.graph.nodes)
 
 
 def test_statistics_of_an_instance_norm_are_refused_with_what_to_do() -> None:
