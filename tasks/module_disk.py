@@ -30,6 +30,7 @@ FORMAT = 1  # of the files
 BLOCK = 4096  # rows that are decoded at once
 FOLDER = "learned_opt"  # in the cache of the datasets library
 FACTS = "facts.json"
+PREFIX = "column:"  # of keys of a batch, which may hold others
 Layout = tuple[tuple[int, ...], np.dtype]  # shape of a row, and type of its numbers
 Decode = Callable[["Dataset", int], Columns]  # of some rows and the number of the first one
 
@@ -72,16 +73,17 @@ class OnDisk(DataSource):
     @override
     def draw(self, rows: Tensor) -> Batch:
         picked = rows.numpy()
-        columns: Columns = {}
-        for number, column in enumerate(self.facts["columns"]):
-            columns[column] = torch.from_numpy(_mapped(_file(self.folder, number))[picked])
-        return {"columns": columns}
+        batch: Batch = {}
+        for number, name in enumerate(self.facts["columns"]):
+            file = _file(self.folder, number)
+            batch[f"{PREFIX}{name}"] = torch.from_numpy(_mapped(file)[picked])
+        return batch
 
     @override
     def gather(self, batch: Batch) -> Columns:
         columns: Columns = {}
-        for name, values in batch["columns"].items():
-            column = values.to(self.device)
+        for name in self.facts["columns"]:
+            column = batch[f"{PREFIX}{name}"].to(self.device)
             columns[name] = column.float() / 255 if name in self.images else column
         return columns if self.prepare is None else self.prepare(columns)
 
