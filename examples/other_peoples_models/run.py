@@ -9,6 +9,7 @@ ResNet and GPT-2 need ``pip install transformers``.
 
 import argparse
 import ast
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -70,7 +71,9 @@ class Clock(lightning.Callback):
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
         self.start = time.perf_counter()
+        self.busy_at_start = processor_time()
         self.first_step = 0.0  # seconds until it was done
+        self.busy = 0.0  # seconds of processors until then, less where others share them
 
     @override
     def on_train_batch_end(
@@ -79,8 +82,15 @@ class Clock(lightning.Callback):
         passed = time.perf_counter() - self.start
         if not self.first_step:
             self.first_step = passed
+            self.busy = processor_time() - self.busy_at_start
         if passed > self.first_step + self.seconds:
             trainer.should_stop = True
+
+
+def processor_time() -> float:
+    """Seconds of processors that this process and its ended children have had."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
 
 
 def make_task(name: str, root: str | None) -> ModuleTask:
@@ -167,7 +177,10 @@ def meta_train(task: ModuleTask, budget: Budget) -> MetaTrained:
     )
     losses = result.history["meta_loss/train"]
     words = "compiled" if budget.compile else "eager"
-    print(f"first outer step after {clock.first_step:.1f} s, {words}")
+    print(
+        f"first outer step after {clock.first_step:.1f} s, {words} "
+        f"({clock.busy:.1f} s of a processor)"
+    )
     print(f"outer steps: {len(losses)} of {budget.unroll_length} inner steps each")
     print(f"meta-loss: {losses[:FEW].mean():.4f} at first, {losses[-FEW:].mean():.4f} at last")
     return result
