@@ -7,6 +7,8 @@ from sklearn.model_selection import train_test_split
 from tasks.data.images import LabelledImages
 from tasks.module_data import InMemory
 
+MEASUREMENTS = ("age", "sex", "bmi", "bp", "s1", "s2", "s3", "s4", "s5", "s6")  # of diabetes
+
 
 def digits(test_fraction: float = 0.2) -> LabelledImages:
     """The 1,797 handwritten 8x8 digits that scikit-learn ships (UCI ML, test part of NIST SD 3/7).
@@ -47,9 +49,9 @@ def diabetes() -> InMemory:
     >>> len(diabetes()), diabetes().columns["progression"].max()
     (442, tensor(346.))
     """
-    table = load_diabetes(scaled=False)
+    measured, progression = load_diabetes(return_X_y=True, scaled=False)  # (442, 10), (442,)
     columns = {}
-    for number, name in enumerate(table.feature_names):
-        columns[name] = torch.tensor(table.data[:, number], dtype=torch.float32)
-    columns["progression"] = torch.tensor(table.target, dtype=torch.float32)
+    for number, name in enumerate(MEASUREMENTS):
+        columns[name] = torch.tensor(measured[:, number], dtype=torch.float32)
+    columns["progression"] = torch.tensor(progression, dtype=torch.float32)
     return InMemory("diabetes", columns)
