@@ -52,6 +52,8 @@ class MetaTrainer(lightning.LightningModule):
     Attributes:
         pending_signals: signals of any rank that wait for a checkpoint; the same on all ranks.
         nonfinite: what was not finite in the last outer step, by label; empty if all was finite.
+        is_estimating: whether an estimate is being made; whatever raises then leaves the state of
+            the outer step before it as it was.
 
     Raises:
         ValueError: ``max_steps`` is not positive.
@@ -83,6 +85,7 @@ class MetaTrainer(lightning.LightningModule):
         self.estimator_state: State | None = None
         self.pending_signals: set[Signal] = set()
         self.nonfinite: dict[str, NonfiniteUnrolls] = {}
+        self.is_estimating = False
 
     @property
     def theta(self) -> dict[str, Tensor]:
@@ -116,7 +119,9 @@ class MetaTrainer(lightning.LightningModule):
         theta = self.detached_theta
         before = self.estimator_state
 
+        self.is_estimating = True
         estimate, self.estimator_state = self.estimator.estimate(theta, before, generator(*key))
+        self.is_estimating = False
         self.nonfinite = self._find_nonfinite(estimate, theta, before, key)
 
         estimate = estimate._replace(gradient=self.share.total_tree(estimate.gradient))

@@ -15,6 +15,9 @@ from learned_opt.training.trainer import meta_trainer
 class Checkpoints(Callback):
     """Writes checkpoints: every so many outer steps, when a signal asks for one, and at the end.
 
+    The end may be an exception of a task of a user's own: the outer steps before it are kept. With
+    several ranks they are not, since the others cannot be asked to write their shares.
+
     A checkpoint of step n is written as step n + 1 starts, when the metrics of step n are logged;
     they are on the disk before it is, so that a resumed run lacks no row.
 
@@ -51,6 +54,16 @@ class Checkpoints(Callback):
     @override
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._save(trainer)  # also of a stop that was asked for
+
+    @override
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        is_of_a_task = isinstance(exception, Exception) and meta_trainer(pl_module).is_estimating
+        if is_of_a_task and trainer.world_size == 1:
+            self._save(trainer)
+            step = trainer.global_step
+            exception.add_note(f"Raised in outer step {step + 1}; the {step} before it are kept.")
 
     def _save(self, trainer: Trainer) -> None:
         step = trainer.global_step
