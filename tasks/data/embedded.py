@@ -50,8 +50,7 @@ def diabetes() -> InMemory:
     (442, tensor(346.))
     """
     measured, progression = load_diabetes(return_X_y=True, scaled=False)  # (442, 10), (442,)
-    columns = {}
-    for number, name in enumerate(MEASUREMENTS):
-        columns[name] = torch.tensor(measured[:, number], dtype=torch.float32)
+    rows = torch.tensor(measured, dtype=torch.float32)
+    columns = dict(zip(MEASUREMENTS, rows.T.contiguous(), strict=True))
     columns["progression"] = torch.tensor(progression, dtype=torch.float32)
     return InMemory("diabetes", columns)
