@@ -18,7 +18,8 @@ def test_it_is_short() -> None:
     assert len(README.splitlines()) <= 150
 
 
-def test_its_python_runs() -> None:
+def test_its_python_runs(monkeypatch, tmp_path) -> None:
+    monkeypatch.chdir(tmp_path)  # one of them keeps a run
     blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     assert blocks
     for block in blocks:
