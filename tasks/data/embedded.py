@@ -51,6 +51,8 @@ def diabetes() -> InMemory:
     """
     measured, progression = load_diabetes(return_X_y=True, scaled=False)  # (442, 10), (442,)
     rows = torch.tensor(measured, dtype=torch.float32)
-    columns = dict(zip(MEASUREMENTS, rows.T.contiguous(), strict=True))
+    columns: dict[str, torch.Tensor] = {}
+    for name, column in zip(MEASUREMENTS, rows.T.contiguous(), strict=True):
+        columns[name] = column
     columns["progression"] = torch.tensor(progression, dtype=torch.float32)
     return InMemory("diabetes", columns)
