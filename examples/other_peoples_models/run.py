@@ -33,7 +33,7 @@ from tasks import ModuleTask
 
 MODELS = ("resnet18", "lstm_text", "transformer_encoder", "gpt2", "unet", "gnn")
 MOST_STEPS = 10_000  # outer steps, more than a minute has
-FEW = 5  # outer steps whose meta-losses are averaged
+MOST_AVERAGED = 5  # outer steps at either end, for the meta-losses that are shown
 
 
 @dataclass(frozen=True)
@@ -182,7 +182,8 @@ def meta_train(task: ModuleTask, budget: Budget) -> MetaTrained:
         f"({clock.busy:.1f} s of a processor)"
     )
     print(f"outer steps: {len(losses)} of {budget.unroll_length} inner steps each")
-    print(f"meta-loss: {losses[:FEW].mean():.4f} at first, {losses[-FEW:].mean():.4f} at last")
+    few = max(1, min(MOST_AVERAGED, len(losses) // 2))
+    print(f"meta-loss: {losses[:few].mean():.4f} at first, {losses[-few:].mean():.4f} at last")
     return result
 
 
