@@ -300,6 +300,7 @@ def refused(monkeypatch, capsys, tmp_path, main, *arguments: str) -> str:
         (["+task=mlp", "+foo=1"], "nothing reads the new key 'foo', got +foo=1; leave it out."),
         (["+task=mlp", "seed=1,2"], "seed=1,2 has several values: add -m for a sweep over them"),
         (["+task=mlp", "+trainer.fast_dev_run=true"], "trainer.fast_dev_run cannot be set: it"),
+        (["+task=mlp", "name=${nope}"], "Interpolation key 'nope' not found; look at name and"),
         (
             ["+task=mlp", "outer_optimizer.optimizer.lr=-1"],
             "outer_optimizer: Invalid learning rate: -1",
