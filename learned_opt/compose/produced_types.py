@@ -25,8 +25,9 @@ def misfit(node: Any, hint: Any, group: str) -> str | None:
         group: the config group that the value is from, whose files that fit are named.
     """
     is_node = isinstance(node, DictConfig) and "_target_" in node and not node.get("_partial_")
-    is_open = hint is Any or getattr(hint, "_is_protocol", False)
-    if not is_node or not inspect.isclass(hint) or is_open:
+    if not is_node or hint is Any or not inspect.isclass(hint):
+        return None
+    if getattr(hint, "_is_protocol", False):  # whatever has the methods will do
         return None
 
     kind = _made_by(node["_target_"])
