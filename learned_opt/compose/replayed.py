@@ -16,8 +16,14 @@ PACKAGES = (
     "learned_opt.unf.",
     "learned_opt.evaluation.benchmark.",
 )
-# loaders of data are functions, and so is a schedule
-FUNCTIONS = ("tasks.data.", "tasks.subleq.task.", "learned_opt.optimizers.schedule.")
+# loaders of data are functions, and so are a schedule and what makes a ``ModuleTask``
+FUNCTIONS = (
+    "tasks.data.",
+    "tasks.subleq.task.",
+    "tasks.regression.",
+    "tasks.unsupervised",  # the tasks and, in a module beside them, their losses
+    "learned_opt.optimizers.schedule.",
+)
 NEEDED = ("task", "meta_optimizer", "benchmark", "seed", "device", "compile", "precision")
 
 

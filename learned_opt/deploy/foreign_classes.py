@@ -64,10 +64,12 @@ class AllowedClasses(NamedTuple):
             raise ValueError(self._refusal(target, where)) from error
 
         # a module's own imports (torch, nn, ctypes) are reachable by name, but defined elsewhere
-        is_defined_there = getattr(candidate, "__module__", None) == module_name
+        defined_in = str(getattr(candidate, "__module__", None))
+        is_ours = f"{defined_in}.".startswith(self.packages)
         is_class = isinstance(candidate, type) and issubclass(candidate, self.kind)
-        is_allowed = is_class or (callable(candidate) and target.startswith(self.functions))
-        if name.startswith("_") or not is_defined_there or not is_allowed:
+        is_function = callable(candidate) and defined_in == module_name
+        is_allowed = is_class or (is_function and target.startswith(self.functions))
+        if name.startswith("_") or not is_ours or not is_allowed:
             raise ValueError(self._refusal(target, where))
         return cast(Callable[..., Any], candidate)
 
@@ -93,6 +95,8 @@ class AllowedClasses(NamedTuple):
             return
 
         keys = {str(key) for key in node}
+        if self.trusts(str(node.get("_target_"))):
+            keys.discard("_args_")  # what our own files need not is left to trusted classes
         unknown = sorted(key for key in keys - KEYS if key.startswith("_"))
         if unknown:
             raise ValueError(f"{where} has keys that are not supported: {', '.join(unknown)}.")
