@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -322,6 +323,15 @@ class Interrupter(Callback):
                 os.kill(os.getpid(), signal.SIGINT)
 
 
+@pytest.fixture
+def heard_interrupts() -> Iterator[None]:
+    """Ctrl-C as in a terminal; a process that was started behind others may ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heard_interrupts")
 def test_ctrl_c_returns_what_is_trained(tmp_path, capfd) -> None:
     result = small(steps=9, callbacks=[Interrupter(1)], folder=tmp_path)
     assert result.interrupted
@@ -334,6 +344,7 @@ def test_ctrl_c_returns_what_is_trained(tmp_path, capfd) -> None:
     assert equal(whole.theta, small(steps=9).theta)
 
 
+@pytest.mark.usefixtures("heard_interrupts")
 def test_a_second_ctrl_c_is_a_keyboard_interrupt(capfd) -> None:
     with pytest.raises(KeyboardInterrupt):
         small(steps=9, callbacks=[Interrupter(2)])

@@ -139,8 +139,7 @@ def test_theta_can_be_evaluated_and_training_resumed(finished) -> None:
         *TINY,
     )
     assert again.returncode == 0, again.stderr
-    (file,) = (finished / "runs" / "mlp-evaluate").glob("*/evaluation.json")
-    evaluated = file.parent
+    evaluated = only_folder_of(finished / "runs" / "mlp-evaluate")
     assert mean_losses(evaluated) == pytest.approx(mean_losses(run))
     more = shell(
         finished,

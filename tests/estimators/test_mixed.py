@@ -208,7 +208,7 @@ def test_theta_of_a_mix_is_evaluated_on_one_of_its_tasks(mixed_run, monkeypatch,
         sys, "argv", ["evaluate", *words, f"theta={mixed_run}/theta.safetensors", *TINY]
     )
     evaluate.main()
-    (file,) = (tmp_path / "runs/cnn-evaluate").glob("*/evaluation.json")
+    file = only_folder_of(tmp_path / "runs/cnn-evaluate") / "evaluation.json"
     before = read_evaluation(mixed_run / "evaluation.json").frame
     again = read_evaluation(file).frame
     expected = before[before["task"] == "cnn"]["mean_loss"]
