@@ -221,7 +221,9 @@ def test_closed_streams_are_no_traceback(tmp_path, words, code) -> None:
 def test_ctrl_c_is_a_line_and_130(tmp_path) -> None:
     """In a process of its own, which waits for a terminal that never comes."""
     code = (
-        "import sys, time\n"
+        "import signal, sys, time\n"
+        # which a process that was started behind others would ignore
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from learned_opt.commands import front_door, replay\n"
         "replay.run = lambda: (print('waits', flush=True), time.sleep(60))\n"
         "sys.argv[1:] = ['replay']\n"
