@@ -110,9 +110,11 @@ def size(
 
 def _refuse_idle_ranks(problems: Mapping[str, Problem], world: World) -> None:
     """Every rank needs a task of each kind; said before the other ranks are started."""
+    if world.num_ranks == 1:
+        return
     for problem in problems.values():
         number = problem.cfg.estimator.num_tasks
-        if number != AUTO and number < world.num_ranks:
+        if isinstance(number, int) and number < world.num_ranks:
             raise ValueError(
                 f"estimator.num_tasks must be at least the number of ranks, got {number} for "
                 f"{world.num_ranks}; raise it, or lower trainer.devices or trainer.num_nodes."

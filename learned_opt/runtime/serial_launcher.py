@@ -59,7 +59,9 @@ class SerialLauncher(Launcher):
             # it was refused before it could write a record; the property would raise the error
             why = job_file.describe(result._return_value)
             record = {**job_file.started("failed", run.task_overrides), "error": why}
-            job_file.write(run.folder, record)
+            is_of_another = before and before.get("overrides") != run.task_overrides
+            if not is_of_another:  # whose record stays
+                job_file.write(run.folder, record)
 
         line = job_lines.end(name, run.setting, run.folder, record)
         log.log(logging.ERROR if has_failed else logging.INFO, line)

@@ -4,8 +4,9 @@ from pathlib import Path
 
 
 def folders_of(parent: Path) -> list[Path]:
-    """Run folders in the order of their names; ``latest`` is a link and none of them."""
-    return sorted(path for path in parent.iterdir() if not path.is_symlink())
+    """Run folders in the order of their names, without ``latest`` and what evaluations share."""
+    shared = parent / "cells"
+    return sorted(path for path in parent.iterdir() if not path.is_symlink() and path != shared)
 
 
 def only_folder_of(parent: Path) -> Path:
