@@ -250,6 +250,7 @@ TINY = [
 TINY += ["floor_steps=1"]
 
 
+@pytest.mark.slow
 def test_the_table_as_a_command(tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(torch, "compile", lambda function, **options: function)

@@ -175,6 +175,7 @@ def test_training_starts_from_a_trained_theta(finished) -> None:
     assert described["started_from"]["tasks"]["mlp"]["data"] == "digits"
 
 
+@pytest.mark.slow
 def test_training_starts_from_a_packaged_theta_on_any_network(tmp_path) -> None:
     result = shell(
         tmp_path,
@@ -190,6 +191,7 @@ def test_training_starts_from_a_packaged_theta_on_any_network(tmp_path) -> None:
     assert json.loads((tmp_path / "run/theta.json").read_text())["optimizer_name"] == "unf_tied"
 
 
+@pytest.mark.slow
 def test_multirun_gives_one_folder_per_job(tmp_path) -> None:
     result = shell(tmp_path, "-m", "+task=mlp", "meta_optimizer=sgdm,adam", *TINY)
     assert result.returncode == 0, result.stderr

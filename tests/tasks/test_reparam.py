@@ -136,6 +136,7 @@ def test_bad_values_are_named(settings, message) -> None:
         Reparametrised(FAMILIES["quadratic"](), **settings)
 
 
+@pytest.mark.slow
 def test_an_augmented_run_trains_on_scales_and_compares_on_the_plain_task(
     monkeypatch, tmp_path
 ) -> None:
