@@ -19,7 +19,7 @@ from learned_opt.evaluation.results import read_evaluation
 from learned_opt.reporting import screens
 from learned_opt.runtime.run_folder import RunFolder
 from tasks.networks.mlp import MLP
-from tests.helpers.made_folders import only_folder_of
+from tests.helpers.made_folders import folders_of, only_folder_of
 
 TASKS = ", ".join(config_files.options("task"))
 
@@ -84,7 +84,8 @@ def finished(tmp_path_factory) -> Path:
 
 
 def run_folder(folder: Path) -> Path:
-    return only_folder_of(folder / "runs" / "mlp")
+    """Of the first run; others go on from it."""
+    return folders_of(folder / "runs" / "mlp")[0]
 
 
 def mean_losses(folder: Path) -> dict[tuple[str, int], float]:
