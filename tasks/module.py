@@ -21,7 +21,7 @@ from tasks.module_params import InitialParams, ModuleSource
 from tasks.module_roles import Role, Roles
 from tasks.module_splits import train_and_test
 from tasks.module_trial import Trial
-from tasks.network_task import split_sizes
+from tasks.network_task import facts_of_network, split_bounds, split_sizes
 from tasks.networks.base import check_sizes
 
 NORM_BATCHES = 8  # of training data, whose statistics batch norm evaluates with
@@ -135,11 +135,8 @@ class ModuleTask(TaskFamily):
 
     @override
     def batch(self, generator: torch.Generator, task: TaskParams, split: str = "train") -> Batch:
-        bounds = {
-            "train": (0, self.num_train),
-            "valid": (self.num_train, self.num_train + self.num_valid),
-        }
-        positions = torch.randint(*bounds[split], (self.batch_size,), generator=generator)
+        bounds = split_bounds(split, self.num_train, self.num_valid)
+        positions = torch.randint(*bounds, (self.batch_size,), generator=generator)
         batch = self.train.source.draw(self.train.rows[positions])
 
         if split == "valid":
@@ -181,13 +178,7 @@ class ModuleTask(TaskFamily):
 
     @override
     def describe(self) -> dict[str, Any]:
-        facts: dict[str, Any] = {
-            "task": self.name,
-            "network": type(self.network).__name__,
-            "num_train": self.num_train,
-        }
-        if self.num_valid:
-            facts["num_valid"] = self.num_valid
+        facts = facts_of_network(self.name, self.network, self.num_train, self.num_valid)
         facts |= {"num_test": len(self.test.rows), "batch_size": self.batch_size}
 
         first, second = self.train.source, self.test.source

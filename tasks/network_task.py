@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any, Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from typing_extensions import override
 
 from tasks.base import Batch, Params, PermutationAxes, TaskFamily, TaskParams
@@ -81,11 +81,7 @@ class NetworkTask(TaskFamily):
         Returns:
             Tensor: indices ``(batch_size,)``.
         """
-        bounds = {
-            "train": (0, self.num_train),
-            "valid": (self.num_train, self.num_train + self.num_valid),
-        }
-        low, high = bounds[split]
+        low, high = split_bounds(split, self.num_train, self.num_valid)
         return torch.randint(low, high - margin, (self.batch_size,), generator=generator)
 
     @override
@@ -97,16 +93,8 @@ class NetworkTask(TaskFamily):
 
     @override
     def describe(self) -> dict[str, Any]:
-        facts: dict[str, Any] = {
-            "task": self.name,
-            "network": type(self.network).__name__,
-            "num_train": self.num_train,
-        }
-        if self.num_valid:
-            facts["num_valid"] = self.num_valid
-
-        facts["num_test"] = len(self.test[0])
-        facts["batch_size"] = self.batch_size
+        facts = facts_of_network(self.name, self.network, self.num_train, self.num_valid)
+        facts |= {"num_test": len(self.test[0]), "batch_size": self.batch_size}
         return {**facts, **self.data}
 
     @override
@@ -142,6 +130,30 @@ def split_sizes(num_rows: int, valid_fraction: float) -> tuple[int, int]:
             f"valid_fraction {valid_fraction} leaves {num_valid} of {num_rows} rows for validation."
         )
     return num_rows - num_valid, num_valid
+
+
+def split_bounds(split: str, num_train: int, num_valid: int) -> tuple[int, int]:
+    """The first row of a split, and the first behind it; rows of ``valid`` are the last.
+
+    >>> split_bounds("valid", 80, 20)
+    (80, 100)
+    """
+    return {"train": (0, num_train), "valid": (num_train, num_train + num_valid)}[split]
+
+
+def facts_of_network(
+    name: str, network: nn.Module, num_train: int, num_valid: int
+) -> dict[str, Any]:
+    """How a description begins, of a task of one network on one data set.
+
+    Args:
+        name: of the task.
+        network: the inner network.
+        num_train: rows that are trained on.
+        num_valid: rows that are kept; where there are none, nothing is said of them.
+    """
+    facts = {"task": name, "network": type(network).__name__, "num_train": num_train}
+    return facts | ({"num_valid": num_valid} if num_valid else {})
 
 
 def shuffled(tensors: Tensors) -> Tensors:

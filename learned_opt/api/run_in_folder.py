@@ -1,10 +1,10 @@
 """The folder of a meta-training from Python: whose it is, and what a new call goes on from."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from learned_opt.api.settings import Settings
 from learned_opt.core.errors import RunError, UsageError
@@ -60,11 +60,7 @@ class RunInFolder:
     def keep_identity(self) -> None:
         """Write down whose folder this is; called once nothing can be refused any more."""
         if self.path is not None:
-            run_identity.keep(self.path, self._identity)
-
-    @property
-    def _identity(self) -> Mapping[str, Any]:
-        return self.settings.identity
+            run_identity.keep(self.path, self.settings.identity)
 
     def _find_start(self, path: Path) -> Path | None:
         try:
@@ -78,7 +74,7 @@ class RunInFolder:
                 "choose another folder."
             )
         with _told_to_callers():
-            run_identity.refuse_another(path, self._identity, KEY)
+            run_identity.refuse_another(path, self.settings.identity, KEY)
         return file
 
 

@@ -89,7 +89,8 @@ def test_signals_in_tuning_and_evaluation_and_the_commands_that_go_on(tmp_path) 
     assert json.loads((tmp_path / "run" / "job.json").read_text())["error"] == "stopped by SIGINT"
 
     again = begin(tmp_path, *shlex.split(error.splitlines()[-1])[3:])
-    assert again.wait(timeout=300) == 0
+    _, error = again.communicate(timeout=300)
+    assert again.returncode == 0, error
     assert (tmp_path / "run" / "evaluation.json").is_file()
 
     words = ["evaluate", "+task=mlp", "compile=false", *long, "theta=run", "cells=cells"]
@@ -102,4 +103,5 @@ def test_signals_in_tuning_and_evaluation_and_the_commands_that_go_on(tmp_path) 
     command = shlex.split(error.splitlines()[-1])
     assert command[:4] == ["python", "-m", "learned_opt", "evaluate"]
     again = begin(tmp_path, *command[3:])
-    assert again.wait(timeout=300) == 0
+    _, error = again.communicate(timeout=300)
+    assert again.returncode == 0, error

@@ -98,6 +98,7 @@ def test_python_refuses_a_module_that_hides_tasks(tmp_path) -> None:
 def test_the_tasks_of_this_tree_hide_nothing() -> None:
     tasks_package.refuse_another()
     tasks_package.bind()
+    assert Path(str(sys.modules["tasks"].__file__)).parent == ROOT / "tasks"
 
 
 def test_a_module_that_is_imported_already_is_named(monkeypatch, tmp_path) -> None:

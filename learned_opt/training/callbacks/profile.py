@@ -12,6 +12,7 @@ from rich.table import Table
 from torch.profiler import profile
 from typing_extensions import override
 
+from learned_opt.core.checks import check_at_least
 from learned_opt.core.files import write_whole
 from learned_opt.evaluation.cost.allocator import silent_profile
 from learned_opt.runtime.run_folder import RunFolder
@@ -36,11 +37,8 @@ class Profile(Callback):
     """
 
     def __init__(self, first: int, steps: int, rows: int, max_events: int) -> None:
-        if first < 0:
-            raise ValueError(f"first must be at least 0, got {first}.")
-        for name, value in {"steps": steps, "rows": rows, "max_events": max_events}.items():
-            if value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}.")
+        check_at_least(0, first=first)
+        check_at_least(1, steps=steps, rows=rows, max_events=max_events)
 
         self.first = first
         self.steps = steps
