@@ -29,6 +29,7 @@ from learned_opt.optimizers.lstm import LSTMOptimizer
 from learned_opt.optimizers.mlp import MLPOptimizer
 from learned_opt.optimizers.nominal import Relative
 from learned_opt.optimizers.schedule import Cosine
+from learned_opt.optimizers.second_moments import SecondMoments
 from learned_opt.optimizers.unf import UNFOptimizer
 from learned_opt.symmetry import PermutationSpec
 from learned_opt.unf import NFNLinear, Pointwise, PointwiseUNFLinear, TypeTied, UNFLinear
@@ -248,11 +249,33 @@ OPTIMIZERS = {
         nominal=partial(Relative, orthogonal=True),
     ),
     "nfn": partial(UNFOptimizer, head=NFNLinear, channels=6, beta=0.1),
+    "unf_second_moments": partial(
+        UNFOptimizer,
+        head=PointwiseUNFLinear,
+        channels=6,
+        beta=0.1,
+        extra_features={"second_moments": SecondMoments},
+    ),
+    "mlp_second_moments": partial(
+        MLPOptimizer,
+        hidden_size=6,
+        step_mult=0.1,
+        exp_mult=0.1,
+        extra_features={"second_moments": partial(SecondMoments, factored=True)},
+    ),
 }
 # not equivariant to permutations of (some) fixed axes
 TELLS_POSITIONS_APART = {"unf_fold", "unf_encode", "nfn"}
 # see no network, only tensors
-POINTWISE = {*HAND_DESIGNED, "mlp", "adafactor_mlp", "lstm", "adam_controller", "celo2"}
+POINTWISE = {
+    *HAND_DESIGNED,
+    "mlp",
+    "adafactor_mlp",
+    "mlp_second_moments",
+    "lstm",
+    "adam_controller",
+    "celo2",
+}
 # theta of these moves to any weight space, that of the others belongs to one
 FITS_EVERY_SPEC = {*POINTWISE, "deep_set", "unf_tied"}
 CHAINS_ONLY = {"nfn"}

@@ -225,6 +225,10 @@ def _fits(value: Any, hint: Any) -> bool:
         return isinstance(value, hint)
     if origin is Callable or hint is Callable:
         return isinstance(value, Mapping) and "_target_" in value
+    if origin is Mapping:
+        of_values = get_args(hint)[1]
+        is_mapping = isinstance(value, Mapping)
+        return is_mapping and all(_fits(part, of_values) for part in value.values())
     return True
 
 

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from learned_opt.core.tree import Tree
-from learned_opt.optimizers.features import Features, ema, normalise
+from learned_opt.optimizers.factored import factored_shapes, longest_axes
+from learned_opt.optimizers.features import Features, Reading, ema, normalise
 
 
 class AdafactorFeatures(Features):
@@ -68,7 +69,7 @@ class AdafactorFeatures(Features):
     def _init_tensor(self, param: Tensor) -> Tree:
         num_momenta = len(self.momentum_decays.start)
         num_factored = len(self.adafactor_decays.start)
-        row_shape, column_shape = _factored_shapes(param)
+        row_shape, column_shape = factored_shapes(param)
         return {
             "momenta": param.new_zeros(num_momenta, *param.shape),
             "second": param.new_zeros(1, *param.shape),
@@ -77,18 +78,19 @@ class AdafactorFeatures(Features):
         }
 
     @override
-    def forward(self, grads: Tree, state: Tree, params: Tree) -> tuple[Tree, Tree]:
+    def forward(self, reading: Reading, state: Tree) -> tuple[Tree, Tree]:
         features = {}
         states = {}
-        for name, param in params.items():
-            states[name] = self._accumulate(grads[name], state[name])
-            features[name] = self._channels(grads[name], param, **states[name])
+        for name, param in reading.params.items():
+            grad = reading.grads[name]
+            states[name] = self._accumulate(grad, state[name])
+            features[name] = self._channels(grad, param, **states[name])
         return features, states
 
     def _accumulate(self, grad: Tensor, state: Tree) -> Tree:
         square = (grad * grad).unsqueeze(0)  # (1, *shape)
         row_means = column_means = square + 1e-30  # of a vector: its whole second moment
-        longest = _longest_axes(grad)
+        longest = longest_axes(grad)
         if longest is not None:
             row_means = row_means.mean(1 + longest[0], keepdim=True)
             column_means = column_means.mean(1 + longest[1], keepdim=True)
@@ -155,34 +157,12 @@ class Decays(nn.Module):
         return decays.reshape(-1, *[1] * num_axes)
 
 
-def _longest_axes(tensor: Tensor) -> tuple[int, int] | None:
-    """The longest axis, over which rows are averaged, and the next longest; of equals the last.
-
-    None for a vector or a scalar.
-    """
-    if tensor.ndim < 2:
-        return None
-    order = sorted(range(tensor.ndim), key=lambda axis: tensor.shape[axis])
-    return order[-1], order[-2]
-
-
-def _factored_shapes(param: Tensor) -> tuple[list[int], list[int]]:
-    """Shapes of the row means and of the column means."""
-    row_shape = list(param.shape)
-    column_shape = list(param.shape)
-    longest = _longest_axes(param)
-    if longest is not None:
-        row_shape[longest[0]] = 1
-        column_shape[longest[1]] = 1
-    return row_shape, column_shape
-
-
 def _inverse_root(tensor: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     """One over the root of the second moment that rows and columns stand for.
 
     Of a vector ``rows`` is the whole second moment.
     """
-    longest = _longest_axes(tensor)
+    longest = longest_axes(tensor)
     if longest is None:
         return _rsqrt(rows + 1e-9)
 

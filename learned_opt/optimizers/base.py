@@ -25,9 +25,12 @@ class MetaOptimizer(nn.Module, ABC):
     Attributes:
         separable: whether the update of a tensor depends on that tensor and the step alone. Then
             any subset of the tensors is a weight space, and no symmetry between them matters.
+        needs_factors: whether ``forward`` takes one more argument, ``factors``: those of the
+            gradients of single examples.
     """
 
     separable: bool = False
+    needs_factors: bool = False
 
     def __init__(self, spec: PermutationSpec) -> None:
         super().__init__()

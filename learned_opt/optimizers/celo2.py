@@ -17,7 +17,7 @@ from learned_opt.optimizers.base import (
     check_positive,
     init_step,
 )
-from learned_opt.optimizers.features import Features
+from learned_opt.optimizers.features import Features, Reading
 from learned_opt.optimizers.hand.adam import Adam
 from learned_opt.optimizers.hand.base import Rule, StepInfo, log_parameter
 from learned_opt.optimizers.linear_algebra import orthogonalise
@@ -102,7 +102,7 @@ class Celo2(MetaOptimizer):
 
         # a spike must not fill the averages for good
         clipped = {name: grad.clamp(-1000, 1000) for name, grad in grads.items()}
-        inputs, accumulators = self.features(clipped, state["features"], params)
+        inputs, accumulators = self.features(Reading(clipped, params, step), state["features"])
         matrices = {name: inputs[name] for name, param in params.items() if _is_matrix(param)}
         outputs = self.function(matrices) if matrices else {}  # (*shape, 1)
 

@@ -8,6 +8,9 @@ Legend: C channels; ``*shape`` the shape of a parameter.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +23,8 @@ TIME_SCALES = (1, 3, 10, 30, 100, 300, 1_000, 3_000, 10_000, 30_000, 100_000)  #
 NUM_TENSOR_FEATURES = 2 + len(MOMENTUM_DECAYS)  # parameter, gradient, momenta
 NUM_FEATURES = NUM_TENSOR_FEATURES + len(TIME_SCALES)
 NORMALISATIONS = ("joint", "channel")
+# keeps a weight that never had a gradient from 0 / 0; its rsqrt to the third power is still finite
+TINY = 1e-24
 
 
 def ema(average: Tensor, value: Tensor, decay: Tensor | float) -> Tensor:
@@ -97,6 +102,23 @@ def time_features(step: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.tanh(step.to(dtype) / scales - 1)
 
 
+@dataclass(frozen=True)
+class Reading:
+    """What an optimizer sees at one inner step.
+
+    Args:
+        grads: gradients ``(*shape,)``.
+        params: parameters ``(*shape,)``.
+        step: number of gradients seen, this one included: an int64 scalar.
+        factors: of the gradients of single examples; None where nobody asked for them.
+    """
+
+    grads: Tree
+    params: Tree
+    step: Tensor
+    factors: Any = None
+
+
 class Features(nn.Module, ABC):
     """What a learned optimizer reads of every weight, and the accumulators behind it.
 
@@ -104,7 +126,12 @@ class Features(nn.Module, ABC):
 
     Args:
         num_channels: channels C of the features.
+
+    Attributes:
+        needs_factors: whether ``Reading.factors`` is read.
     """
+
+    needs_factors: bool = False
 
     def __init__(self, num_channels: int) -> None:
         super().__init__()
@@ -115,7 +142,7 @@ class Features(nn.Module, ABC):
         """The accumulators of fresh parameters ``(*shape,)``."""
 
     @abstractmethod
-    def forward(self, grads: Tree, state: Tree, params: Tree) -> tuple[Tree, Tree]:
+    def forward(self, reading: Reading, state: Tree) -> tuple[Tree, Tree]:
         """Features ``(*shape, C)`` of every parameter ``(*shape,)``, and the next accumulators."""
 
 
@@ -133,11 +160,54 @@ class MomentumFeatures(Features):
         return {"momenta": init_momenta(params)}
 
     @override
-    def forward(self, grads: Tree, state: Tree, params: Tree) -> tuple[Tree, Tree]:
-        momenta = update_momenta(state["momenta"], grads)
+    def forward(self, reading: Reading, state: Tree) -> tuple[Tree, Tree]:
+        momenta = update_momenta(state["momenta"], reading.grads)
 
         def features(param: Tensor, grad: Tensor, momentum: Tensor) -> Tensor:
             channels = torch.cat([torch.stack([grad, param]), momentum])  # (8, *shape)
             return normalise(channels, epsilon=1e-5).movedim(0, -1)
 
-        return tree_map(features, params, grads, momenta), {"momenta": momenta}
+        features_of_all = tree_map(features, reading.params, reading.grads, momenta)
+        return features_of_all, {"momenta": momenta}
+
+
+class JoinedFeatures(Features):
+    """The channels of several features, one behind the other.
+
+    Args:
+        constructors: name -> constructor of features; names are keys of theta and of the state.
+    """
+
+    def __init__(self, constructors: Mapping[str, Callable[[], Features]]) -> None:
+        parts = {name: make() for name, make in constructors.items()}
+        super().__init__(sum(part.num_channels for part in parts.values()))
+        self.parts = nn.ModuleDict(parts)
+        self.needs_factors = any(part.needs_factors for part in parts.values())
+
+    @override
+    def init_state(self, params: Tree) -> Tree:
+        return {name: self._part(name).init_state(params) for name in self.parts}
+
+    @override
+    def forward(self, reading: Reading, state: Tree) -> tuple[Tree, Tree]:
+        channels = []
+        states = {}
+        for name in self.parts:
+            of_part, states[name] = self._part(name)(reading, state[name])
+            channels.append(of_part)
+        return join(*channels), states
+
+    def _part(self, name: str) -> Features:
+        return cast(Features, self.parts[name])
+
+
+def join(*channels: Tree) -> Tree:
+    """Channels ``(*shape, C_i)`` of every parameter side by side: ``(*shape, sum of C_i)``.
+
+    Each channel stays one piece of memory, as the layers behind it read them fastest.
+    """
+
+    def joined(*parts: Tensor) -> Tensor:
+        return torch.cat([part.movedim(-1, 0) for part in parts]).movedim(0, -1)
+
+    return tree_map(joined, *channels)

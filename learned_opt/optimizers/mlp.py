@@ -1,6 +1,7 @@
 """The per-parameter MLP: one small network reads the features of a weight and writes its update."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,7 +14,15 @@ from learned_opt.optimizers.base import (
     check_positive,
     init_step,
 )
-from learned_opt.optimizers.features import TIME_SCALES, Features, MomentumFeatures, time_features
+from learned_opt.optimizers.features import (
+    TIME_SCALES,
+    Features,
+    JoinedFeatures,
+    MomentumFeatures,
+    Reading,
+    join,
+    time_features,
+)
 from learned_opt.symmetry.spec import PermutationSpec
 from learned_opt.unf.layers import Pointwise
 from learned_opt.unf.stack import UNF
@@ -34,6 +43,7 @@ class MLPOptimizer(MetaOptimizer):
         hidden_size: width of each.
         step_mult: step size, in units of parameters.
         exp_mult: how strongly the magnitude acts.
+        extra_features: name -> constructor of what is read beside ``features``.
 
     Raises:
         ValueError: a size or multiplier is not positive.
@@ -52,13 +62,19 @@ class MLPOptimizer(MetaOptimizer):
         hidden_size: int = 32,
         step_mult: float = 1e-3,
         exp_mult: float = 1e-3,
+        extra_features: Mapping[str, Callable[[], Features]] | None = None,
     ) -> None:
         super().__init__(spec)
         check_at_least_one(hidden_layers=hidden_layers, hidden_size=hidden_size)
         check_positive(step_mult=step_mult, exp_mult=exp_mult)
 
         self.features = features()
+        self.extra = JoinedFeatures(extra_features) if extra_features else None
         num_inputs = self.features.num_channels + len(TIME_SCALES)
+        self.needs_factors = self.features.needs_factors
+        if self.extra is not None:
+            num_inputs += self.extra.num_channels
+            self.needs_factors |= self.extra.needs_factors
         widths = (num_inputs, *[hidden_size] * hidden_layers, 2)
         self.function = UNF(spec, widths, Pointwise, Pointwise)  # fused on the CPU
         self.step_mult = step_mult
@@ -66,17 +82,28 @@ class MLPOptimizer(MetaOptimizer):
 
     @override
     def init_state(self, params: Tree) -> Tree:
-        return {"step": init_step(params), "features": self.features.init_state(params)}
+        state = {"step": init_step(params), "features": self.features.init_state(params)}
+        if self.extra is not None:
+            state["extra"] = self.extra.init_state(params)
+        return state
 
     @override
-    def forward(self, grads: Tree, state: Tree, params: Tree, loss: Tensor) -> tuple[Tree, Tree]:
+    def forward(
+        self, grads: Tree, state: Tree, params: Tree, loss: Tensor, factors: Any = None
+    ) -> tuple[Tree, Tree]:
         del loss
         dtype = next(iter(params.values())).dtype
-        inputs, accumulators = self.features(grads, state["features"], params)
+        reading = Reading(grads, params, state["step"] + 1, factors)
+        inputs, accumulators = self.features(reading, state["features"])
+        next_state = {"step": reading.step, "features": accumulators}
+        if self.extra is not None:
+            more, next_state["extra"] = self.extra(reading, state["extra"])
+            inputs = join(inputs, more)
+
         time = time_features(state["step"], dtype)  # the same for all entries: (11,)
         outputs = self.function(inputs, time)  # (*shape, 2)
         updates = tree_map(self._update, outputs)
-        return updates, {"step": state["step"] + 1, "features": accumulators}
+        return updates, next_state
 
     def _update(self, output: Tensor) -> Tensor:
         direction, magnitude = output.unbind(-1)

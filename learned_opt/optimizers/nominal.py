@@ -14,12 +14,9 @@ from typing_extensions import override
 
 from learned_opt.core.tree import Tree, tree_map
 from learned_opt.optimizers.base import check_positive
-from learned_opt.optimizers.features import ema
+from learned_opt.optimizers.features import TINY, ema
 from learned_opt.optimizers.hand.base import log_parameter, logit_parameter
 from learned_opt.optimizers.linear_algebra import orthogonalise
-
-# keeps a weight that never had a gradient from 0 / 0; its rsqrt to the third power is still finite
-TINY = 1e-24
 
 
 class Nominal(nn.Module, ABC):

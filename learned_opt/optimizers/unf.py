@@ -1,7 +1,7 @@
 """The learned optimizer of the UNF paper: a nominal optimizer plus an equivariant function."""
 
 from collections.abc import Callable, Mapping
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +10,7 @@ from typing_extensions import override
 from learned_opt.core.tree import Tree, tree_map
 from learned_opt.optimizers import features
 from learned_opt.optimizers.base import MetaOptimizer, check_at_least_one, init_step
+from learned_opt.optimizers.features import Features, JoinedFeatures, Reading
 from learned_opt.optimizers.fused import momentum_step
 from learned_opt.optimizers.hand.base import log_parameter, logit_parameter
 from learned_opt.optimizers.nominal import Momentum, Nominal
@@ -41,6 +42,7 @@ class UNFOptimizer(MetaOptimizer):
         fixed_axes: ``permute``, ``encode`` or ``fold``, see ``unf.fixed``.
         nominal: constructor of the hand-designed part; the paper's, as above, or another of
             ``nominal``, which puts its own formula in the place of ``m + beta f``.
+        extra_features: name -> constructor of what f reads beside the paper's inputs.
 
     Raises:
         ValueError: a value is out of its range, or ``normalisation`` is none of the two.
@@ -70,6 +72,7 @@ class UNFOptimizer(MetaOptimizer):
         normalisation: str = "joint",
         fixed_axes: str = "permute",
         nominal: Callable[[], Nominal] = Momentum,
+        extra_features: Mapping[str, Callable[[], Features]] | None = None,
     ) -> None:
         super().__init__(spec)
         check_at_least_one(num_layers=num_layers, channels=channels)
@@ -81,7 +84,11 @@ class UNFOptimizer(MetaOptimizer):
             )
 
         self.nominal = nominal()
+        self.extra = JoinedFeatures(extra_features) if extra_features else None
+        self.needs_factors = self.extra is not None and self.extra.needs_factors
         num_features = features.NUM_FEATURES + self.nominal.num_features
+        if self.extra is not None:
+            num_features += self.extra.num_channels
         widths = (num_features, *[channels] * (num_layers - 1), self.nominal.num_outputs)
         self.function = UNF(spec, widths, trunk, head, fixed_axes=fixed_axes)
         self.separable = self.function.pointwise
@@ -95,14 +102,19 @@ class UNFOptimizer(MetaOptimizer):
 
     @override
     def init_state(self, params: Tree) -> Tree:
-        return {
+        state = {
             "step": init_step(params),
             **self.nominal.init_state(params),
             "momenta": features.init_momenta(params),
         }
+        if self.extra is not None:
+            state["extra"] = self.extra.init_state(params)
+        return state
 
     @override
-    def forward(self, grads: Tree, state: Tree, params: Tree, loss: Tensor) -> tuple[Tree, Tree]:
+    def forward(
+        self, grads: Tree, state: Tree, params: Tree, loss: Tensor, factors: Any = None
+    ) -> tuple[Tree, Tree]:
         del loss
         gamma = self.logit_gamma.sigmoid()
         alpha = self.log_alpha.exp()
@@ -116,6 +128,12 @@ class UNFOptimizer(MetaOptimizer):
         # a direction in units of its tensor is of order one already
         others = [direction] if self.nominal.num_features else []
         inputs = features.tensor_features(params, grads, momenta, self.normalisation, *others)
+        next_state = {"step": step, **nominal_state, "momenta": momenta}
+        if self.extra is not None:
+            reading = Reading(grads, params, step, factors)
+            more, next_state["extra"] = self.extra(reading, state["extra"])
+            inputs = features.join(inputs, more)
+
         time = features.time_features(state["step"], self.log_alpha.dtype)
         # views split axes that the spec knows as several, e.g. the heads of an attention
         outputs = self.spec.unview(self.function(self.spec.view(inputs), time))
@@ -124,14 +142,15 @@ class UNFOptimizer(MetaOptimizer):
             return -alpha * self.nominal.update(towards, learned, param, step, beta)
 
         updates = tree_map(update, direction, outputs, params)
-        return updates, {"step": step, **nominal_state, "momenta": momenta}
+        return updates, next_state
 
     @override
     def step_(
         self, grads: Tree, state: Tree, params: Tree, rates: Mapping[str, tuple[float, float]]
     ) -> bool:
-        # the kernel knows pointwise layers and the paper's nominal part, on the CPU
-        if not self.separable or not isinstance(self.nominal, Momentum):
+        # the kernel knows pointwise layers on the paper's inputs and nominal part, on the CPU
+        is_paper = isinstance(self.nominal, Momentum) and self.extra is None
+        if not self.separable or not is_paper:
             return False
 
         time = features.time_features(state["step"], self.log_alpha.dtype)

@@ -11,6 +11,7 @@ from learned_opt.core import tree
 from learned_opt.optimizers.adafactor_features import AdafactorFeatures
 from learned_opt.optimizers.celo2 import Celo2
 from learned_opt.optimizers.controller import AdamController
+from learned_opt.optimizers.features import Reading
 from learned_opt.optimizers.lstm import LSTMCell, LSTMOptimizer, log_and_sign
 from learned_opt.optimizers.mlp import MLPOptimizer
 from tests.cases import SPECS
@@ -80,8 +81,8 @@ def test_adafactor_features_are_the_published_39_without_time() -> None:
     gradients = [tensors(seed) for seed in (1, 2)]
     params = tensors(0)
     state = features.init_state(params)
-    for grads in gradients:
-        values, state = features(grads, state, params)
+    for step, grads in enumerate(gradients, start=1):
+        values, state = features(Reading(grads, params, torch.tensor(step)), state)
 
     def average(decay: float, of) -> torch.Tensor:
         return sum((1 - decay) * decay**age * of(g) for age, g in enumerate(reversed(history)))

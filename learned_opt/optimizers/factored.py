@@ -1,0 +1,55 @@
+"""Second moments of which row and column means are kept.
+
+Source: Shazeer & Stern 2018 (Adafactor, arXiv 1804.04235), section 3.
+"""
+
+from torch import Tensor
+
+
+def longest_axes(tensor: Tensor) -> tuple[int, int] | None:
+    """The longest axis, over which rows are averaged, and the next longest; of equals the last.
+
+    None for a vector or a scalar.
+    """
+    if tensor.ndim < 2:
+        return None
+    order = sorted(range(tensor.ndim), key=lambda axis: tensor.shape[axis])
+    return order[-1], order[-2]
+
+
+def factored_shapes(param: Tensor) -> tuple[list[int], list[int]]:
+    """Shapes of the row means and of the column means."""
+    row_shape = list(param.shape)
+    column_shape = list(param.shape)
+    longest = longest_axes(param)
+    if longest is not None:
+        row_shape[longest[0]] = 1
+        column_shape[longest[1]] = 1
+    return row_shape, column_shape
+
+
+def row_and_column_means(squares: Tensor) -> tuple[Tensor, Tensor]:
+    """Means of ``(*shape,)`` over the longest axis and over the next; of a vector itself, twice."""
+    longest = longest_axes(squares)
+    if longest is None:
+        return squares, squares
+    return squares.mean(longest[0], keepdim=True), squares.mean(longest[1], keepdim=True)
+
+
+def outer_product(rows: Tensor, columns: Tensor, like: Tensor) -> Tensor:
+    """The second moments that row and column means stand for.
+
+    Args:
+        rows: ``(D, *shape)`` but for a 1 in the place of the longest axis.
+        columns: ``(D, *shape)`` but for a 1 in the place of the next.
+        like: ``(*shape,)``.
+
+    Returns:
+        Tensor: ``(D, *shape)``, zero where nothing but zeros was seen.
+    """
+    longest = longest_axes(like)
+    if longest is None:
+        return rows
+
+    mean = rows.mean(1 + longest[1], keepdim=True)  # that of all entries
+    return rows * (columns / mean.clamp_min(1e-30))
