@@ -32,6 +32,7 @@ from learned_opt.unf.layers import PointwiseUNFLinear
 from tasks import ModuleTask
 
 MODELS = ("resnet18", "lstm_text", "transformer_encoder", "gpt2", "unet", "gnn")
+ALPHAS = {"resnet18": 0.1}  # step size at the start, 1 for the others; 1 is too large for this one
 MOST_STEPS = 10_000  # outer steps, more than a minute has
 MOST_AVERAGED = 5  # outer steps at either end, for the meta-losses that are shown
 
@@ -149,16 +150,17 @@ def show_symmetry(task: ModuleTask) -> bool:
     return report.passed
 
 
-def meta_train(task: ModuleTask, budget: Budget) -> MetaTrained:
+def meta_train(task: ModuleTask, budget: Budget, alpha: float = 1.0) -> MetaTrained:
     """Meta-train, and print how long it took.
 
     Args:
         task: of the model.
         budget: how much.
+        alpha: step size of the optimizer at the start.
     """
     head = partial(PointwiseUNFLinear, init="zero")
     unf = partial(
-        UNFOptimizer, head=head, channels=16, alpha=1.0, beta=0.03, normalisation="channel"
+        UNFOptimizer, head=head, channels=16, alpha=alpha, beta=0.03, normalisation="channel"
     )
     pes = partial(PES, num_tasks=budget.num_tasks, unroll_length=budget.unroll_length, sigma=0.03)
     clock = Clock(budget.seconds)
@@ -200,7 +202,7 @@ def study(name: str, root: str | None, budget: Budget) -> None:
     print(f"data: {task.describe()['data']}")
     show_symmetry(task)
 
-    result = meta_train(task, budget)
+    result = meta_train(task, budget, ALPHAS.get(name, 1.0))
     comparison = learned_opt.compare(
         {"learned": result},
         task,
