@@ -287,7 +287,10 @@ NOT_DIFFERENTIABLE = {
 }
 # gradients of key biases are zero but for rounding, which relative steps bring to full size,
 # see LOG.md of 2026-11-23
-ROUNDING_DECIDES = {("vision_transformer", "unf_tied"), ("vision_transformer", "unf_muon")}
+ROUNDING_DECIDES = {
+    ("vision_transformer", optimizer)
+    for optimizer in ("unf_tied", "unf_muon", "unf_second_moments")
+}
 # weight spaces of layers that other families have with every optimizer
 LIKE_OTHERS = {"autoencoder", "contrastive", "gru_tied", "regression", "vae"}
 PAIRS = [

@@ -44,16 +44,25 @@ class Compiled:
 
         leaves, structure = tree_flatten(arguments)
         layout = (structure, *map(_layout, leaves))
-        try:
-            if layout not in self.graphs:
-                graph, outputs = trace(self.function, leaves, structure)
+        if layout not in self.graphs:
+            graph, outputs = trace(
+                self.function, leaves, structure
+            )  # its errors are the function's
+            try:
                 self.graphs[layout] = _compile(graph, leaves), outputs
-            compiled, outputs = self.graphs[layout]
+            except Exception as error:  # whatever it is, the graph itself runs
+                return self._eagerly(error, arguments)
+
+        compiled, outputs = self.graphs[layout]
+        try:
             return tree_unflatten(compiled(*leaves), outputs)
-        except TorchDynamoException as error:
-            _warn_once(str(error).strip().splitlines()[0])
-            self.failed = True
-            return self.function(*arguments)
+        except TorchDynamoException as error:  # torch.compile compiles at the first call
+            return self._eagerly(error, arguments)
+
+    def _eagerly(self, error: Exception, arguments: tuple[Any, ...]) -> Any:
+        _warn_once(str(error).strip().splitlines()[0] or type(error).__name__)
+        self.failed = True
+        return self.function(*arguments)
 
 
 def _layout(leaf: Tensor) -> tuple[object, ...]:
@@ -86,8 +95,23 @@ def trace(
     context = TracingContext(FakeTensorMode())
     with tracing(context):
         graph = traced(flat, *[leaf.detach() for leaf in leaves])
+    _reshape_in_place_of_views(graph)
 
     return graph, results[0]
+
+
+def _reshape_in_place_of_views(graph: GraphModule) -> None:
+    """Let views copy where they must.
+
+    Inductor plans strides by its own rules, which for a few operations are not those of the tensors
+    of the trace (``cat`` with an empty tensor, as caches of keys and values do it): a view that was
+    possible there may not be possible here.
+    """
+    views = graph.graph.find_nodes(op="call_function", target=torch.ops.aten.view.default)
+    for node in views:
+        node.target = torch.ops.aten.reshape.default
+    if views:
+        graph.recompile()
 
 
 def _compile(graph: GraphModule, leaves: list[Tensor]) -> Callable[..., Any]:
