@@ -21,6 +21,7 @@ HEADINGS = (
     "parameters",
     "Kendall's tau",
     "standard error",
+    "validation tau",
     "test loss",
     "epochs",
     "seconds",
@@ -28,8 +29,8 @@ HEADINGS = (
 NOTES = """\
 Kendall's tau-b between predicted and true success on the test split; mean and standard error
 over {seeds} seeds of the predictor (initial weights and order of batches), same split for
-all. Test loss: binary cross-entropy, nats; epochs until the lowest validation loss; seconds
-for one seed."""
+all. Validation tau: that of the split on which training was stopped. Test loss: binary
+cross-entropy, nats; epochs until the best validation figure; seconds for one seed."""
 
 
 def summarise(
@@ -53,6 +54,7 @@ def summarise(
         num_parameters,
         round(fmean(taus), 4),
         error,
+        round(fmean(prediction.valid_tau for prediction in predictions), 4),
         round(fmean(prediction.loss for prediction in predictions), 4),
         round(fmean(prediction.epochs for prediction in predictions)),
         round(seconds / len(predictions), 1),

@@ -15,7 +15,12 @@ from learned_opt.commands import zoo as command
 from learned_opt.core import tree
 from learned_opt.evaluation.prediction.fit import Settings, fit, prepare
 from learned_opt.evaluation.prediction.populate import Recipe, populate
-from learned_opt.evaluation.prediction.predictors import InvariantFunctional, StatNN, statistics
+from learned_opt.evaluation.prediction.predictors import (
+    NUM_STATISTICS,
+    InvariantFunctional,
+    StatNN,
+    statistics,
+)
 from learned_opt.evaluation.prediction.zoo import (
     Zoo,
     read_settings,
@@ -29,6 +34,7 @@ from learned_opt.inner.unroll import Unroll
 from learned_opt.optimizers.hand.references import make_adam
 from learned_opt.symmetry import PermutationSpec, check_spec, infer_permutation_spec
 from learned_opt.unf import Pointwise, UNFLinear
+from learned_opt.unf.type_tied import TypeTied
 from tasks.arithmetic import _counts
 from tasks.data.arithmetic import ALPHABET, END, PAD, arithmetic
 from tasks.networks.recurrent import GRUCell
@@ -282,7 +288,7 @@ def made_up_zoo(num: int = 400) -> Zoo:
     return Zoo(pd.DataFrame(rows), params, [])
 
 
-@pytest.mark.parametrize("kind", ["unf", "fold", "deep_set", "statnn"])
+@pytest.mark.parametrize("kind", ["unf", "fold", "deep_set", "tied", "statnn"])
 def test_predictors_are_invariant_and_see_more_than_one_tensor(kind) -> None:
     torch.manual_seed(0)
     predictor = (
@@ -290,6 +296,7 @@ def test_predictors_are_invariant_and_see_more_than_one_tensor(kind) -> None:
             "unf": lambda: InvariantFunctional(SPEC, UNFLinear),
             "fold": lambda: InvariantFunctional(SPEC, UNFLinear, fixed_axes="fold"),
             "deep_set": lambda: InvariantFunctional(SPEC, Pointwise),
+            "tied": lambda: InvariantFunctional(SPEC, TypeTied, with_statistics=True),
             "statnn": lambda: StatNN(SPEC),
         }[kind]()
         .double()
@@ -309,7 +316,7 @@ def test_predictors_are_invariant_and_see_more_than_one_tensor(kind) -> None:
         "b": params["b"],
     }  # rows of w no longer belong to entries of b
     changed = (predictor(rolled) - predictor(params)).abs().max() > 1e-4
-    assert changed == (kind in ("unf", "fold"))
+    assert changed == (kind in ("unf", "fold", "tied"))
 
 
 def test_statistics_against_closed_form() -> None:
@@ -326,6 +333,37 @@ def test_only_the_functional_can_rank_by_what_relates_two_tensors() -> None:
     assert abs(statnn.tau) < 0.4
     assert unf.tau == pytest.approx(kendalltau(unf.predicted, data["test"][1]).statistic, abs=1e-6)
     assert fit(FUNCTIONAL, SPEC, data, settings, seed=0).tau == unf.tau
+
+
+def test_stopping_by_tau_keeps_the_weights_of_the_best_validation_tau() -> None:
+    data = prepare(made_up_zoo())
+    by_figure = {}
+    for stop_by in ("loss", "tau"):
+        settings = Settings(lr=1e-2, batch_size=32, max_epochs=12, patience=12, stop_by=stop_by)
+        by_figure[stop_by] = fit(FUNCTIONAL, SPEC, data, settings, seed=0)
+    assert by_figure["tau"].valid_tau >= by_figure["loss"].valid_tau
+    # with more epochs the best so far can only rise
+    longer = Settings(lr=1e-2, batch_size=32, max_epochs=16, patience=16, stop_by="tau")
+    assert fit(FUNCTIONAL, SPEC, data, longer, 0).valid_tau >= by_figure["tau"].valid_tau
+    with pytest.raises(ValueError, match=r"stop_by must be one of \('loss', 'tau'\), got 'taus'"):
+        Settings(lr=1e-2, batch_size=32, max_epochs=1, patience=1, stop_by="taus")
+    with pytest.raises(ValueError, match="weight_decay must not be negative"):
+        Settings(lr=1e-2, batch_size=32, max_epochs=1, patience=1, weight_decay=-1.0)
+
+
+def test_statistics_beside_what_is_equivariant_and_dropout_in_training_alone() -> None:
+    params = made_up_zoo(8).params
+    predictor = InvariantFunctional(SPEC, UNFLinear, with_statistics=True, dropout=0.5)
+    plain = InvariantFunctional(SPEC, UNFLinear)
+    count = NUM_STATISTICS * len(SPEC.parameters)
+    assert predictor.dense[1].in_features == plain.dense[0].in_features + count
+
+    torch.manual_seed(0)
+    assert not torch.equal(predictor(params), predictor(params))
+    predictor.eval()
+    torch.testing.assert_close(predictor(params), predictor(params), rtol=0, atol=0)
+    with pytest.raises(ValueError, match=r"dropout must be at least 0 and below 1, got 1\.0"):
+        StatNN(SPEC, dropout=1.0)
 
 
 def test_preparation_and_networks_that_diverged() -> None:

@@ -6,7 +6,7 @@ Legend: M networks of a split, n networks of the test split.
 import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from scipy.stats import kendalltau
@@ -19,6 +19,7 @@ from learned_opt.core.tree import Tree
 from learned_opt.evaluation.prediction.zoo import SPLITS, Zoo
 from learned_opt.symmetry.spec import PermutationSpec
 
+STOP_BY = ("loss", "tau")
 LEAST_DEVIATION = 1e-12  # of a tensor that is the same in all networks
 Data = tuple[Tree, Tensor]  # weights, leaves (M, *shape), and success rates (M,)
 
@@ -31,22 +32,31 @@ class Settings:
         lr: learning rate of Adam.
         batch_size: networks in a batch.
         max_epochs: passes over the training split at most.
-        patience: epochs without a lower validation loss after which training stops.
+        patience: epochs without a better validation figure after which training stops.
+        weight_decay: of AdamW, in units of the learning rate.
+        stop_by: the validation figure, ``loss`` or ``tau``.
 
     Raises:
-        ValueError: a value is not positive.
+        ValueError: a value is not positive, ``weight_decay`` is negative, or ``stop_by`` is none of
+            the two.
     """
 
     lr: float
     batch_size: int
     max_epochs: int
     patience: int
+    weight_decay: float = 0.0
+    stop_by: str = "loss"
 
     def __post_init__(self) -> None:
         for name in ("lr", "batch_size", "max_epochs", "patience"):
             value = getattr(self, name)
             if value <= 0:
                 raise ValueError(f"{name} must be positive, got {value}.")
+        if self.weight_decay < 0:
+            raise ValueError(f"weight_decay must not be negative, got {self.weight_decay}.")
+        if self.stop_by not in STOP_BY:
+            raise ValueError(f"stop_by must be one of {STOP_BY}, got {self.stop_by!r}.")
 
 
 @dataclass(frozen=True)
@@ -55,12 +65,14 @@ class Prediction:
 
     Args:
         tau: Kendall's tau-b between predictions and success rates on the test split.
+        valid_tau: that of the validation split, by which predictors may be chosen.
         loss: binary cross-entropy there, in nats.
-        epochs: passes over the training split until the lowest validation loss.
+        epochs: passes over the training split until the best validation figure.
         predicted: success rates predicted there, ``(n,)``.
     """
 
     tau: float
+    valid_tau: float
     loss: float
     epochs: int
     predicted: Tensor
@@ -127,18 +139,21 @@ def fit(
     """
     torch.manual_seed(seed)
     predictor = constructor(spec)
-    optimizer = torch.optim.Adam(predictor.parameters(), lr=settings.lr)
+    optimizer = torch.optim.AdamW(
+        predictor.parameters(), lr=settings.lr, weight_decay=settings.weight_decay
+    )
 
-    best_loss = torch.inf
+    best = torch.inf
     best_epoch = 0
     best_weights = copy.deepcopy(predictor.state_dict())
     for epoch in range(settings.max_epochs):
         order_source = generator(seed, "epoch", epoch)
         _train_epoch(predictor, optimizer, data["train"], settings.batch_size, order_source)
 
-        loss, _ = _judge(predictor, data["valid"], settings.batch_size)
-        if loss < best_loss:
-            best_loss = loss
+        judgement = _judge(predictor, data["valid"], settings.batch_size)
+        figure = judgement.loss if settings.stop_by == "loss" else -judgement.tau
+        if figure < best:
+            best = figure
             best_epoch = epoch + 1
             # a copy, as training goes on writing into the same tensors
             best_weights = copy.deepcopy(predictor.state_dict())
@@ -146,11 +161,9 @@ def fit(
             break
 
     predictor.load_state_dict(best_weights)
-    loss, scores = _judge(predictor, data["test"], settings.batch_size)
-    _, success = data["test"]
-    tau: Any = kendalltau(scores.numpy(), success.numpy())
-
-    return Prediction(float(tau.statistic), loss, best_epoch, scores.sigmoid())
+    valid = _judge(predictor, data["valid"], settings.batch_size)
+    test = _judge(predictor, data["test"], settings.batch_size)
+    return Prediction(test.tau, valid.tau, test.loss, best_epoch, test.scores.sigmoid())
 
 
 def _train_epoch(
@@ -169,9 +182,16 @@ def _train_epoch(
         optimizer.step()
 
 
+class Judgement(NamedTuple):
+    """How a predictor does on a split: its loss, Kendall's tau-b, and its scores ``(M,)``."""
+
+    loss: float
+    tau: float
+    scores: Tensor
+
+
 @torch.no_grad()
-def _judge(predictor: nn.Module, data: Data, batch_size: int) -> tuple[float, Tensor]:
-    """Loss and scores ``(M,)`` of a split."""
+def _judge(predictor: nn.Module, data: Data, batch_size: int) -> Judgement:
     predictor.eval()
     _, success = data
 
@@ -180,7 +200,10 @@ def _judge(predictor: nn.Module, data: Data, batch_size: int) -> tuple[float, Te
         params, _ = _rows(data, index)
         batches.append(predictor(params))
     scores = torch.cat(batches)
-    return binary_cross_entropy_with_logits(scores, success).item(), scores
+
+    loss = binary_cross_entropy_with_logits(scores, success).item()
+    tau: Any = kendalltau(scores.numpy(), success.numpy())
+    return Judgement(loss, float(tau.statistic), scores)
 
 
 def _rows(data: Data, index: Tensor) -> Data:

@@ -29,6 +29,9 @@ class InvariantFunctional(nn.Module):
         num_layers: equivariant layers.
         hidden_size: width of the dense network's hidden layer.
         fixed_axes: ``permute``, ``encode`` or ``fold``, see ``unf.fixed``.
+        with_statistics: the dense network also reads the statistics that ``StatNN`` reads.
+        dropout: share of the numbers that the dense network reads which are left out at random in
+            training, and of those of its hidden layer.
 
     Source: Zhou et al. 2024 (arXiv 2402.05232), section 4.1, with the layer counts of the
     authors' code.
@@ -42,17 +45,26 @@ class InvariantFunctional(nn.Module):
         num_layers: int = 2,
         hidden_size: int = 512,
         fixed_axes: str = "permute",
+        with_statistics: bool = False,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         self.spec = spec
         widths = (1, *[channels] * num_layers)
         self.equivariant = UNF(spec, widths, layer, layer, fixed_axes=fixed_axes)
         self.pool = InvariantPool()
-        self.dense = dense(len(spec.axes) * channels, [hidden_size])
+        self.statistics = Statistics(spec) if with_statistics else None
+        num_features = len(spec.axes) * channels
+        if self.statistics is not None:
+            num_features += self.statistics.num_features
+        self.dense = dense(num_features, [hidden_size], dropout)
 
     @override
     def forward(self, params: Tree) -> Tensor:
-        return self.dense(vmap(self._pooled)(params)).squeeze(-1)  # (M,)
+        features = vmap(self._pooled)(params)
+        if self.statistics is not None:
+            features = torch.cat([features, self.statistics(params)], -1)
+        return self.dense(features).squeeze(-1)  # (M,)
 
     def _pooled(self, params: Tree) -> Tensor:
         """Invariant features of one network, from all its tensors."""
@@ -61,30 +73,53 @@ class InvariantFunctional(nn.Module):
         return self.pool({name: value.relu() for name, value in outputs.items()})
 
 
-class StatNN(nn.Module):
+class Statistics(nn.Module):
     """Seven statistics of every tensor (mean, variance, minimum, quartiles, maximum).
 
-    A dense network reads them.
+    They are shifted and scaled to those of the training batches: ``(M, num_features)``.
+
+    Args:
+        spec: permutation spec of the networks; only the names of the tensors matter.
+    """
+
+    def __init__(self, spec: PermutationSpec) -> None:
+        super().__init__()
+        self.names = list(spec.parameters)
+        self.num_features = NUM_STATISTICS * len(self.names)
+        self.norm = nn.BatchNorm1d(self.num_features, affine=False)  # statistics differ in scale
+
+    @override
+    def forward(self, params: Tree) -> Tensor:
+        features = torch.cat([statistics(params[name].flatten(1)) for name in self.names], -1)
+        return self.norm(features)
+
+
+class StatNN(nn.Module):
+    """A dense network that reads ``Statistics``.
 
     Args:
         spec: permutation spec of the networks; only the names of the tensors matter.
         hidden_size: width of the hidden layers.
         num_layers: hidden layers.
+        dropout: as of ``InvariantFunctional``.
 
     Source: Unterthiner et al. 2020 (arXiv 2002.11448), in the sizes of Zhou et al. 2024.
     """
 
-    def __init__(self, spec: PermutationSpec, hidden_size: int = 600, num_layers: int = 3) -> None:
+    def __init__(
+        self,
+        spec: PermutationSpec,
+        hidden_size: int = 600,
+        num_layers: int = 3,
+        dropout: float = 0.0,
+    ) -> None:
         super().__init__()
-        self.names = list(spec.parameters)
-        num_features = NUM_STATISTICS * len(self.names)
-        self.norm = nn.BatchNorm1d(num_features, affine=False)  # statistics differ in scale
-        self.dense = dense(num_features, [hidden_size] * num_layers)
+        self.statistics = Statistics(spec)
+        self.dense = dense(self.statistics.num_features, [hidden_size] * num_layers, dropout)
 
     @override
     def forward(self, params: Tree) -> Tensor:
-        features = torch.cat([statistics(params[name].flatten(1)) for name in self.names], -1)
-        return self.dense(self.norm(features)).squeeze(-1)  # (M,)
+        return self.dense(self.statistics(params)).squeeze(-1)  # (M,)
 
 
 def statistics(entries: Tensor) -> Tensor:
@@ -99,11 +134,22 @@ def statistics(entries: Tensor) -> Tensor:
     return torch.cat([mean[:, None], variance[:, None], entries.quantile(levels, -1).T], -1)
 
 
-def dense(in_features: int, hidden_sizes: Sequence[int]) -> nn.Sequential:
-    """Linear layers with ReLU between them, one output."""
+def dense(in_features: int, hidden_sizes: Sequence[int], dropout: float = 0.0) -> nn.Sequential:
+    """Linear layers with ReLU between them, one output.
+
+    Raises:
+        ValueError: dropout outside of [0, 1).
+    """
+    if not 0 <= dropout < 1:
+        raise ValueError(f"dropout must be at least 0 and below 1, got {dropout}.")
+
     layers: list[nn.Module] = []
     width = in_features
     for hidden_size in hidden_sizes:
+        if dropout:
+            layers.append(nn.Dropout(dropout))
         layers += [nn.Linear(width, hidden_size), nn.ReLU()]
         width = hidden_size
+    if dropout:
+        layers.append(nn.Dropout(dropout))
     return nn.Sequential(*layers, nn.Linear(width, 1))
