@@ -42,7 +42,7 @@ def pictures() -> Dataset:
     return Dataset.from_dict(columns, features)
 
 
-def unroll_of(pictures: Dataset, network: str, in_memory: bool) -> Unroll:
+def unroll_of(pictures: Dataset, network: str, in_memory: bool, compiled: bool) -> Unroll:
     task = ModuleTask(
         NETWORKS[network],
         nn.CrossEntropyLoss(),
@@ -51,7 +51,7 @@ def unroll_of(pictures: Dataset, network: str, in_memory: bool) -> Unroll:
         targets="label",
         in_memory=in_memory,
     )
-    return Unroll(task, AdamController(symmetry_of(task)[1]), compile=False)
+    return Unroll(task, AdamController(symmetry_of(task)[1]), compile=compiled)
 
 
 def seconds_of(unroll: Unroll, repeat: int) -> float:
@@ -69,10 +69,16 @@ def seconds_of(unroll: Unroll, repeat: int) -> float:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])
 @pytest.mark.parametrize("network", NETWORKS)
-def test_batches_from_the_disk_are_nearly_as_fast(network, pictures, tmp_path, monkeypatch) -> None:
+def test_batches_from_the_disk_are_nearly_as_fast(
+    network, compiled, pictures, tmp_path, monkeypatch
+) -> None:
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
-    unrolls = {kind: unroll_of(pictures, network, kind == "memory") for kind in ("memory", "disk")}
+    unrolls = {
+        kind: unroll_of(pictures, network, kind == "memory", compiled)
+        for kind in ("memory", "disk")
+    }
     seconds: dict[str, list[float]] = {kind: [] for kind in unrolls}
     for repeat in range(REPEATS + 1):
         for kind, unroll in unrolls.items():  # interleaved
