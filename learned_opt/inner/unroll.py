@@ -18,6 +18,7 @@ from learned_opt.core.compiled import Compiled
 from learned_opt.core.recompute import recompute
 from learned_opt.core.rng import Key, generator
 from learned_opt.core.tree import Tree
+from learned_opt.inner.tapped_loss import TappedLoss
 from learned_opt.optimizers.base import MetaOptimizer
 from tasks.base import TaskFamily
 
@@ -58,6 +59,7 @@ class Unroll:
         self.optimizer = optimizer
         self.device = torch.device(device)
         self.precision = precision
+        self.tapped = self._tap() if optimizer.needs_factors else None
 
         batched_step = vmap(self._step)
         self._batched_step = Compiled(batched_step) if compile else batched_step
@@ -150,17 +152,34 @@ class Unroll:
         """One inner step of one chain; vmap adds the leading M."""
         params = chain["params"]
         task = chain["task"]
-        grads, loss = grad_and_value(self.family.loss)(params, batch, task)
+        factors: tuple[Tree, ...] = ()  # an argument that only those who need it get
+        if self.tapped is None:
+            grads, loss = grad_and_value(self.family.loss)(params, batch, task)
+        else:
+            grads, loss, of_examples = self.tapped(params, batch, task)
+            factors = (of_examples,)
 
         is_bf16 = self.precision == "bf16"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=is_bf16):
             updates, opt_state = functional_call(
-                self.optimizer, theta, (grads, chain["opt_state"], params, loss)
+                self.optimizer, theta, (grads, chain["opt_state"], params, loss, *factors)
             )
 
         for other in measured:
             loss = self.family.loss(params, other, task)
         return loss, {"task": task, "params": tree.add(params, updates), "opt_state": opt_state}
+
+    def _tap(self) -> TappedLoss:
+        """The loss of the family with factors of the gradients of single examples."""
+        source = torch.Generator().manual_seed(0)
+        task = self.family.sample(source)
+        params = self.family.init(source, task)
+        batch = self.family.batch(source, task)
+
+        example = [tree.to(part, self.device) for part in (params, batch, task)]
+        tapped = TappedLoss(self.family.loss, *example)
+        tapped.report(self.family.name)
+        return tapped
 
     @staticmethod
     def _task_of(chains: Chains, i: int) -> Tree:

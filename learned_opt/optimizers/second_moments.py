@@ -1,9 +1,10 @@
-"""Inputs in units of their own noise: gradient and momentum over the root of a second moment.
+"""Inputs in units of their own size or noise: gradient and momentum over the root of an average.
 
 Legend: D decays of second moments.
 """
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -12,7 +13,10 @@ from typing_extensions import override
 from learned_opt.core.tree import Tree, tree_map
 from learned_opt.optimizers import factored as factors_of_squares
 from learned_opt.optimizers.base import check_between_0_and_1, check_positive
+from learned_opt.optimizers.factors import FactorTree
 from learned_opt.optimizers.features import TINY, Features, Reading, ema
+
+SQUARES = ("batch", "examples", "errors")
 
 
 class SecondMoments(Features):
@@ -29,9 +33,15 @@ class SecondMoments(Features):
         limit: the largest size of a ratio, where it is clipped.
         factored: of the squares of a tensor of two axes or more only row and column means are
             kept, see ``factored``.
+        squares: of what v is the average. ``batch``: of the squares of the gradient of the batch.
+            ``examples``: of the mean squares of the gradients of its B examples, over B, which is
+            the noise that a batch has, known from each batch alone; ``errors``: of the squares of
+            the gradient's standard error, the same without the square of the mean. Those two need
+            the factors of the gradients; a parameter without them has channels of zero.
 
     Raises:
-        ValueError: no decay, one outside of (0, 1), or a limit that is not positive.
+        ValueError: no decay, one outside of (0, 1), a limit that is not positive, or squares that
+            are none of the three.
 
     Source: the ratios are the direction of Adam, Kingma & Ba 2015 (arXiv 1412.6980), as inputs
     first in Wichrowska et al. 2017 (arXiv 1703.04813), section 3.3.
@@ -51,6 +61,7 @@ class SecondMoments(Features):
         momentum_decay: float = 0.9,
         limit: float = 5.0,
         factored: bool = False,
+        squares: str = "batch",
     ) -> None:
         if not decays:
             raise ValueError("decays must hold at least one decay, got none.")
@@ -58,12 +69,16 @@ class SecondMoments(Features):
             check_between_0_and_1(decays=decay)
         check_between_0_and_1(momentum_decay=momentum_decay)
         check_positive(limit=limit)
+        if squares not in SQUARES:
+            raise ValueError(f"squares must be one of {', '.join(SQUARES)}, got {squares!r}.")
 
         super().__init__(2 * len(decays))
         self.decays = tuple(decays)
         self.momentum_decay = momentum_decay
         self.limit = limit
         self.factored = factored
+        self.squares = squares
+        self.needs_factors = squares != "batch"
 
     @override
     def init_state(self, params: Tree) -> Tree:
@@ -90,13 +105,25 @@ class SecondMoments(Features):
         channels = {}
         for name, grad in reading.grads.items():
             momenta[name] = ema(state["momentum"][name], grad, self.momentum_decay)
-            squares[name] = self._average(state["squares"][name], grad * grad)
+            square = self._square(name, grad, reading.factors)
+            squares[name] = self._average(state["squares"][name], square)
             second = self._second_moments(squares[name], grad, reading.step)  # (D, *shape)
 
             inverse = torch.rsqrt(second + TINY)
             ratios = torch.cat([grad * inverse, momenta[name] * inverse])  # (2 D, *shape)
+            if self.needs_factors and name not in reading.factors:
+                ratios = torch.zeros_like(ratios)
             channels[name] = ratios.clamp(-self.limit, self.limit).movedim(0, -1)
         return channels, {"momentum": momenta, "squares": squares}
+
+    def _square(self, name: str, grad: Tensor, factors: FactorTree | None) -> Tensor:
+        if not self.needs_factors:
+            return grad * grad
+
+        of_param = cast(FactorTree, factors).get(name)
+        if of_param is None:
+            return torch.zeros_like(grad)
+        return of_param.squares() if self.squares == "examples" else of_param.error_squares()
 
     def _average(self, average: Tree | Tensor, squares: Tensor) -> Tree | Tensor:
         decays = self._decays(squares)
