@@ -75,7 +75,7 @@ def _predict(cfg: DictConfig, folder: Path, console: Any) -> None:
     spec = PermutationSpec(**settings["spec"])
     if {name: len(axes) for name, axes in spec.axes.items()} != zoo.num_axes:
         raise ValueError(f"spec in {folder / 'zoo.json'} is not that of the weights beside it.")
-    data = prepare(zoo)
+    data = prepare(zoo, weight_zoo.build_probe(cfg, settings["task"]))
     sizes = {split: len(success) for split, (_, success) in data.items()}
     console.print(f"{folder}: {len(zoo.table)} networks, {sizes}", highlight=False)
 
@@ -85,14 +85,16 @@ def _predict(cfg: DictConfig, folder: Path, console: Any) -> None:
         fit_seed = partial(fit, constructor, spec, data, fit_settings)
         start = perf_counter()
         predictions = _fit_seeds(name, fit_seed, cfg.num_seeds, console)
-        num_parameters = tree.num_elements(dict(constructor(spec).named_parameters()))
+        in_channels = tree.leaves(data["train"][0])[0].shape[-1]
+        predictor = constructor(spec, in_channels=in_channels)
+        num_parameters = tree.num_elements(dict(predictor.named_parameters()))
         seconds = perf_counter() - start
         row = prediction_report.summarise(name, num_parameters, predictions, seconds)
         rows.append(row)
         predicted[name] = predictions[0].predicted
 
     facts = settings["task"] | settings["recipe"] | sizes
-    facts |= {"seeds": cfg.num_seeds, "left out": len(zoo.broken)}
+    facts |= {"seeds": cfg.num_seeds, "left out": len(zoo.broken), "probe": cfg.probe}
     prediction_report.write_report(folder, rows, facts, data["test"][1], predicted)
     console.print(table_of(prediction_report.HEADINGS, rows))
 

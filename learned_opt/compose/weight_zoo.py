@@ -1,8 +1,9 @@
 """From a composed config to what a zoo of networks and its predictors are made of."""
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -11,12 +12,13 @@ from omegaconf import DictConfig
 
 from learned_opt.compose.resolve import task_values
 from learned_opt.core.device import resolve_device
+from learned_opt.core.tree import Tree
 from learned_opt.evaluation.prediction.fit import Settings
 from learned_opt.evaluation.prediction.populate import Recipe
+from learned_opt.evaluation.prediction.probe import probe_gradients
 from learned_opt.inner.task_spec import symmetry_of
 from learned_opt.inner.unroll import Unroll
 from learned_opt.runtime.memory import keep_freed_memory
-from learned_opt.symmetry.spec import PermutationSpec
 from tasks.base import TaskFamily
 
 
@@ -48,9 +50,39 @@ def build_zoo(cfg: DictConfig) -> tuple[Recipe, Callable[[int], Unroll], dict[st
     return recipe, unroll_of, {"task": task, "recipe": asdict(recipe), "spec": spec.as_dict()}
 
 
+def build_probe(cfg: DictConfig, task: Mapping[str, Any]) -> Callable[[Tree], Tree] | None:
+    """What takes gradients of the networks of a zoo on a batch of ``probe`` examples.
+
+    Args:
+        cfg: composed config.
+        task: of the zoo, as ``zoo.json`` holds it.
+
+    Returns:
+        Callable[[Tree], Tree] | None: weights -> gradients, leaves ``(M, *shape)``; None where
+        ``probe`` is 0.
+
+    Raises:
+        ValueError: ``probe`` is negative, or the task that is composed is not that of the zoo.
+    """
+    if cfg.probe < 0:
+        raise ValueError(f"probe must be at least 0, got {cfg.probe}.")
+    if cfg.probe == 0:
+        return None
+
+    family: TaskFamily = instantiate(task_values(cfg), batch_size=cfg.probe)
+    composed = json.loads(json.dumps(family.describe()))  # as the file has it: tuples are lists
+    composed.pop("batch_size", None)
+    different = [key for key in composed if composed[key] != task.get(key)]
+    if different:
+        raise ValueError(
+            f"the task that is composed is not that of the zoo: {', '.join(different)} differ."
+        )
+    return partial(probe_gradients, family, seed=cfg.seed)
+
+
 def build_predictors(
     cfg: DictConfig,
-) -> tuple[dict[str, Callable[[PermutationSpec], torch.nn.Module]], Settings]:
+) -> tuple[dict[str, Callable[..., torch.nn.Module]], Settings]:
     """Constructors of the predictors by name, and how they are trained."""
     keep_freed_memory()
     return dict(instantiate(cfg.predictors)), instantiate(cfg.fit)

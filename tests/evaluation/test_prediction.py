@@ -13,6 +13,7 @@ from scipy.stats import kendalltau
 
 from learned_opt.commands import zoo as command
 from learned_opt.core import tree
+from learned_opt.core.rng import generator
 from learned_opt.evaluation.prediction.fit import Settings, fit, prepare
 from learned_opt.evaluation.prediction.populate import Recipe, populate
 from learned_opt.evaluation.prediction.predictors import (
@@ -21,6 +22,7 @@ from learned_opt.evaluation.prediction.predictors import (
     StatNN,
     statistics,
 )
+from learned_opt.evaluation.prediction.probe import probe_gradients
 from learned_opt.evaluation.prediction.zoo import (
     Zoo,
     read_settings,
@@ -302,9 +304,10 @@ def test_predictors_are_invariant_and_see_more_than_one_tensor(kind) -> None:
         .double()
         .eval()
     )
-    params = {name: value.double() for name, value in made_up_zoo(6).params.items()}
+    weights = made_up_zoo(6).params
+    params = {name: value.double().unsqueeze(-1) for name, value in weights.items()}
     element = SPEC.draw(
-        {name: value[0] for name, value in params.items()}, torch.Generator().manual_seed(1)
+        {name: value[0, ..., 0] for name, value in params.items()}, torch.Generator().manual_seed(1)
     )
     many = []
     for i in range(6):
@@ -352,7 +355,7 @@ def test_stopping_by_tau_keeps_the_weights_of_the_best_validation_tau() -> None:
 
 
 def test_statistics_beside_what_is_equivariant_and_dropout_in_training_alone() -> None:
-    params = made_up_zoo(8).params
+    params = {name: value.unsqueeze(-1) for name, value in made_up_zoo(8).params.items()}
     predictor = InvariantFunctional(SPEC, UNFLinear, with_statistics=True, dropout=0.5)
     plain = InvariantFunctional(SPEC, UNFLinear)
     count = NUM_STATISTICS * len(SPEC.parameters)
@@ -387,6 +390,42 @@ def test_preparation_and_networks_that_diverged() -> None:
     assert train["w"].std().item() == pytest.approx(1, abs=1e-5)
 
 
+def test_gradients_on_a_probe_batch_are_a_second_channel() -> None:
+    zoo = made_up_zoo()
+
+    def gradients_of(params):
+        return {name: 100 * value**3 for name, value in params.items()}
+
+    plain = prepare(zoo)
+    data = prepare(zoo, gradients_of)
+    for split in ("train", "valid", "test"):
+        for name, value in data[split][0].items():
+            torch.testing.assert_close(value[..., :1], plain[split][0][name], rtol=0, atol=0)
+    weights, _ = zoo.select("train")
+    for name, gradient in gradients_of(weights).items():
+        scaled = (gradient - gradient.mean()) / gradient.std()
+        torch.testing.assert_close(data["train"][0][name][..., 1], scaled.asinh())
+
+    settings = Settings(lr=3e-3, batch_size=32, max_epochs=2, patience=2)
+    for constructor in (FUNCTIONAL, StatNN):
+        assert fit(constructor, SPEC, data, settings, seed=0).epochs > 0
+
+
+def test_a_probe_is_the_gradient_of_the_training_loss() -> None:
+    family = FAMILIES["mlp"]()
+    source = torch.Generator().manual_seed(0)
+    task = family.sample(source)
+    networks = [family.init(source, task) for _ in range(3)]
+    gradients = probe_gradients(family, tree.stack(networks), seed=4)
+
+    probe = generator(4, "probe")
+    batch = family.batch(probe, family.sample(probe))
+    for i, network in enumerate(networks):
+        expected = torch.func.grad(family.loss)(network, batch, task)
+        for name, value in expected.items():
+            torch.testing.assert_close(gradients[name][i], value)
+
+
 TINY = [
     "recipe.num_models=100",
     "recipe.shard_size=50",
@@ -416,6 +455,18 @@ def test_the_commands(tmp_path, monkeypatch, capsys) -> None:
     rows = json.loads((folder / "prediction.json").read_text())
     assert [row["predictor"] for row in rows] == ["unf", "statnn", "deep_set"]
     assert (folder / "prediction.png").stat().st_size > 5_000
+
+    run(monkeypatch, "predict", *TINY, "probe=16", "~predictors.statnn")
+    probed = json.loads((folder / "prediction.json").read_text())
+    pairs = zip(probed, [rows[0], rows[2]], strict=True)
+    assert all(more["parameters"] > fewer["parameters"] for more, fewer in pairs)
+    for word, sentence in (
+        ("probe=-1", "probe must be at least 0, got -1"),
+        ("data.test_fraction=0.2", "the task that is composed is not that of the zoo: "),
+    ):
+        with pytest.raises(SystemExit):
+            run(monkeypatch, "predict", *TINY, "probe=16", word)
+        assert sentence in capsys.readouterr().err
     assert "Kendall's tau" in (folder / "prediction.md").read_text()
     table, params = read_shard(folder, 1)
     write_shard(folder, 1, table.drop(columns=["shard", "sha256"]), params)

@@ -1,6 +1,6 @@
 """Train a predictor on the training split, stop on the validation split, judge on the test split.
 
-Legend: M networks of a split, n networks of the test split.
+Legend: M networks of a split, n networks of the test split, C channels of a weight.
 """
 
 import copy
@@ -21,7 +21,7 @@ from learned_opt.symmetry.spec import PermutationSpec
 
 STOP_BY = ("loss", "tau")
 LEAST_DEVIATION = 1e-12  # of a tensor that is the same in all networks
-Data = tuple[Tree, Tensor]  # weights, leaves (M, *shape), and success rates (M,)
+Data = tuple[Tree, Tensor]  # inputs, leaves (M, *shape, C), and success rates (M,)
 
 
 @dataclass(frozen=True)
@@ -78,10 +78,16 @@ class Prediction:
     predicted: Tensor
 
 
-def prepare(zoo: Zoo) -> dict[str, Data]:
+def prepare(zoo: Zoo, gradients_of: Callable[[Tree], Tree] | None = None) -> dict[str, Data]:
     """The three splits, each tensor shifted and scaled as a whole.
 
     Shift and scale are the tensor's mean and deviation on the training split.
+
+    Args:
+        zoo: the networks.
+        gradients_of: weights -> gradients, leaves ``(M, *shape)``, see ``probe``, as a second
+            channel; None for the weights alone. Their sizes differ by orders from network to
+            network, so that of what is scaled the inverse hyperbolic sine is taken.
 
     Raises:
         ValueError: a split has fewer than two networks, all of them are equally successful, or a
@@ -106,23 +112,38 @@ def prepare(zoo: Zoo) -> dict[str, Data]:
                 "nothing to rank."
             )
 
-    train_params, _ = splits["train"]
-    means = {name: value.mean() for name, value in train_params.items()}
-    deviations = {name: value.std() for name, value in train_params.items()}
+    channels = [{split: params for split, (params, _) in splits.items()}]
+    if gradients_of is not None:
+        channels.append({split: gradients_of(params) for split, (params, _) in splits.items()})
+
+    scaled = [_scaled(channel) for channel in channels]
+    if gradients_of is not None:
+        scaled[1] = tree.tree_map(torch.asinh, scaled[1])
 
     data = {}
-    for split, (params, success) in splits.items():
-        scaled = {}
-        for name, value in params.items():
-            deviation = deviations[name].clamp(min=LEAST_DEVIATION)
-            scaled[name] = (value - means[name]) / deviation
-        data[split] = (scaled, success)
-
+    for split, (_, success) in splits.items():
+        of_split = [channel[split] for channel in scaled]
+        inputs = tree.tree_map(lambda *leaves: torch.stack(leaves, -1), *of_split)
+        data[split] = (inputs, success)
     return data
 
 
+def _scaled(splits: Mapping[str, Tree]) -> dict[str, Tree]:
+    """Each tensor of all splits, shifted and scaled by that of the training split."""
+    means = {name: value.mean() for name, value in splits["train"].items()}
+    deviations = {name: value.std() for name, value in splits["train"].items()}
+
+    scaled = {}
+    for split, values in splits.items():
+        scaled[split] = {}
+        for name, value in values.items():
+            deviation = deviations[name].clamp(min=LEAST_DEVIATION)
+            scaled[split][name] = (value - means[name]) / deviation
+    return scaled
+
+
 def fit(
-    constructor: Callable[[PermutationSpec], nn.Module],
+    constructor: Callable[..., nn.Module],
     spec: PermutationSpec,
     data: Mapping[str, Data],
     settings: Settings,
@@ -131,14 +152,15 @@ def fit(
     """Train one predictor; its loss is the binary cross-entropy against the success rate.
 
     Args:
-        constructor: of the predictor, whose outputs are logits ``(M,)``.
+        constructor: ``(spec, in_channels=C)`` of the predictor, whose outputs are logits ``(M,)``.
         spec: permutation spec of the networks.
         data: from ``prepare``.
         settings: of the training.
         seed: of initial weights and the order of batches.
     """
     torch.manual_seed(seed)
-    predictor = constructor(spec)
+    inputs, _ = data["train"]
+    predictor = constructor(spec, in_channels=tree.leaves(inputs)[0].shape[-1])
     optimizer = torch.optim.AdamW(
         predictor.parameters(), lr=settings.lr, weight_decay=settings.weight_decay
     )

@@ -1,6 +1,6 @@
-"""Predictors of a network's success from its weights alone, in logits.
+"""Predictors of a network's success from its weights, in logits.
 
-Legend: M networks, C channels.
+Legend: M networks, C channels; inputs are ``name -> (M, *shape, in_channels)``.
 """
 
 from collections.abc import Callable, Sequence
@@ -25,6 +25,7 @@ class InvariantFunctional(nn.Module):
     Args:
         spec: permutation spec of the networks.
         layer: constructor ``(spec, in_channels, out_channels)`` of the equivariant layers.
+        in_channels: numbers that are known of every weight, its value among them.
         channels: width of the equivariant layers.
         num_layers: equivariant layers.
         hidden_size: width of the dense network's hidden layer.
@@ -41,6 +42,7 @@ class InvariantFunctional(nn.Module):
         self,
         spec: PermutationSpec,
         layer: Callable[..., nn.Module],
+        in_channels: int = 1,
         channels: int = 16,
         num_layers: int = 2,
         hidden_size: int = 512,
@@ -50,10 +52,10 @@ class InvariantFunctional(nn.Module):
     ) -> None:
         super().__init__()
         self.spec = spec
-        widths = (1, *[channels] * num_layers)
+        widths = (in_channels, *[channels] * num_layers)
         self.equivariant = UNF(spec, widths, layer, layer, fixed_axes=fixed_axes)
         self.pool = InvariantPool()
-        self.statistics = Statistics(spec) if with_statistics else None
+        self.statistics = Statistics(spec, in_channels) if with_statistics else None
         num_features = len(spec.axes) * channels
         if self.statistics is not None:
             num_features += self.statistics.num_features
@@ -68,8 +70,7 @@ class InvariantFunctional(nn.Module):
 
     def _pooled(self, params: Tree) -> Tensor:
         """Invariant features of one network, from all its tensors."""
-        channels = {name: value.unsqueeze(-1) for name, value in params.items()}
-        outputs = self.equivariant(self.spec.view(channels))  # leaves (*shape, C)
+        outputs = self.equivariant(self.spec.view(params))  # leaves (*shape, C)
         return self.pool({name: value.relu() for name, value in outputs.items()})
 
 
@@ -80,18 +81,22 @@ class Statistics(nn.Module):
 
     Args:
         spec: permutation spec of the networks; only the names of the tensors matter.
+        in_channels: of the inputs; each has its statistics.
     """
 
-    def __init__(self, spec: PermutationSpec) -> None:
+    def __init__(self, spec: PermutationSpec, in_channels: int = 1) -> None:
         super().__init__()
         self.names = list(spec.parameters)
-        self.num_features = NUM_STATISTICS * len(self.names)
+        self.num_features = NUM_STATISTICS * in_channels * len(self.names)
         self.norm = nn.BatchNorm1d(self.num_features, affine=False)  # statistics differ in scale
 
     @override
     def forward(self, params: Tree) -> Tensor:
-        features = torch.cat([statistics(params[name].flatten(1)) for name in self.names], -1)
-        return self.norm(features)
+        features = []
+        for name in self.names:
+            for channel in params[name].unbind(-1):  # (M, *shape)
+                features.append(statistics(channel.flatten(1)))
+        return self.norm(torch.cat(features, -1))
 
 
 class StatNN(nn.Module):
@@ -99,6 +104,7 @@ class StatNN(nn.Module):
 
     Args:
         spec: permutation spec of the networks; only the names of the tensors matter.
+        in_channels: of the inputs.
         hidden_size: width of the hidden layers.
         num_layers: hidden layers.
         dropout: as of ``InvariantFunctional``.
@@ -109,12 +115,13 @@ class StatNN(nn.Module):
     def __init__(
         self,
         spec: PermutationSpec,
+        in_channels: int = 1,
         hidden_size: int = 600,
         num_layers: int = 3,
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        self.statistics = Statistics(spec)
+        self.statistics = Statistics(spec, in_channels)
         self.dense = dense(self.statistics.num_features, [hidden_size] * num_layers, dropout)
 
     @override
