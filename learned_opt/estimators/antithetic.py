@@ -75,7 +75,7 @@ class AntitheticES(ChainEstimator):
     def __post_init__(self) -> None:
         check_positive(sigma=self.sigma)
         check_between(SMALLEST_SIGMA, LARGEST_SIGMA, sigma=self.sigma)
-        self.perturbation.check([name for name, _ in self.unroll.optimizer.named_parameters()])
+        self.perturbation.check(dict(self.unroll.optimizer.named_parameters()))
 
         self.population = Population(
             self.unroll, self.truncation, self.num_tasks, self.unroll_length, 2, self.meta_loss

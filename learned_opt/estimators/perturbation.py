@@ -7,13 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from math import sqrt
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from learned_opt.core.checks import check_at_least, check_each, check_positive
+from learned_opt.core.checks import check_at_least, check_between, check_each, check_positive
 from learned_opt.core.tree import Tree
+from learned_opt.optimizers.blocks import BLOCKS, block_of
 
 
 class Draw(NamedTuple):
@@ -45,14 +46,22 @@ class Perturbation:
     off the gradient of the loss smoothed by Gaussian noise. It takes r (m + n) random numbers
     instead of m n; eps itself is held dense.
 
+    With a density q, every entry of z is 0 with probability 1 - q, independently, and else what
+    it was over ``sqrt(q)``: covariance 1 too, so that the same holds. Where the loss is linear
+    within reach of eps neither rank nor density changes the variance of the estimate by more than
+    a fourth moment does; what changes is how far, and in how many directions at once, eps reaches.
+
+    A pattern is a name of a tensor of theta, with wildcards, or a block of theta: ``scalars``,
+    ``pointwise`` or ``equivariant``. The first that matches counts.
+
     Args:
-        factors: name of a tensor of theta, with wildcards, -> s; the first that matches, 1 where
-            none does; None for 1 everywhere. A tensor with factor 0 is not perturbed and its
-            estimated gradient is 0, so that Adam leaves it as it is.
+        factors: pattern -> s, 1 where none matches; None for 1 everywhere. A tensor with factor 0
+            is not perturbed and its estimated gradient is 0, so that Adam leaves it as it is.
         relative: multiply s by the root mean square of the tensor.
         floor: least root mean square that ``relative`` reckons with, since some tensors start at
             zero.
-        rank: r; None for Gaussian z.
+        rank: r, or pattern -> r; None, and where no pattern matches, for Gaussian z.
+        density: q, or pattern -> q; None, and where no pattern matches, for 1.
 
     Raises:
         ValueError: a value is out of its range.
@@ -69,25 +78,33 @@ class Perturbation:
     factors: Mapping[str, float] | None = None
     relative: bool = False
     floor: float = 0.1
-    rank: int | None = None
+    rank: int | Mapping[str, int] | None = None
+    density: float | Mapping[str, float] | None = None
 
     def __post_init__(self) -> None:
-        check_each("factors", dict(self._factors), least=0)
+        check_each("factors", self.factors or {}, least=0)
         check_positive(floor=self.floor)
-        if self.rank is not None:
-            check_at_least(1, rank=self.rank)
+        for name, value in _by_argument("rank", self.rank).items():
+            check_at_least(1, **{name: value})
+        for name, value in _by_argument("density", self.density).items():
+            check_positive(**{name: value})
+            check_between(0, 1, **{name: value})
 
-    def check(self, names: Sequence[str]) -> None:
-        """Check that every pattern of ``factors`` names a tensor of theta.
+    def check(self, theta: Mapping[str, Tensor]) -> None:
+        """Check that every pattern matches a tensor of theta.
 
         Raises:
             ValueError: one does not.
         """
-        for pattern, _ in self._factors:
-            if not any(fnmatchcase(name, pattern) for name in names):
-                raise ValueError(
-                    f"factors[{pattern}] names no tensor of theta: {', '.join(names)}."
-                )
+        arguments = {"factors": self.factors, "rank": self.rank, "density": self.density}
+        for argument, values in arguments.items():
+            patterns = values if isinstance(values, Mapping) else {}
+            for pattern in patterns:
+                if not any(_matches(pattern, name, leaf) for name, leaf in theta.items()):
+                    raise ValueError(
+                        f"{argument}[{pattern}] names no tensor of theta, and no block of it "
+                        f"({', '.join(BLOCKS)}): {', '.join(theta)}."
+                    )
 
     def draw(self, theta: Tree, sigma: float, sources: Sequence[torch.Generator]) -> Draw:
         """Draw the noise of N pairs.
@@ -100,38 +117,68 @@ class Perturbation:
         eps = {}
         score = {}
         for name, leaf in theta.items():
-            unit = torch.stack([self._unit(leaf.shape, source) for source in sources])
+            unit = torch.stack([self._unit(name, leaf, source) for source in sources])
             base = (sigma * unit).to(leaf)  # (N, *shape)
-            scale = self._scale(name, leaf)
+            scale = self.scale(name, leaf)
             eps[name] = base * scale
-            is_fixed = self._factor(name) == 0
+            is_fixed = self.is_fixed(name, leaf)
             score[name] = torch.zeros_like(base) if is_fixed else base / scale
         return Draw(eps, score)
 
-    @property
-    def _factors(self) -> Sequence[tuple[str, float]]:
-        return list((self.factors or {}).items())
-
-    def _unit(self, shape: torch.Size, source: torch.Generator) -> Tensor:
-        """One z for a tensor of this shape."""
-        if self.rank is None or len(shape) < 2:
-            return torch.randn(shape, generator=source)
-
-        *others, m, n = shape
-        left = torch.randn(*others, m, self.rank, generator=source)
-        right = torch.randn(*others, n, self.rank, generator=source)
-        return left @ right.mT / sqrt(self.rank)
-
-    def _factor(self, name: str) -> float:
-        """The factor of the first pattern that matches the name."""
-        for pattern, factor in self._factors:
-            if fnmatchcase(name, pattern):
-                return factor
-        return 1.0
-
-    def _scale(self, name: str, leaf: Tensor) -> float | Tensor:
-        """The tensor's s."""
-        factor = self._factor(name)
+    def scale(self, name: str, leaf: Tensor) -> float | Tensor:
+        """The s of a tensor of theta."""
+        factor = _chosen(self.factors, name, leaf, 1.0)
         if not self.relative:
             return factor
         return factor * leaf.square().mean().sqrt().clamp(min=self.floor)
+
+    def is_fixed(self, name: str, leaf: Tensor) -> bool:
+        """Whether a tensor of theta is not perturbed."""
+        return _chosen(self.factors, name, leaf, 1.0) == 0
+
+    def _unit(self, name: str, leaf: Tensor, source: torch.Generator) -> Tensor:
+        """One z for a tensor of theta."""
+        rank = _chosen(self.rank, name, leaf, None)
+        density = _chosen(self.density, name, leaf, None)
+
+        unit = _dense(leaf.shape, rank, source)
+        if density is None:
+            return unit
+        is_kept = torch.rand(leaf.shape, generator=source) < density
+        return unit.where(is_kept, 0) / sqrt(density)
+
+
+def _dense(shape: torch.Size, rank: int | None, source: torch.Generator) -> Tensor:
+    if rank is None or len(shape) < 2:
+        return torch.randn(shape, generator=source)
+
+    *others, m, n = shape
+    left = torch.randn(*others, m, rank, generator=source)
+    right = torch.randn(*others, n, rank, generator=source)
+    return left @ right.mT / sqrt(rank)
+
+
+def _matches(pattern: str, name: str, leaf: Tensor) -> bool:
+    return fnmatchcase(name, pattern) or pattern == block_of(name, leaf)
+
+
+def _chosen(values: Any, name: str, leaf: Tensor, default: Any) -> Any:
+    """The value of the first pattern that matches a tensor, or the one value of all tensors."""
+    if values is None:
+        return default
+    if not isinstance(values, Mapping):
+        return values
+
+    for pattern, value in values.items():
+        if _matches(pattern, name, leaf):
+            return value
+    return default
+
+
+def _by_argument(argument: str, values: Any) -> dict[str, Any]:
+    """The numbers of an argument by the names that messages call them."""
+    if values is None:
+        return {}
+    if not isinstance(values, Mapping):
+        return {argument: values}
+    return {f"{argument}[{pattern}]": value for pattern, value in values.items()}

@@ -184,12 +184,51 @@ def test_low_rank_noise_in_every_estimator(kind) -> None:
         ),
         (
             {"factors": {"weight": 1.0}},
-            r"factors\[weight\] names no tensor of theta: log_lr.",
+            r"factors\[weight\] names no tensor of theta, and no block of it .*: log_lr.",
         ),
         ({"floor": 0.0}, "floor must be positive, got 0.0."),
         ({"rank": 0}, "rank must be at least 1, got 0."),
+        ({"rank": {"*": 0}}, r"rank\[\*\] must be at least 1, got 0."),
+        ({"rank": {"equivariant": 1}}, r"rank\[equivariant\] names no tensor of theta, and no"),
+        ({"density": 0.0}, "density must be positive, got 0.0."),
+        ({"density": {"*": 2.0}}, r"density\[\*\] must be from 0 to 1, got 2.0."),
     ],
 )
 def test_bad_values_are_named(settings, message) -> None:
     with pytest.raises(ValueError, match=message):
         ES(unroll(), Constant(HORIZON), 2, 2, SIGMA, perturbation=Perturbation(**settings))
+
+
+TABLE = {
+    "log_alpha": torch.zeros(()),
+    "function.layers.0.weight": torch.zeros(6, 5),
+    "function.layers.1.equivariant.table": torch.zeros(COPIES, 4, 3),
+}
+
+
+def test_the_table_alone_is_low_rank_or_sparse() -> None:
+    plain = Perturbation().draw(TABLE, 0.1, sources(3)).eps
+    name = "function.layers.1.equivariant.table"
+    for perturbation in (Perturbation(rank={"equivariant": 1}), Perturbation(rank={"*.table": 1})):
+        drawn = perturbation.draw(TABLE, 0.1, sources(3)).eps
+        assert (torch.linalg.matrix_rank(drawn[name][:, :50], rtol=1e-4) == 1).all()
+        assert all(torch.equal(drawn[other], plain[other]) for other in TABLE if other != name)
+
+    drawn = Perturbation(density={"equivariant": 0.1}).draw(TABLE, 0.1, sources(3)).eps
+    assert (drawn[name] != 0).double().mean().item() == pytest.approx(0.1, rel=0.03)
+    assert all(torch.equal(drawn[other], plain[other]) for other in TABLE if other != name)
+
+
+def test_sparse_noise_has_covariance_one_and_the_fourth_moment_of_theory() -> None:
+    """``E z^4 = 3 / q`` for a density q, so that the estimate of ``W^3`` tells the bias."""
+    theta = {"w": torch.tensor([0.3, -0.2, 0.1])}
+    sigma = 0.5
+    density = 0.25
+    perturbation = Perturbation(density=density)
+    many = perturbation.draw({"w": torch.zeros(COPIES, 3)}, 1.0, sources()).eps["w"].flatten(0, 1)
+    error = sqrt(3 / density / len(many))
+    assert (many.T @ many / len(many) - torch.eye(3)).abs().max() < 5 * error
+    estimates = cubes(theta, sigma, perturbation)["w"]
+    square = 3 * theta["w"].square()
+    assert within(estimates, square + 3 / density * sigma**2)
+    assert not within(estimates, square + 3 * sigma**2, off=8)
