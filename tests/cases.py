@@ -7,7 +7,10 @@ from torch import nn
 from torch.nn import functional
 
 from learned_opt.estimators.bptt import BPTT
+from learned_opt.estimators.control_variate import ControlVariate
 from learned_opt.estimators.es import ES
+from learned_opt.estimators.guided_es import GuidedES
+from learned_opt.estimators.inverse_variance import InverseVariance
 from learned_opt.estimators.nres import NRES
 from learned_opt.estimators.pes import PES
 from learned_opt.inner.task_spec import symmetry_of
@@ -350,6 +353,23 @@ ESTIMATORS = {
     "pes": PES,
     "nres": NRES,
     "gpes": partial(NRES, noise_period=2),
+    "es_control": partial(ES, control=ControlVariate()),
+    "pes_control": partial(PES, control=ControlVariate()),
+    "nres_control": partial(NRES, control=ControlVariate()),
+    "pes_a": partial(PES, control=ControlVariate(coefficient=1.0)),
+    "guided_es": partial(GuidedES, num_guides=2),
+    "inverse_variance": InverseVariance,
     "bptt": AnyBPTT,
 }
 PERTURBED = {name: kind for name, kind in ESTIMATORS.items() if name != "bptt"}
+# perturbed ones that take a gradient, too, so that an unroll must have two inner steps
+WITH_GRADIENTS = (
+    "es_control",
+    "pes_control",
+    "nres_control",
+    "pes_a",
+    "guided_es",
+    "inverse_variance",
+)
+# what one task counts as depends on what the others have measured
+WEIGHED_TOGETHER = {"es_control", "pes_control", "nres_control", "inverse_variance"}

@@ -51,6 +51,8 @@ def _of_task(
         f"horizon {problem.benchmark.horizon}, "
         f"{estimator.num_inner_steps:,} inner steps per estimate"
     )
+    if estimator.num_gradients != estimator.num_inner_steps:
+        sizes += f", {estimator.num_gradients:,} inner gradients' worth with the backward passes"
 
     return [
         ("task", f"{name} ({', '.join(shown)})"),

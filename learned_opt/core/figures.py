@@ -61,6 +61,8 @@ OUTER = (
     Figure("final_loss/valid", "final loss, validation seeds", better="lower"),
     Figure("meta_grad_norm", "norm of the meta-gradient", logarithmic=True),
     Figure("meta_grad_snr", "signal to noise of one estimate", better="higher"),
+    Figure("control_rho", "correlation of gradients with loss differences", better="higher"),
+    Figure("backpropagation_weight", "weight of backpropagation beside ES"),
     Figure("nonfinite_pairs", "tasks left out, not finite", better="lower", digits=0),
     Figure("restarts", "restarts", digits=0),
     Figure("inner_steps_per_second", "inner steps per second", better="higher", digits=0),

@@ -29,6 +29,7 @@ class MetaGradient(NamedTuple):
         finite: ``(R, N)`` bool, R chains of each of the N tasks of this process; a task of
             which one chain is not finite was left out and restarts at the next estimate.
         parts: the estimate of each task, where this is the mean of several.
+        figures: what else the estimator has measured, scalars that training logs.
     """
 
     gradient: Tree
@@ -36,6 +37,7 @@ class MetaGradient(NamedTuple):
     num_inner_steps: int
     finite: Tensor
     parts: Mapping[str, "MetaGradient"] = MappingProxyType({})
+    figures: Mapping[str, Tensor] = MappingProxyType({})
 
     @property
     def num_nonfinite(self) -> Tensor:

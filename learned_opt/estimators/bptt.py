@@ -9,11 +9,15 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from learned_opt.core import tree
 from learned_opt.core.rng import draw_key
 from learned_opt.core.tree import Tree, tree_map
 from learned_opt.estimators.base import MetaGradient, State
 from learned_opt.estimators.chain_estimator import ChainEstimator
+from learned_opt.estimators.chain_gradients import (
+    chain_gradients,
+    check_unroll_length,
+    cost_of_gradient,
+)
 from learned_opt.estimators.meta_loss import MetaLoss
 from learned_opt.estimators.population import Population, UnrollStart
 from learned_opt.inner.truncation import Truncation
@@ -47,16 +51,22 @@ class BPTT(ChainEstimator):
     unroll_length: int
     meta_loss: MetaLoss = field(default_factory=MetaLoss)
     remat: bool = False
-    backpropagates = True
 
     def __post_init__(self) -> None:
-        if self.unroll_length == 1:
-            raise ValueError(
-                "unroll_length must be at least 2 in BPTT, got 1: theta acts after the first loss."
-            )
+        check_unroll_length(self.unroll_length)
         self.population = Population(
             self.unroll, self.truncation, self.num_tasks, self.unroll_length, 1, self.meta_loss
         )
+
+    @property
+    @override
+    def backpropagates(self) -> bool:
+        return True
+
+    @property
+    @override
+    def num_gradients(self) -> int:
+        return cost_of_gradient(self.remat) * self.num_inner_steps
 
     @override
     def init_state(self, theta: Tree, generator: torch.Generator) -> State:
@@ -73,29 +83,22 @@ class BPTT(ChainEstimator):
         return UnrollStart(copies, restarted, root, tasks)
 
     @override
-    @torch.enable_grad()
     def estimate(
         self, theta: Tree, state: State, generator: torch.Generator
     ) -> tuple[MetaGradient, State]:
         start = self.unroll_start(theta, state, generator)
-        copies = tree_map(Tensor.requires_grad_, start.theta)  # (N, *shape)
-        losses, after = self.population.run(start, self.remat)  # (1, N)
-        gradients = torch.autograd.grad(
-            losses.sum(), tree.leaves(copies), allow_unused=True, materialize_grads=True
-        )
+        losses, gradients, are_finite, after = chain_gradients(self.population, start, self.remat)
+        finite = (are_finite & losses.isfinite())[0]  # (N,)
 
-        by_chain = [leaf.reshape(losses.shape[1], -1) for leaf in (losses.detach(), *gradients)]
-        finite = torch.cat(by_chain, 1).isfinite().all(1)  # (N,)
-        count, meta_loss = self.population.mean(losses.detach()[0], finite)
-        means = [_sum_over(leaf, finite) / count for leaf in gradients]
-
+        count, meta_loss = self.population.mean(losses[0], finite)
+        means = tree_map(lambda leaf: _sum_over(leaf, finite) / count, gradients)
         estimate = MetaGradient(
-            gradient=dict(zip(copies, means, strict=True)),
+            gradient=means,
             meta_loss=meta_loss,
             num_inner_steps=self.num_inner_steps,
             finite=finite[None],
         )
-        return estimate, self.population.advance(tree_map(Tensor.detach, after), finite)
+        return estimate, self.population.advance(after, finite)
 
 
 def _sum_over(leaf: Tensor, finite: Tensor) -> Tensor:

@@ -11,8 +11,9 @@ from torch import Tensor
 from typing_extensions import override
 
 from learned_opt.core.tree import Tree
-from learned_opt.estimators.antithetic import AntitheticES, Noise
+from learned_opt.estimators.antithetic import AntitheticES
 from learned_opt.estimators.base import State
+from learned_opt.estimators.pairs import Noise
 from learned_opt.estimators.perturbation import Draw
 
 

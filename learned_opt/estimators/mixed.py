@@ -60,6 +60,11 @@ class MixedEstimator(SharedEstimator):
     def num_inner_steps(self) -> int:
         return sum(estimator.num_inner_steps for estimator in self.estimators.values())
 
+    @property
+    @override
+    def num_gradients(self) -> int:
+        return sum(estimator.num_gradients for estimator in self.estimators.values())
+
     @override
     def shared(self, share: Share) -> Self:
         other = copy.copy(self)

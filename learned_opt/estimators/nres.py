@@ -12,8 +12,9 @@ from typing_extensions import override
 from learned_opt.core import tree
 from learned_opt.core.checks import check_at_least
 from learned_opt.core.tree import Tree
-from learned_opt.estimators.antithetic import AntitheticES, Noise, where_pairs
+from learned_opt.estimators.antithetic import AntitheticES
 from learned_opt.estimators.base import State
+from learned_opt.estimators.pairs import Noise, where_pairs
 from learned_opt.estimators.perturbation import Draw
 
 

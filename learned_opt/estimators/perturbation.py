@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from math import sqrt
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
@@ -24,10 +25,12 @@ class Draw(NamedTuple):
         eps: added to and subtracted from theta.
         score: ``eps_i / s_i^2`` for tensor i; divided by ``sigma^2`` it is the score of eps if
             that is Gaussian.
+        memory: what an estimator that draws in its own way keeps for the next draw.
     """
 
     eps: Tree
     score: Tree
+    memory: Mapping[str, Tensor] = MappingProxyType({})
 
 
 @dataclass(frozen=True)

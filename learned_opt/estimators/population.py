@@ -22,7 +22,7 @@ from learned_opt.inner.unroll import Unroll
 
 
 class UnrollStart(NamedTuple):
-    """What one unroll starts from.
+    """What one unroll starts from: all copies of the tasks, or some of them.
 
     Args:
         theta: of every chain, leaves ``(M, *shape)``.
@@ -35,6 +35,13 @@ class UnrollStart(NamedTuple):
     state: State
     root: int
     tasks: range
+
+    def copies(self, first: int, stop: int) -> "UnrollStart":
+        """The start of the copies from ``first`` to ``stop`` alone."""
+        rows = slice(first * len(self.tasks), stop * len(self.tasks))
+        theta = tree_map(lambda leaf: leaf[rows], self.theta)
+        state = select_copies(self.state, len(self.tasks), first, stop)
+        return self._replace(theta=theta, state=state)
 
 
 class Population:
@@ -151,10 +158,10 @@ class Population:
         return restarted, finished
 
     def run(self, start: UnrollStart, remat: bool = False) -> tuple[Tensor, State]:
-        """Unroll all chains by K inner steps.
+        """Unroll chains by K inner steps.
 
         Args:
-            start: where from.
+            start: where from, all copies of the tasks or R of them.
             remat: whether a backward pass computes every inner step again, as of ``Unroll.run``.
 
         Returns:
@@ -163,10 +170,11 @@ class Population:
             step counters.
         """
         state = start.state
-        batches = self._batches(start, "train")
+        num_copies = len(leaves(start.theta)[0]) // len(self.tasks)
+        batches = self._batches(start, "train", num_copies)
         measured = None
         if self.meta_loss.split != "train":
-            measured = self._batches(start, self.meta_loss.split)
+            measured = self._batches(start, self.meta_loss.split, num_copies)
         losses, chains = self.unroll.run(
             start.theta, state["chains"], batches, remat, measured
         )  # losses (K, M)
@@ -181,12 +189,12 @@ class Population:
         finite = torch.stack(by_leaf).all(0)
         finite = finite & losses.isfinite().all(0)  # (M,)
 
-        values = self.meta_loss(losses, initial.to(losses).repeat(self.num_copies))
+        values = self.meta_loss(losses, initial.to(losses).repeat(num_copies))
         values = values.where(finite, torch.nan)
 
         # one layout, whatever the last step left: a resumed run must meet the same compiled code
         after = state | {"chains": contiguous(chains), "initial_loss": initial}
-        return values.unflatten(0, (self.num_copies, len(self.tasks))), after
+        return values.unflatten(0, (num_copies, len(self.tasks))), after
 
     def advance(self, state: State, healthy: Tensor) -> State:
         """Count the inner steps of an unroll.
@@ -213,11 +221,11 @@ class Population:
         count, total = self.share.total(sums)
         return count.clamp(min=1), torch.where(count > 0, total / count, torch.nan)
 
-    def _batches(self, start: UnrollStart, split: str) -> Tree:
+    def _batches(self, start: UnrollStart, split: str, num_copies: int) -> Tree:
         """Leaves ``(K, M, ...)``; the copies of a task share theirs."""
         keys = [(start.root, task) for task in self.tasks]
         batches = self.unroll.batches(keys, start.state["chains"], self.unroll_length, split)
-        return tree_map(lambda leaf: torch.cat([leaf] * self.num_copies, 1), batches)
+        return tree_map(lambda leaf: torch.cat([leaf] * num_copies, 1), batches)
 
     def _horizons(self, root: int, numbers: Sequence[int]) -> Tensor:
         """Horizons of the tasks of these numbers, in inner steps."""
@@ -225,3 +233,25 @@ class Population:
         for number in numbers:
             horizons.append(self.truncation.sample(generator(root, number, "horizon")))
         return torch.tensor(horizons)
+
+
+def select_copies(state: State, num_tasks: int, first: int, stop: int) -> State:
+    """The state of a population with the chains of some copies of every task alone.
+
+    Args:
+        state: of the population.
+        num_tasks: N.
+        first: number of the first copy.
+        stop: number after that of the last copy.
+    """
+    rows = slice(first * num_tasks, stop * num_tasks)
+    return state | {"chains": tree_map(lambda leaf: leaf[rows], state["chains"])}
+
+
+def join_copies(first: State, second: State) -> State:
+    """The state of all copies from those of two parts after the same unroll."""
+
+    def join(left: Tensor, right: Tensor) -> Tensor:
+        return torch.cat([left, right])
+
+    return first | {"chains": tree_map(join, first["chains"], second["chains"])}

@@ -21,17 +21,28 @@ class SharedEstimator(GradientEstimator):
     Attributes:
         num_tasks: tasks of all processes.
         unroll_length: inner steps K of an estimate.
-        backpropagates: whether it takes gradients through the unroll.
     """
 
     num_tasks: int
     unroll_length: int
-    backpropagates: bool = False
+
+    @property
+    def backpropagates(self) -> bool:
+        """Whether it takes gradients through the unroll."""
+        return False
 
     @property
     @abstractmethod
     def num_inner_steps(self) -> int:
         """Inner steps of one estimate, all chains of all processes together."""
+
+    @property
+    def num_gradients(self) -> int:
+        """What one estimate costs, in evaluations of inner gradients, all processes together.
+
+        An inner step evaluates one; a backward pass through the step counts as what it costs.
+        """
+        return self.num_inner_steps
 
     @abstractmethod
     def shared(self, share: Share) -> Self:

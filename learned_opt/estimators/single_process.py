@@ -19,9 +19,9 @@ from learned_opt.estimators.shared_estimator import SharedEstimator
 class SingleProcess(SharedEstimator):
     """Runs an estimator that does not know of other processes, in one process alone.
 
-    Its unrolls cannot be replayed. ``num_tasks``, ``unroll_length`` and ``num_inner_steps`` are
-    the estimator's attributes of these names; one that has none counts as one task of one inner
-    step, which only figures of speed are read from.
+    Its unrolls cannot be replayed. ``num_tasks``, ``unroll_length``, ``num_inner_steps`` and
+    ``num_gradients`` are the estimator's attributes of these names; one that has none counts as
+    one task of one inner step, which only figures of speed and cost are read from.
 
     Args:
         estimator: has ``init_state`` and ``estimate``.
@@ -36,6 +36,11 @@ class SingleProcess(SharedEstimator):
     @override
     def num_inner_steps(self) -> int:
         return getattr(self.estimator, "num_inner_steps", self.num_tasks * self.unroll_length)
+
+    @property
+    @override
+    def num_gradients(self) -> int:
+        return getattr(self.estimator, "num_gradients", self.num_inner_steps)
 
     @override
     def shared(self, share: Share) -> Self:

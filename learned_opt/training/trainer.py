@@ -181,8 +181,10 @@ class MetaTrainer(lightning.LightningModule):
             "meta_grad_norm": tree.global_norm(estimate.gradient),
             "nonfinite_pairs": self.share.total(estimate.num_nonfinite.float()),
         }
+        values |= estimate.figures
         for task, part in estimate.parts.items():
             values[f"meta_loss/train/{task}"] = part.meta_loss
+            values |= {f"{name}/{task}": value for name, value in part.figures.items()}
         self.log_dict(values, batch_size=1)
 
 
