@@ -1,6 +1,7 @@
 """What a user hands to a learned optimizer: models, parameters, losses."""
 
 import hashlib
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -56,12 +57,20 @@ def unwrap(module: nn.Module) -> nn.Module:
     return module
 
 
-def check_parameter(name: str, param: Tensor, first: Tensor) -> None:
-    """Check that a parameter can be trained, and beside the first one.
+def check_parameters(parameters: Sequence[tuple[str, Tensor]]) -> None:
+    """Check that parameters can be trained together.
+
+    Args:
+        parameters: names and tensors.
 
     Raises:
-        ValueError: it is sharded, or of another dtype or device.
+        ValueError: one is sharded, or of another dtype or device than the first.
     """
+    for name, param in parameters:
+        _check_parameter(name, param, first=parameters[0][1])
+
+
+def _check_parameter(name: str, param: Tensor, first: Tensor) -> None:
     # DTensor of FSDP 2, flat parameters of FSDP 1
     if hasattr(param, "to_local") or getattr(param, "_fsdp_flattened", False):
         raise ValueError(

@@ -3,6 +3,7 @@
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import deepcopy
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -13,14 +14,18 @@ from typing_extensions import override
 from learned_opt.core import tree
 from learned_opt.deploy import hub, pretrained
 from learned_opt.deploy.block_step import advance, num_steps
+from learned_opt.deploy.finite import FiniteGate
 from learned_opt.deploy.foreign_classes import trusted_modules
-from learned_opt.deploy.inputs import check_parameter, fingerprint, unwrap
+from learned_opt.deploy.fused_step import check_fused
+from learned_opt.deploy.inputs import check_parameters, fingerprint, unwrap
 from learned_opt.deploy.parity import check_parity
+from learned_opt.deploy.saved_state import matched
 from learned_opt.deploy.weight_space import (
     Slot,
     WeightSpace,
     bind,
     blocks,
+    labelled,
     live_slots,
     slots_of,
 )
@@ -49,6 +54,7 @@ class LearnedOptimizer(torch.optim.Optimizer):
         fused: one kernel in place for all tensors, several times faster and with no temporary
             memory; for pointwise meta-optimizers on the CPU. Equal to rounding.
         compile: compile the step, once for every set of shapes. Equal to rounding.
+        nonfinite: what becomes of a step whose gradients are not all finite, ``skip`` or ``raise``.
 
     Raises:
         ValueError: a value out of its range, a parameter that cannot be treated, or names that do
@@ -72,7 +78,9 @@ class LearnedOptimizer(torch.optim.Optimizer):
         weight_decay: float = 0.0,
         fused: bool = False,
         compile: bool = False,
+        nonfinite: str = "skip",
     ) -> None:
+        self.gate = FiniteGate(nonfinite)
         self.meta_optimizer = deepcopy(meta_optimizer).requires_grad_(False)
         self.fused = fused
         self.compile = compile
@@ -87,7 +95,7 @@ class LearnedOptimizer(torch.optim.Optimizer):
         if not self.meta_optimizer.separable:
             self._check_space()
         if fused:
-            self._check_fused()
+            check_fused(self.meta_optimizer, self._slots()[0].param, compile)
 
     @override
     def add_param_group(self, param_group: dict[str, Any]) -> None:
@@ -103,9 +111,11 @@ class LearnedOptimizer(torch.optim.Optimizer):
                 raise ValueError(f"{name} must lie between {low} and {high}, got {value}.")
 
         super().add_param_group(param_group)
-        slots = self._slots()
-        for slot in slots:
-            check_parameter(slot.name, slot.param, slots[0].param)
+        try:
+            check_parameters(labelled(self._slots()))
+        except ValueError:
+            self.param_groups.pop()  # what is refused leaves nothing behind
+            raise
 
     @torch.no_grad()
     def step(
@@ -122,7 +132,8 @@ class LearnedOptimizer(torch.optim.Optimizer):
             The loss, if there was one.
 
         Raises:
-            ValueError: the meta-optimizer reads the loss, and there was none.
+            ValueError: the meta-optimizer reads the loss, and there was none; or a gradient is not
+                finite, and ``nonfinite`` is ``raise``. Nothing is changed then.
         """
         # torch calls a closure at the parameters before the step, and so is the loss
         if closure is not None:
@@ -131,12 +142,17 @@ class LearnedOptimizer(torch.optim.Optimizer):
             with torch.enable_grad():
                 loss = closure()
 
+        check_parameters(
+            labelled(self._slots())
+        )  # the model may have been cast since the last step
+        if not self.gate.passes(self._slots()):
+            return loss
         for block in self._blocks():
             advance(self._space(block), block, self.state, loss, self.fused)
         return loss
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from a ``state_dict``, bit for bit.
+        """Go on from a ``state_dict``, bit for bit; parameters are matched by their names.
 
         Raises:
             ValueError: it was written with another theta, or does not fit the parameters.
@@ -149,7 +165,7 @@ class LearnedOptimizer(torch.optim.Optimizer):
                 f"the state_dict was written with theta {theta_of_state.pop()}, "
                 f"this optimizer has {theta}."
             )
-        super().load_state_dict(state_dict)
+        super().load_state_dict(matched(state_dict, self.param_groups))
 
     @classmethod
     def from_pretrained(
@@ -230,12 +246,17 @@ class LearnedOptimizer(torch.optim.Optimizer):
         return super().__repr__().replace(type(self).__name__, f"LearnedOptimizer[{self._kind}]", 1)
 
     def __getstate__(self) -> dict[str, Any]:
-        names = ("meta_optimizer", "fused", "compile", "metadata")
+        names = ("meta_optimizer", "fused", "compile", "metadata", "gate")
         return {**super().__getstate__(), **{name: self.__dict__[name] for name in names}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         self._spaces = {}  # compiled steps do not travel
+
+    @property
+    def skipped(self) -> int:
+        """Steps that a gradient that is not finite has cost."""
+        return self.gate.skipped
 
     @property
     def _kind(self) -> str:
@@ -256,31 +277,14 @@ class LearnedOptimizer(torch.optim.Optimizer):
         spec.sizes(params)  # raises where axes of one name differ in length
         self._space(self._slots())
 
-    def _check_fused(self) -> None:
-        """Take a step on a parameter of one entry."""
-        like = self._slots()[0].param
-        self.meta_optimizer.to(like)
-        trial = {"trial": torch.zeros(1, dtype=like.dtype, device=like.device)}
-        state = self.meta_optimizer.init_state(trial)
-        rates = {"trial": (1.0, 1.0)}
-        if self.compile or not self.meta_optimizer.step_(trial, state, trial, rates):
-            raise ValueError(
-                "fused needs a meta-optimizer that has such a kernel (pointwise layers), "
-                "parameters on the CPU, a C++ compiler, and no compile; "
-                f"got {self._kind} on {like.device}, compile={self.compile}."
-            )
-
     def _blocks(self) -> Iterator[list[Slot]]:
         """The parameters, in groups that are advanced together."""
         slots = self._slots()
         live = live_slots(slots)
         if self.meta_optimizer.separable:
-            yield from blocks(live, self._num_steps, bounded=not self.fused)
+            yield from blocks(live, partial(num_steps, self.state), bounded=not self.fused)
         elif live:
             yield slots
-
-    def _num_steps(self, slot: Slot) -> int:
-        return num_steps(self.state, slot)
 
     def _space(self, slots: list[Slot]) -> WeightSpace:
         param = slots[0].param

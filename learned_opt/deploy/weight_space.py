@@ -22,11 +22,13 @@ class Slot(NamedTuple):
         name: of the parameter, unique.
         param: the parameter itself.
         group: the param group that it is in.
+        label: what messages call it.
     """
 
     name: str
     param: nn.Parameter
     group: dict[str, Any]
+    label: str
 
     @property
     def rates(self) -> tuple[float, float]:
@@ -61,10 +63,16 @@ def slots_of(param_groups: Sequence[dict[str, Any]], separable: bool) -> list[Sl
     for group in param_groups:
         params = group["params"]
         numbers = range(len(slots), len(slots) + len(params))
-        names = numbers if separable else group.get("param_names", numbers)
-        for name, param in zip(names, params, strict=True):
-            slots.append(Slot(str(name), param, group))
+        labels = group.get("param_names", numbers)
+        names = numbers if separable else labels
+        for name, param, label in zip(names, params, labels, strict=True):
+            slots.append(Slot(str(name), param, group, str(label)))
     return slots
+
+
+def labelled(slots: Sequence[Slot]) -> list[tuple[str, nn.Parameter]]:
+    """What messages call the parameters, and the parameters."""
+    return [(slot.label, slot.param) for slot in slots]
 
 
 def live_slots(slots: Sequence[Slot]) -> list[Slot]:
@@ -76,7 +84,7 @@ def live_slots(slots: Sequence[Slot]) -> list[Slot]:
     live = [slot for slot in slots if slot.param.grad is not None]
     for slot in live:
         if slot.param.grad is not None and slot.param.grad.is_sparse:
-            raise ValueError(f"sparse gradients are not supported, parameter {slot.name} has one.")
+            raise ValueError(f"sparse gradients are not supported, parameter {slot.label} has one.")
     return live
 
 

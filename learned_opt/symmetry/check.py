@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils._pytree import tree_leaves
 
+from learned_opt.core.evaluation_mode import evaluation_mode
 from learned_opt.core.tree import Tree
 from learned_opt.symmetry.infer import infer_permutation_spec
 from learned_opt.symmetry.precision import double, double_by_default, unchanged
@@ -259,13 +260,8 @@ def _random_function(
 
     @torch.no_grad()
     def function(values: Tree) -> list[Tensor]:
-        was_training = module.training
-        module.eval()
-        try:
-            with double_by_default() if is_exact else nullcontext():
-                outputs = functional_call(module, {**values, **buffers}, arguments)
-        finally:
-            module.train(was_training)
+        with evaluation_mode(module), double_by_default() if is_exact else nullcontext():
+            outputs = functional_call(module, {**values, **buffers}, arguments)
         return [leaf for leaf in tree_leaves(outputs) if isinstance(leaf, Tensor)]
 
     return function, params

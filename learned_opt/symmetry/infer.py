@@ -16,6 +16,7 @@ from torch.func import functional_call
 from torch.utils._pytree import tree_leaves
 from typing_extensions import override
 
+from learned_opt.core.evaluation_mode import evaluation_mode
 from learned_opt.core.tracing import traced
 from learned_opt.core.tree import Tree
 from learned_opt.symmetry.atoms import Atom, Axis, fix, fresh, length
@@ -53,18 +54,15 @@ def infer_permutation_spec(module: nn.Module, *example_inputs: Tensor) -> Permut
     >>> sorted(spec.fixed)
     ['0.weight[1]', '2.weight[0]']
     """
-    was_training = module.training
-    module.eval()
-    try:
-        # in float64: torch has fused kernels for less, which hide what they do
-        with double_by_default():
-            return _infer_in(double, module, example_inputs)
-    except RuntimeError:
-        # a forward that names float32 itself cannot run in float64; if the types are not the
-        # cause, this raises the module's own error
-        return _infer_in(unchanged, module, example_inputs)
-    finally:
-        module.train(was_training)
+    with evaluation_mode(module):
+        try:
+            # in float64: torch has fused kernels for less, which hide what they do
+            with double_by_default():
+                return _infer_in(double, module, example_inputs)
+        except RuntimeError:
+            # a forward that names float32 itself cannot run in float64; if the types are not the
+            # cause, this raises the module's own error
+            return _infer_in(unchanged, module, example_inputs)
 
 
 def _infer_in(

@@ -42,7 +42,7 @@ class Sharded(nn.Parameter):
         (lambda: LearnedOptimizer([], deep_set()), "empty parameter list"),
         (
             lambda: LearnedOptimizer(model().bfloat16(), deep_set()),
-            "0 must be float32 or float64, got torch.bfloat16",
+            "0.weight must be float32 or float64, got torch.bfloat16",
         ),
         (
             lambda: LearnedOptimizer(
@@ -68,5 +68,7 @@ def test_sparse_gradients_are_refused() -> None:
     table = nn.Embedding(5, 3, sparse=True)
     optimizer = LearnedOptimizer(table, deep_set())
     table(torch.tensor([1, 2])).sum().backward()
-    with pytest.raises(ValueError, match="sparse gradients are not supported, parameter 0 has one"):
+    with pytest.raises(
+        ValueError, match="sparse gradients are not supported, parameter weight has one"
+    ):
         optimizer.step()

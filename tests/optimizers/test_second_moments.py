@@ -51,7 +51,9 @@ def test_ratios_are_those_of_adam() -> None:
 
 def test_ratios_do_not_change_with_the_scale_of_the_loss() -> None:
     gradients = [tensors(seed) for seed in (1, 2)]
-    scaled = [{name: 1e-4 * grad for name, grad in grads.items()} for grads in gradients]
+    scaled = []
+    for grads in gradients:
+        scaled.append({name: 1e-4 * grad for name, grad in grads.items()})
     for factored in (False, True):
         plain = channels_after(SecondMoments(factored=factored), gradients)
         other = channels_after(SecondMoments(factored=factored), scaled)
