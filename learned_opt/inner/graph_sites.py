@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor, fx
 
@@ -36,11 +37,16 @@ class GraphSite:
     def with_route(
         self, known: list[Route], param_shape: torch.Size, values: Values
     ) -> "GraphSite":
-        """The same with a route, that of ``known`` where one is alike, which it is added to."""
+        """The same with a route: one of ``known`` that is alike, else a new one, added to them.
+
+        Args:
+            known: routes of the same parameter.
+            param_shape: of the parameter.
+            values: of ``needed``.
+        """
         route = Route.along(tuple(param_shape), self._forward(values))
         for other in known:
-            alike = route.shape == other.shape and (route.positions == other.positions).all()
-            if alike and other.param_shape == route.param_shape:
+            if np.array_equal(route.positions.array, other.positions.array):
                 return replace(self, route=other)
         known.append(route)
         return replace(self, route=route)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from learned_opt.core.tree import Tree, tree_map
+from learned_opt.symmetry.spec import PermutationSpec
 
 MOMENTUM_DECAYS = (0.1, 0.5, 0.9, 0.99, 0.999, 0.9999)
 TIME_SCALES = (1, 3, 10, 30, 100, 300, 1_000, 3_000, 10_000, 30_000, 100_000)  # inner steps
@@ -111,12 +112,14 @@ class Reading:
         params: parameters ``(*shape,)``.
         step: number of gradients seen, this one included: an int64 scalar.
         factors: of the gradients of single examples; None where nobody asked for them.
+        spec: permutation spec of the parameters; None where nobody knows it.
     """
 
     grads: Tree
     params: Tree
     step: Tensor
     factors: Any = None
+    spec: PermutationSpec | None = None
 
 
 class Features(nn.Module, ABC):
@@ -129,9 +132,11 @@ class Features(nn.Module, ABC):
 
     Attributes:
         needs_factors: whether ``Reading.factors`` is read.
+        separable: whether the features of a tensor depend on that tensor and the step alone.
     """
 
     needs_factors: bool = False
+    separable: bool = True
 
     def __init__(self, num_channels: int) -> None:
         super().__init__()
@@ -183,6 +188,7 @@ class JoinedFeatures(Features):
         super().__init__(sum(part.num_channels for part in parts.values()))
         self.parts = nn.ModuleDict(parts)
         self.needs_factors = any(part.needs_factors for part in parts.values())
+        self.separable = all(part.separable for part in parts.values())
 
     @override
     def init_state(self, params: Tree) -> Tree:

@@ -52,8 +52,6 @@ class MLPOptimizer(MetaOptimizer):
     are normal, not truncated normal.
     """
 
-    separable = True
-
     def __init__(
         self,
         spec: PermutationSpec,
@@ -72,9 +70,11 @@ class MLPOptimizer(MetaOptimizer):
         self.extra = JoinedFeatures(extra_features) if extra_features else None
         num_inputs = self.features.num_channels + len(TIME_SCALES)
         self.needs_factors = self.features.needs_factors
+        self.separable = self.features.separable
         if self.extra is not None:
             num_inputs += self.extra.num_channels
             self.needs_factors |= self.extra.needs_factors
+            self.separable &= self.extra.separable
         widths = (num_inputs, *[hidden_size] * hidden_layers, 2)
         self.function = UNF(spec, widths, Pointwise, Pointwise)  # fused on the CPU
         self.step_mult = step_mult
@@ -93,7 +93,7 @@ class MLPOptimizer(MetaOptimizer):
     ) -> tuple[Tree, Tree]:
         del loss
         dtype = next(iter(params.values())).dtype
-        reading = Reading(grads, params, state["step"] + 1, factors)
+        reading = Reading(grads, params, state["step"] + 1, factors, self.spec)
         inputs, accumulators = self.features(reading, state["features"])
         next_state = {"step": reading.step, "features": accumulators}
         if self.extra is not None:

@@ -13,37 +13,48 @@ from torch import Tensor
 Forward = Callable[[Tensor, int], Tensor]
 
 
+@dataclass(frozen=True, eq=False)
+class Positions:
+    """Position in the flat parameter of each entry of a reading; equal only to itself.
+
+    Args:
+        array: int64, shaped like the reading.
+    """
+
+    array: np.ndarray
+
+
 @dataclass(frozen=True)
 class Route:
     """A linear way on which every entry of the reading comes from one entry of the parameter.
 
     Args:
         param_shape: of the parameter.
-        positions: position in the flat parameter of each entry of the reading: int64, ``(*shape,)``
-            of the reading. Routes that are alike share it.
+        positions: of the entries of the reading; routes that are alike share it.
         forward: the way; None where parameter and reading are the same.
     """
 
     param_shape: tuple[int, ...]
-    positions: np.ndarray
+    positions: Positions
     forward: Forward | None = None
 
     @classmethod
     def along(cls, param_shape: tuple[int, ...], forward: Forward | None = None) -> Self:
         """The route of a way, whose positions are read off numbered entries.
 
-        >>> Route.along((2, 3), lambda param, power: param.T).positions.tolist()
+        >>> Route.along((2, 3), lambda param, power: param.T).positions.array.tolist()
         [[0, 3], [1, 4], [2, 5]]
         """
         numbers = torch.arange(prod(param_shape), dtype=torch.float64).reshape(param_shape)
         if forward is not None:
             numbers = forward(numbers, 0)
-        return cls(tuple(param_shape), numbers.round().long().numpy(), forward)
+        positions = Positions(numbers.round().long().numpy())
+        return cls(tuple(param_shape), positions, forward)
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Of the reading."""
-        return self.positions.shape
+        return self.positions.array.shape
 
     def back(self, reading: Tensor, power: int = 1) -> Tensor:
         """Sum a tensor shaped like the reading up to one shaped like the parameter.
@@ -61,5 +72,5 @@ class Route:
 
     def copies(self) -> Tensor:
         """How often the reading has each entry of the parameter: ``(*param_shape,)``."""
-        count = np.bincount(self.positions.ravel(), minlength=prod(self.param_shape))
+        count = np.bincount(self.positions.array.ravel(), minlength=prod(self.param_shape))
         return torch.from_numpy(count).reshape(self.param_shape)

@@ -65,7 +65,7 @@ class Site(ABC):
         """The rows at some positions ``(n,)`` of all R."""
 
     @abstractmethod
-    def positions(self) -> np.ndarray:
+    def sides(self) -> np.ndarray:
         """Positions of the reading's entries in the flat parameter, as ``(G, I, O)``."""
 
 
@@ -81,7 +81,9 @@ class Product(Site):
 
     @override
     def products(self, power: int) -> Tensor:
-        return (self.activations**power).mT @ self.gradients**power
+        # sums of squares keep the precision of the gradients
+        with torch.autocast(self.gradients.device.type, enabled=False):
+            return (self.activations**power).mT @ self.gradients**power
 
     @override
     def mean_activations(self, power: int) -> Tensor:
@@ -100,8 +102,8 @@ class Product(Site):
         return Rows(*parts)
 
     @override
-    def positions(self) -> np.ndarray:
-        return self.route.positions.reshape(-1, *self.route.shape[-2:])
+    def sides(self) -> np.ndarray:
+        return self.route.positions.array.reshape(-1, *self.route.shape[-2:])
 
 
 @dataclass(frozen=True)
@@ -139,8 +141,8 @@ class Lookup(Site):
         return Rows(None, self.gradients.index_select(0, chosen).unsqueeze(0))
 
     @override
-    def positions(self) -> np.ndarray:
-        return self.route.positions[None]
+    def sides(self) -> np.ndarray:
+        return self.route.positions.array[None]
 
 
 @dataclass(frozen=True)
@@ -190,8 +192,8 @@ class Entrywise(Site):
         return table.index_select(1, chosen).unsqueeze(-1)
 
     @override
-    def positions(self) -> np.ndarray:
-        return self.route.positions.reshape(-1, 1, 1)
+    def sides(self) -> np.ndarray:
+        return self.route.positions.array.reshape(-1, 1, 1)
 
 
 @dataclass(frozen=True)
@@ -280,9 +282,9 @@ class Convolution(Site):
         return chosen.unflatten(1, (self.groups, -1)).transpose(0, 1)
 
     @override
-    def positions(self) -> np.ndarray:
+    def sides(self) -> np.ndarray:
         outputs = self.route.shape[0] // self.groups
-        return self.route.positions.reshape(self.groups, outputs, -1).swapaxes(1, 2)
+        return self.route.positions.array.reshape(self.groups, outputs, -1).swapaxes(1, 2)
 
 
 def _over_positions(values: Tensor) -> Tensor:

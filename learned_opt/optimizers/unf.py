@@ -92,6 +92,8 @@ class UNFOptimizer(MetaOptimizer):
         widths = (num_features, *[channels] * (num_layers - 1), self.nominal.num_outputs)
         self.function = UNF(spec, widths, trunk, head, fixed_axes=fixed_axes)
         self.separable = self.function.pointwise
+        if self.extra is not None:
+            self.separable &= self.extra.separable
         self.normalisation = normalisation
         self.log_alpha = log_parameter("alpha", alpha)
         if beta:  # log beta is learned, and that of 0 stays where it is
@@ -130,7 +132,7 @@ class UNFOptimizer(MetaOptimizer):
         inputs = features.tensor_features(params, grads, momenta, self.normalisation, *others)
         next_state = {"step": step, **nominal_state, "momenta": momenta}
         if self.extra is not None:
-            reading = Reading(grads, params, step, factors)
+            reading = Reading(grads, params, step, factors, self.spec)
             more, next_state["extra"] = self.extra(reading, state["extra"])
             inputs = features.join(inputs, more)
 
