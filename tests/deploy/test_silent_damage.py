@@ -176,3 +176,45 @@ def test_a_model_that_was_cast_is_refused_at_the_next_step() -> None:
     network(INPUTS.bfloat16()).sum().backward()
     with pytest.raises(ValueError, match=r"weight must be float32 or float64, got torch\.bfloat16"):
         optimizer.step()
+
+
+def deep_network() -> nn.Sequential:
+    return nn.Sequential(*[nn.Linear(3, 3) for _ in range(24)])
+
+
+def test_the_state_grows_with_the_parameters_and_not_with_their_square() -> None:
+    """A vector's second moment lies with that vector alone."""
+    network = deep_network()
+    optimizer = LearnedOptimizer.from_pretrained("unf-transfer", network, (INPUTS,))
+    train(network, optimizer, 1)
+
+    entries = [len(optimizer.state[parameter]) for parameter in network.parameters()]
+    assert max(entries) <= 4  # step, momentum, momenta, second
+    shapes = set()
+    for parameter in network.parameters():
+        second = optimizer.state[parameter].get("second")
+        shapes.add((parameter.ndim, None if second is None else tuple(second.shape)))
+    assert shapes == {(2, None), (1, (3,))}
+
+
+def test_a_state_as_version_0_2_laid_it_out_goes_on() -> None:
+    network = deep_network()
+    optimizer = LearnedOptimizer.from_pretrained("unf-transfer", network, (INPUTS,))
+    train(network, optimizer, 2)
+    state = copy.deepcopy(optimizer.state_dict())
+    twin = copy.deepcopy(network)
+
+    names = optimizer.param_groups[0]["param_names"]
+    second = {}
+    for number, name in enumerate(names):
+        if "second" in state["state"][number]:
+            second[f"second/{name}"] = state["state"][number].pop("second")
+    for part in state["state"].values():
+        part.update(second)
+
+    resumed = LearnedOptimizer.from_pretrained("unf-transfer", twin, (INPUTS,))
+    resumed.load_state_dict(state)
+    train(network, optimizer, 2)
+    train(twin, resumed, 2)
+    for expected, actual in zip(network.parameters(), twin.parameters(), strict=True):
+        assert torch.equal(expected, actual)
