@@ -105,7 +105,9 @@ class ControlVariate:
 
         measured = _products(predicted.double().cpu(), actual.double().cpu())  # (N, 4)
         index = window[:, None, None].expand(-1, 1, len(PRODUCTS))
-        sums = (self.decay * memory["sums"]).scatter_add(1, index, measured[:, None])
+        # the last are squares of summands, whose weights are squared, too
+        decays = torch.tensor([self.decay] * 3 + [self.decay**2], dtype=torch.float64)
+        sums = (decays * memory["sums"]).scatter_add(1, index, measured[:, None])
         total = share.total(sums.sum(0).to(actual.device)).cpu()  # (W, 4)
 
         if self.coefficient is None:

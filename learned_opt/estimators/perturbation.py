@@ -5,7 +5,6 @@ Legend: N pairs; ... m n the axes of a tensor, r the rank.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from math import sqrt
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -15,7 +14,7 @@ from torch import Tensor
 
 from learned_opt.core.checks import check_at_least, check_between, check_each, check_positive
 from learned_opt.core.tree import Tree
-from learned_opt.optimizers.blocks import BLOCKS, block_of
+from learned_opt.optimizers.blocks import BLOCKS, matches
 
 
 class Draw(NamedTuple):
@@ -103,7 +102,7 @@ class Perturbation:
         for argument, values in arguments.items():
             patterns = values if isinstance(values, Mapping) else {}
             for pattern in patterns:
-                if not any(_matches(pattern, name, leaf) for name, leaf in theta.items()):
+                if not any(matches(pattern, name, leaf) for name, leaf in theta.items()):
                     raise ValueError(
                         f"{argument}[{pattern}] names no tensor of theta, and no block of it "
                         f"({', '.join(BLOCKS)}): {', '.join(theta)}."
@@ -161,10 +160,6 @@ def _dense(shape: torch.Size, rank: int | None, source: torch.Generator) -> Tens
     return left @ right.mT / sqrt(rank)
 
 
-def _matches(pattern: str, name: str, leaf: Tensor) -> bool:
-    return fnmatchcase(name, pattern) or pattern == block_of(name, leaf)
-
-
 def _chosen(values: Any, name: str, leaf: Tensor, default: Any) -> Any:
     """The value of the first pattern that matches a tensor, or the one value of all tensors."""
     if values is None:
@@ -173,7 +168,7 @@ def _chosen(values: Any, name: str, leaf: Tensor, default: Any) -> Any:
         return values
 
     for pattern, value in values.items():
-        if _matches(pattern, name, leaf):
+        if matches(pattern, name, leaf):
             return value
     return default
 

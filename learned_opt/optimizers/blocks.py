@@ -4,6 +4,7 @@ Figures by block tell where a meta-gradient has signal, and where it is noise.
 """
 
 from collections.abc import Mapping
+from fnmatch import fnmatchcase
 
 from torch import Tensor
 
@@ -34,6 +35,17 @@ def block_of(name: str, tensor: Tensor) -> str:
     if tensor.ndim == 0:
         return SCALARS
     return EQUIVARIANT if PARTS_OF_TABLES & set(name.split(".")) else POINTWISE
+
+
+def matches(pattern: str, name: str, tensor: Tensor) -> bool:
+    """Whether a pattern is the name of a tensor of theta, wildcards allowed, or its block.
+
+    Args:
+        pattern: as people write it in a config.
+        name: of the tensor in theta.
+        tensor: with the shape that it has there.
+    """
+    return fnmatchcase(name, pattern) or pattern == block_of(name, tensor)
 
 
 def names_by_block(theta: Mapping[str, Tensor]) -> dict[str, list[str]]:

@@ -14,7 +14,6 @@ from learned_opt.estimators.pes import PES
 from learned_opt.inner.truncation import Constant
 from learned_opt.inner.unroll import Unroll
 from learned_opt.symmetry import PermutationSpec
-from tasks.quadratic import Quadratic
 from tests.cases import spec_of
 from tests.helpers.known_meta_gradients import (
     HORIZON,
@@ -22,6 +21,7 @@ from tests.helpers.known_meta_gradients import (
     SIGMA,
     THETA,
     GradientDescent,
+    Slope,
     analytic_gradient,
     es_truth,
     mean_loss,
@@ -54,13 +54,6 @@ def test_nres_mean_is_the_gradient_of_full_es() -> None:
     values = replicates(NRES(unroll(), Constant(HORIZON), 400, HORIZON // 2, SIGMA), 2, 30)
     assert standard_errors_off(values, es_truth()) < 3
     assert values.std(ddof=1) / np.sqrt(len(values)) < 0.05 * abs(es_truth())
-
-
-class Slope(Quadratic):
-    """``loss(x) = sum x``, in which smoothing changes nothing."""
-
-    def loss(self, params: dict, batch: dict, task: dict) -> torch.Tensor:
-        return params["x"].sum()
 
 
 class Push(GradientDescent):

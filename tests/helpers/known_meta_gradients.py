@@ -50,6 +50,13 @@ class GradientDescent(MetaOptimizer):
         return self
 
 
+class Slope(Quadratic):
+    """``loss(x) = sum x``, in which smoothing changes nothing."""
+
+    def loss(self, params: dict, batch: dict, task: dict) -> torch.Tensor:
+        return params["x"].sum()
+
+
 def unroll() -> Unroll:
     family = Quadratic(dim=2, condition=10.0, random_init=False, dtype=torch.float64)
     return Unroll(family, GradientDescent(spec_of(family)), compile=False)
@@ -67,24 +74,24 @@ def mean_loss(log_lrs: list[float], start: int, stop: int) -> float:
     return float(np.mean(losses[start:stop]))
 
 
-def es_truth() -> float:
+def es_truth(sigma: float = SIGMA) -> float:
     """Gradient of ``E_z mean_loss(theta + sigma z)``: ``E[z mean_loss] / sigma``."""
-    values = [mean_loss([LOG_LR + SIGMA * z] * HORIZON, 0, HORIZON) for z in NODES]
-    return float(np.sum(WEIGHTS * NODES * values) / SIGMA)
+    values = [mean_loss([LOG_LR + sigma * z] * HORIZON, 0, HORIZON) for z in NODES]
+    return float(np.sum(WEIGHTS * NODES * values) / sigma)
 
 
-def pes_truth(unroll_length: int) -> float:
+def pes_truth(unroll_length: int, sigma: float = SIGMA) -> float:
     """Gradient of the horizon's mean loss when each of two unrolls has a perturbation of
     its own.
     """
     assert 2 * unroll_length == HORIZON
     total = 0.0
     for (w1, z1), (w2, z2) in product(zip(WEIGHTS, NODES, strict=True), repeat=2):
-        lrs = [LOG_LR + SIGMA * z1] * unroll_length + [LOG_LR + SIGMA * z2] * unroll_length
+        lrs = [LOG_LR + sigma * z1] * unroll_length + [LOG_LR + sigma * z2] * unroll_length
         first = mean_loss(lrs, 0, unroll_length)
         second = mean_loss(lrs, unroll_length, HORIZON)
         total += w1 * w2 * (z1 * first + (z1 + z2) * second) / 2
-    return total / SIGMA
+    return total / sigma
 
 
 def replicates(estimator, num_unrolls: int, count: int) -> np.ndarray:
