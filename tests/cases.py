@@ -17,6 +17,7 @@ from learned_opt.inner.task_spec import symmetry_of
 from learned_opt.optimizers.adafactor_features import AdafactorFeatures
 from learned_opt.optimizers.celo2 import Celo2
 from learned_opt.optimizers.controller import AdamController
+from learned_opt.optimizers.gradmetanet import GradMetaNet
 from learned_opt.optimizers.hand.adafactor import Adafactor
 from learned_opt.optimizers.hand.adagrad import Adagrad, RMSProp
 from learned_opt.optimizers.hand.adam import NAdam, RAdam
@@ -30,6 +31,7 @@ from learned_opt.optimizers.hand.soap import SOAP
 from learned_opt.optimizers.hand.trust_ratio import TrustRatio
 from learned_opt.optimizers.lstm import LSTMOptimizer
 from learned_opt.optimizers.mlp import MLPOptimizer
+from learned_opt.optimizers.neuron_moments import NeuronMoments
 from learned_opt.optimizers.nominal import Relative
 from learned_opt.optimizers.schedule import Cosine
 from learned_opt.optimizers.second_moments import SecondMoments
@@ -267,6 +269,34 @@ OPTIMIZERS = {
         extra_features={"second_moments": partial(SecondMoments, factored=True)},
     ),
 }
+# read the gradients of single examples, which the inner loop hands to them: no gradients alone
+READS_EXAMPLES = {
+    "unf_gradient_set": partial(
+        UNFOptimizer,
+        head=PointwiseUNFLinear,
+        channels=6,
+        beta=0.1,
+        extra_features={
+            "examples": partial(SecondMoments, squares="examples"),
+            "errors": partial(SecondMoments, squares="errors"),
+            "moments": NeuronMoments,
+        },
+    ),
+    "deep_set_gradmetanet": partial(
+        UNFOptimizer,
+        head=Pointwise,
+        channels=6,
+        beta=0.1,
+        extra_features={"gradmetanet": partial(GradMetaNet, width=4)},
+    ),
+    "mlp_gradmetanet": partial(
+        MLPOptimizer,
+        features=partial(GradMetaNet, width=4, num_examples=3),
+        hidden_size=6,
+        step_mult=0.1,
+        exp_mult=0.1,
+    ),
+}
 # not equivariant to permutations of (some) fixed axes
 TELLS_POSITIONS_APART = {"unf_fold", "unf_encode", "nfn"}
 # see no network, only tensors
@@ -305,6 +335,9 @@ PAIRS = [
     and (family not in LIKE_OTHERS or optimizer == "unf")
     and (family, optimizer) not in ROUNDING_DECIDES
 ]
+# one of each kind of layer; key biases of attention have gradients that are zero but for rounding
+READ_BY_EXAMPLES = ("mlp", "cnn_norm", "quadratic", "prefix_tree_mlp", "lstm", "gru_tied")
+PAIRS += [(family, optimizer) for optimizer in READS_EXAMPLES for family in READ_BY_EXAMPLES]
 
 
 def spec_of(family: TaskFamily) -> PermutationSpec:

@@ -57,6 +57,19 @@ def unwrap(module: nn.Module) -> nn.Module:
     return module
 
 
+def check_deployable(meta_optimizer: MetaOptimizer) -> None:
+    """Check that gradients are all that a meta-optimizer reads.
+
+    Raises:
+        ValueError: it needs the factors of the gradients of single examples.
+    """
+    if meta_optimizer.needs_factors:
+        raise ValueError(
+            "this meta-optimizer reads the gradients of single examples, which a deployed "
+            "optimizer does not get: its features serve meta-training and evaluation alone."
+        )
+
+
 def check_parameters(parameters: Sequence[tuple[str, Tensor]]) -> None:
     """Check that parameters can be trained together.
 

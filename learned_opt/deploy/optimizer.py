@@ -17,7 +17,7 @@ from learned_opt.deploy.block_step import advance, num_steps
 from learned_opt.deploy.finite import FiniteGate
 from learned_opt.deploy.foreign_classes import trusted_modules
 from learned_opt.deploy.fused_step import check_fused
-from learned_opt.deploy.inputs import check_parameters, fingerprint, unwrap
+from learned_opt.deploy.inputs import check_deployable, check_parameters, fingerprint, unwrap
 from learned_opt.deploy.parity import check_parity
 from learned_opt.deploy.saved_state import matched
 from learned_opt.deploy.weight_space import (
@@ -80,6 +80,7 @@ class LearnedOptimizer(torch.optim.Optimizer):
         compile: bool = False,
         nonfinite: str = "skip",
     ) -> None:
+        check_deployable(meta_optimizer)
         self.gate = FiniteGate(nonfinite)
         self.meta_optimizer = deepcopy(meta_optimizer).requires_grad_(False)
         self.fused = fused

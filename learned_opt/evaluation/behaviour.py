@@ -53,6 +53,7 @@ class Observed(MetaOptimizer):
     def __init__(self, optimizer: MetaOptimizer) -> None:
         super().__init__(optimizer.spec)
         self.optimizer = optimizer
+        self.needs_factors = optimizer.needs_factors
         self.momentum = make_sgdm(optimizer.spec, lr=1.0)
         self.adam = make_adam(optimizer.spec, lr=1.0)
 
@@ -73,9 +74,11 @@ class Observed(MetaOptimizer):
         }
 
     @override
-    def forward(self, grads: Tree, state: Tree, params: Tree, loss: Tensor) -> tuple[Tree, Tree]:
+    def forward(
+        self, grads: Tree, state: Tree, params: Tree, loss: Tensor, *factors: Tree
+    ) -> tuple[Tree, Tree]:
         before = state["references"]
-        updates, observed = self.optimizer(grads, state["observed"], params, loss)
+        updates, observed = self.optimizer(grads, state["observed"], params, loss, *factors)
         by_momentum, momentum = self.momentum(grads, before["momentum"], params, loss)
         by_adam, adam = self.adam(grads, before["adam"], params, loss)
 

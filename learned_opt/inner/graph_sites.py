@@ -10,7 +10,7 @@ from torch import Tensor, fx
 from learned_opt.inner.parameter_views import ParameterView, Views, name_of
 from learned_opt.inner.site_rules import RULES, Finding, Use, Values
 from learned_opt.optimizers.routes import Route
-from learned_opt.optimizers.sites import Site
+from learned_opt.optimizers.sites import RowOrder, Site
 
 
 @dataclass(frozen=True)
@@ -22,12 +22,14 @@ class GraphSite:
         view: of the parameter, as the operation reads it.
         finding: what the rule of the operation says.
         route: with its positions, known from one run of the graph.
+        order: of the rows, where it is known.
     """
 
     node: fx.Node
     view: ParameterView
     finding: Finding
     route: Route | None = None
+    order: RowOrder | None = None
 
     @property
     def needed(self) -> tuple[fx.Node, ...]:
@@ -61,7 +63,8 @@ class GraphSite:
         assert self.route is not None  # see with_route
         is_plain = not self.view.steps and self.finding.turn is None
         forward = None if is_plain else self._forward(values)
-        return self.finding.make(values, gradient, replace(self.route, forward=forward))
+        site = self.finding.make(values, gradient, replace(self.route, forward=forward))
+        return replace(site, order=self.order)
 
     def _forward(self, values: Values) -> Callable[[Tensor, int], Tensor]:
         turn = self.finding.turn

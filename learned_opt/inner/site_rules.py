@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, fx
 
 from learned_opt.inner.parameter_views import Views, name_of
+from learned_opt.optimizers.convolution_site import Convolution
 from learned_opt.optimizers.routes import Route
-from learned_opt.optimizers.sites import Convolution, Entrywise, Lookup, Product, Site
+from learned_opt.optimizers.sites import Entrywise, Lookup, Product, Site
 
 Values = Mapping[fx.Node, Any]
 Make = Callable[[Values, Tensor, Route], Site]

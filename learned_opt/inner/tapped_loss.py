@@ -10,6 +10,7 @@ Source: the factors are those of Goodfellow 2015 (arXiv 1510.01799).
 import logging
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -22,8 +23,9 @@ from torch.utils._pytree import tree_flatten, tree_leaves
 from typing_extensions import override
 
 from learned_opt.core.tracing import traced
-from learned_opt.core.tree import Tree
+from learned_opt.core.tree import Tree, tree_map
 from learned_opt.inner.graph_sites import GraphSite, find_sites
+from learned_opt.inner.row_orders import row_order
 from learned_opt.optimizers.factors import Factors, count_rows
 
 Loss = Callable[[Tree, Tree, Tree], Tensor]  # ``(params, batch, task)``
@@ -79,6 +81,7 @@ class TappedLoss:
         sites, self.uncovered = find_sites(self.graph.graph, self.names, batch_nodes, shapes)
         self._plan(sites, params, values)
         self._verify(params, batch, task)
+        self._order_rows(params, batch, task)
 
     def _plan(self, sites: list[GraphSite], params: Tree, values: dict[fx.Node, Any]) -> None:
         self.num_rows: dict[str, float | Tensor] = {}
@@ -154,6 +157,23 @@ class TappedLoss:
             if not _close(of_param.gradient(), expected[name], slack):
                 self.uncovered[name] = "its factors do not give its gradient"
                 del self.sites[name]
+
+    def _order_rows(self, params: Tree, batch: Tree, task: Tree) -> None:
+        """Find out how rows follow from examples, by a batch whose examples are rolled."""
+        lengths = {len(leaf) for leaf in tree_leaves(batch) if leaf.ndim}
+        if len(lengths) != 1:
+            return
+        rolled = tree_map(lambda leaf: leaf.roll(1, 0) if leaf.ndim else leaf, batch)
+        before = self(params, batch, task)[2]
+        after = self(params, rolled, task)[2]
+
+        for name, sites in self.sites.items():
+            orders = []
+            for pair in zip(before[name].sites, after[name].sites, strict=True):
+                orders.append(row_order(*pair, *lengths))
+            self.sites[name] = [
+                replace(site, order=order) for site, order in zip(sites, orders, strict=True)
+            ]
 
     def report(self, task: str) -> None:
         """Log which parameters have no factors; task is its name."""

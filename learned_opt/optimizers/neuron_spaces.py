@@ -112,6 +112,8 @@ def _make(
     entries = _Entries(spec, shapes)
     connections = {}
     for name, of_param in factors.items():
+        if not all(site.lists_rows for site in of_param.sites):
+            continue
         parts: list[Connection | None] = []
         for number, site in enumerate(of_param.sites):
             parts += _connections(number, site.sides(), entries.of(name))

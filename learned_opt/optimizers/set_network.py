@@ -138,9 +138,9 @@ class SetNetwork(nn.Module):
             active = [values.relu() for values in groups.values]
             groups = Groups(active, groups.columns, groups.counts)
 
-        neurons = groups.pooled()
-        for layer in self.neurons:
-            neurons = layer(neurons).relu()
+        neurons = self.neurons[0](groups.pooled())
+        for layer in self.neurons[1:]:
+            neurons = layer(neurons.relu())
         return neurons
 
 

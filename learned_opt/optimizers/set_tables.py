@@ -20,6 +20,7 @@ from learned_opt.optimizers.sites import Entrywise, Lookup, Site
 from learned_opt.symmetry.spec import PermutationSpec
 
 NUM_CODES = 9  # the share of fixed axes, sine and cosine of four frequencies
+INPUT, OUTPUT = "input", "output"
 FREQUENCIES = (1, 2, 4, 8)  # turns over all neurons, or over all spaces
 
 # what is remembered of the neurons of a side: ``(parameter, side, is_input) -> (D, channels)``
@@ -61,7 +62,7 @@ class Tables:
         self.spaces = spaces
         self.memory = memory
         self.num_examples = num_examples
-        # (names of the space, rows of the batch) -> tables of a, tables of g
+        # (names of the space, (rows of the batch, mark of their order)) -> tables of a, of g
         self.inputs: dict[tuple, list[Table]] = defaultdict(list)
         self.outputs: dict[tuple, list[Table]] = defaultdict(list)
         self.seen: set[tuple] = set()
@@ -82,7 +83,7 @@ class Tables:
 
     def groups(self, code: Tensor) -> Groups:
         """The groups: channels are a, g, what is remembered of both, and a code ``(N, 9)``."""
-        by_rows: dict[int, list[tuple[Tensor, np.ndarray]]] = defaultdict(list)
+        by_rows: dict[tuple, list[tuple[Tensor, np.ndarray]]] = defaultdict(list)
         for key in dict.fromkeys((*self.inputs, *self.outputs)):
             for a, g in _paired(self.inputs.get(key, []), self.outputs.get(key, [])):
                 table = a or g
@@ -103,38 +104,33 @@ class Tables:
 
     def _read(self, name: str, connection: Connection, site: Site) -> None:
         inputs, outputs = connection.inputs, connection.outputs
-        folds = len(connection.positions) > 1 and not inputs.by_group
-        num_rows = site.num_rows * (len(connection.positions) if folds else 1)
-        chosen = self._chosen(num_rows, site.gradients.device)
+        num_rows = site.num_rows * (len(connection.positions) if site.folds else 1)
+        # rows whose order is not known are beside no others
+        key = (num_rows, 0 if site.order else len(self.seen) + 1)
+        chosen = self._chosen(site, num_rows)
 
         every = torch.arange(site.num_rows, device=chosen.device)
-        rows = site.rows(every if folds else chosen)
+        rows = site.rows(every if site.folds else chosen)
+        folded = chosen if site.folds else None
         if rows.activations is not None:
             source = id(getattr(site, "activations", None))
-            table = _table(rows.activations, inputs, chosen if folds else None)
-            self._keep(self.inputs, name, inputs, table, num_rows, source)
+            self._keep(INPUT, name, inputs, _table(rows.activations, inputs, folded), key, source)
         elif isinstance(site, Lookup):  # how often each index was read, one row for the batch
             frequencies = site.mean_activations(1).T[:, slice(*inputs.columns)]
-            self._keep(self.inputs, name, inputs, frequencies, 1, id(site.indices))
-        table = _table(rows.gradients, outputs, chosen if folds else None)
-        self._keep(self.outputs, name, outputs, table, num_rows, id(site.gradients))
+            self._keep(INPUT, name, inputs, frequencies, (1, -1), id(site.indices))
+        table = _table(rows.gradients, outputs, folded)
+        self._keep(OUTPUT, name, outputs, table, key, id(site.gradients))
 
     def _keep(
-        self,
-        kept: dict[tuple, list[Table]],
-        name: str,
-        side: Side,
-        values: Tensor,
-        num_rows: int,
-        source: int,
+        self, kind: str, name: str, side: Side, values: Tensor, rows: tuple[int, int], source: int
     ) -> None:
         """Add a table, unless its values are there: several weights may read one tensor."""
-        mark = (kept is self.inputs, source, side.names, side.columns)
+        mark = (kind, source, side.names, side.columns)
         if mark in self.seen:
             return
         self.seen.add(mark)
 
-        memory = self.memory(name, side, kept is self.inputs)
+        memory = self.memory(name, side, kind == INPUT)
         neurons = self.spaces.numbers(side)
         order = np.argsort(neurons)
         if (np.diff(neurons) < 0).any():
@@ -142,11 +138,15 @@ class Tables:
             values = values.index_select(1, index)
             memory = memory.index_select(0, index)
         scale = torch.rsqrt(values.square().mean() + TINY)
-        kept[side.names, num_rows].append(Table(values * scale, neurons[order], memory))
+        kept = self.inputs if kind == INPUT else self.outputs
+        kept[side.names, rows].append(Table(values * scale, neurons[order], memory))
 
-    def _chosen(self, num_rows: int, device: torch.device) -> Tensor:
+    def _chosen(self, site: Site, num_rows: int) -> Tensor:
         count = num_rows if self.num_examples is None else min(num_rows, self.num_examples)
-        return torch.tensor([row * num_rows // count for row in range(count)], device=device)
+        chosen = [row * num_rows // count for row in range(count)]
+        if site.order is not None:
+            chosen = site.order.located(chosen, num_rows)
+        return torch.tensor(chosen, device=site.gradients.device)
 
 
 def _all_connections(spaces: NeuronSpaces) -> Iterator[tuple[str, Connection]]:

@@ -14,7 +14,7 @@ from learned_opt.inner.unroll import Unroll
 from learned_opt.optimizers.hand.references import make_sgdm
 from learned_opt.symmetry import PermutationSpec
 from tasks.base import TaskFamily
-from tests.cases import FAMILIES, OPTIMIZERS, PAIRS, spec_of
+from tests.cases import FAMILIES, OPTIMIZERS, PAIRS, READS_EXAMPLES, spec_of
 
 KEYS = [("test", i) for i in range(3)]
 
@@ -22,7 +22,7 @@ KEYS = [("test", i) for i in range(3)]
 def make(family: str, optimizer: str, *, compile: bool = False) -> tuple[Unroll, dict]:
     problem = FAMILIES[family]()
     torch.manual_seed(0)
-    meta = OPTIMIZERS[optimizer](spec_of(problem))
+    meta = (OPTIMIZERS | READS_EXAMPLES)[optimizer](spec_of(problem))
     theta = {
         k: p.detach().expand(len(KEYS), *p.shape).contiguous() for k, p in meta.named_parameters()
     }
@@ -69,7 +69,14 @@ def test_any_split_of_the_steps_gives_the_same_bits() -> None:
 
 
 @pytest.mark.parametrize(
-    ("family", "optimizer"), [("mlp", "unf"), ("cnn", "sgdm"), ("quadratic", "adam")]
+    ("family", "optimizer"),
+    [
+        ("mlp", "unf"),
+        ("cnn", "sgdm"),
+        ("quadratic", "adam"),
+        pytest.param("mlp", "deep_set_gradmetanet", marks=pytest.mark.slow),
+        pytest.param("cnn_norm", "unf_gradient_set", marks=pytest.mark.slow),
+    ],
 )
 @torch.no_grad()
 def test_compiled_equals_eager(family, optimizer, caplog) -> None:
@@ -87,7 +94,8 @@ def test_compiled_equals_eager(family, optimizer, caplog) -> None:
     assert not (losses[0] == losses[-1]).any()
 
 
-TRACED = [("mlp", optimizer) for optimizer in OPTIMIZERS] + [(family, "unf") for family in FAMILIES]
+TRACED = [("mlp", optimizer) for optimizer in OPTIMIZERS | READS_EXAMPLES]
+TRACED += [(family, "unf") for family in FAMILIES]
 
 
 @pytest.mark.parametrize(("family", "optimizer"), TRACED)

@@ -146,8 +146,10 @@ def matrix_products(
     """
 
     def step(theta: Tree, gradient: Tree, chain: Tree, loss: Tensor) -> Any:
-        arguments = (gradient, chain["opt_state"], chain["params"], loss)
-        return functional_call(unroll.optimizer, theta, arguments)
+        arguments = [gradient, chain["opt_state"], chain["params"], loss]
+        if unroll.optimizer.needs_factors:
+            arguments.append({})  # products of factors are no part of the floor
+        return functional_call(unroll.optimizer, theta, tuple(arguments))
 
     # a chain has a theta of its own, as in ES
     many = tree.contiguous(tree.expand(theta, len(losses)))
