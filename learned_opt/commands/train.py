@@ -1,6 +1,5 @@
 """Meta-train, then evaluate on held-out seeds and report, ``+task=mlp``."""
 
-import math
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -74,6 +73,7 @@ def _meta_train(
     from learned_opt.compose.run_facts import facts_of_run
     from learned_opt.reporting import screens
     from learned_opt.runtime import interrupts, ranks
+    from learned_opt.training import validation_loss
 
     cfg, problems, origin = _problems(cfg)
     start = meta_training.find_start(folder, cfg.checkpoint)
@@ -111,7 +111,8 @@ def _meta_train(
         with interrupts.way_on(way_on):
             _end(training, problems, metadata, RunFolder(folder), console, all_words)
 
-    return _validation_loss(RunFolder(folder).metrics, inner_problems.labels(problems))
+    labels = inner_problems.labels(problems)
+    return validation_loss.last(RunFolder(folder).metrics, labels)
 
 
 def _problems(cfg: DictConfig) -> tuple[DictConfig, dict[str, Any], dict[str, Any] | None]:
@@ -152,7 +153,7 @@ def _save(
     folder: Path,
 ) -> dict[str, Any]:
     """Write theta and its description, which is returned."""
-    from learned_opt.compose import theta_description
+    from learned_opt.compose import averaged_theta, theta_description
     from learned_opt.deploy.weights import save_theta
 
     metadata = theta_description.metadata(cfg, problems)
@@ -160,6 +161,8 @@ def _save(
     if origin:
         metadata["started_from"] = origin
     save_theta(folder, training.module.theta, metadata)
+    if training.average:
+        averaged_theta.save(folder, training.average, metadata)
     return metadata
 
 
@@ -180,14 +183,18 @@ def _end(
         text = ways_on.of_max_time(training.trainer, words, folder.path)
         screens.plain_line(console)(text)
     elif any(problem.benchmark.compares for problem in problems.values()):
-        _compare_or_say_how(problems, metadata, folder, console)
+        _compare_or_say_how(problems, metadata, folder, console, training.average)
     else:
         screens.show_report(folder, console)
         screens.plain_line(console)(screens.not_compared(words, folder.path))
 
 
 def _compare_or_say_how(
-    problems: dict[str, Any], metadata: dict[str, Any], folder: RunFolder, console: Any
+    problems: dict[str, Any],
+    metadata: dict[str, Any],
+    folder: RunFolder,
+    console: Any,
+    average: Any = None,
 ) -> None:
     """``compare``; a disk that is full says that theta is kept, and how to go on.
 
@@ -195,7 +202,7 @@ def _compare_or_say_how(
         RunError: a file cannot be written or read.
     """
     try:
-        compare(problems, metadata, folder, console)
+        compare(problems, metadata, folder, console, average)
     except BrokenPipeError:
         raise  # nobody reads what is printed: that is no matter of files
     except OSError as error:
@@ -207,7 +214,11 @@ def _compare_or_say_how(
 
 
 def compare(
-    problems: dict[str, Any], metadata: dict[str, Any], folder: RunFolder, console: Any
+    problems: dict[str, Any],
+    metadata: dict[str, Any],
+    folder: RunFolder,
+    console: Any,
+    average: Any = None,
 ) -> None:
     """Compare the trained optimizer with tuned baselines on held-out seeds, and report.
 
@@ -216,8 +227,9 @@ def compare(
         metadata: of ``theta.json``; written again, with what the comparison came to.
         folder: of the run.
         console: where to print.
+        average: of theta, which is compared beside it; None where none was kept.
     """
-    from learned_opt.compose import contenders
+    from learned_opt.compose import averaged_theta, contenders
     from learned_opt.deploy.optimizer import LearnedOptimizer
     from learned_opt.deploy.parity import verdict
     from learned_opt.deploy.weights import save_theta
@@ -227,11 +239,14 @@ def compare(
 
     optimizer = next(problem.optimizer for problem in problems.values())
     theta = dict(optimizer.named_parameters())
-    contender = contenders.trained_contender(problems, metadata)
+    learned = [contenders.trained_contender(problems, metadata)]
+    if average:
+        name = learned[0].name
+        learned.append(averaged_theta.contender(problems, average, metadata, name))
     settings = contenders.training_settings(problems)
     print_line = screens.plain_line(console)
     with RunProgress() as progress:
-        results = run_suite(settings, [contender], None, metadata["provenance"], progress)
+        results = run_suite(settings, learned, None, metadata["provenance"], progress)
 
     described = {"evaluation": screens.evaluation_texts(results), "warnings": results.warnings}
     save_theta(folder.path, theta, {**metadata, **described})
@@ -246,29 +261,6 @@ def _refuse_another_optimizer(overrides: Sequence[str]) -> None:
             raise errors.UsageError(
                 f"theta brings its own meta-optimizer, so that {word} has no effect; leave it out."
             )
-
-
-def _validation_loss(metrics: Path, labels: list[str]) -> float | None:
-    """Mean over the tasks of the last validation loss; infinite where one is not finite.
-
-    None where nothing was validated: without ``callbacks.validation`` or ``logger.csv``, or when
-    the checkpoint that it goes on from has all its outer steps.
-
-    Args:
-        metrics: ``metrics.csv`` of the run.
-        labels: of the tasks.
-    """
-    from learned_opt.training.whole_lines import read_rows
-
-    rows = read_rows(metrics, "step")
-    losses = []
-    for label in labels:
-        column = f"meta_loss/valid/{label}" if label else "meta_loss/valid"
-        values = [row[column] for row in rows if row.get(column)]
-        if not values:
-            return None
-        losses.append(float(values[-1]))
-    return sum(losses) / len(losses) if all(map(math.isfinite, losses)) else math.inf
 
 
 def follow(cfg: DictConfig, settings: DictConfig) -> None:

@@ -4,12 +4,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import lightning
-import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from learned_opt.compose.inner_problems import Problem
 from learned_opt.compose.loggers import build_loggers, log_config, task_settings
+from learned_opt.compose.outer_optimizer import build_outer
 from learned_opt.core.errors import RunError, UsageError, usage_errors
 from learned_opt.estimators.shared_estimator import SharedEstimator
 from learned_opt.estimators.single_process import as_shared
@@ -87,14 +87,15 @@ def build_training(
     quiet_lightning()
     with usage_errors():
         inner_problems = _inner_problems(problems)
-        outer = instantiate(cfg.outer_optimizer)
+        optimizer = next(iter(problems.values())).optimizer
+        outer = build_outer(cfg.outer_optimizer)
         # else its values are refused by Lightning, in the middle of the start
         with usage_errors("outer_optimizer"):
-            outer.schedule(outer.optimizer([torch.nn.Parameter(torch.zeros(1))]))
+            outer.check(dict(optimizer.named_parameters()))
 
         loggers = build_loggers(cfg, folder)
         parts = Parts(
-            optimizer=next(iter(problems.values())).optimizer,
+            optimizer=optimizer,
             problems=inner_problems,
             weights={name: problem.cfg.weight for name, problem in problems.items()},
             outer_optimizer=outer.optimizer,
@@ -106,6 +107,8 @@ def build_training(
             loggers=loggers,
             folder=folder,
             checkpoint=start.checkpoint,
+            blocks=outer.blocks,
+            beside=outer.beside,
         )
         training = assemble(parts)
 

@@ -21,11 +21,7 @@ from learned_opt.symmetry.spec import PermutationSpec
 
 
 def save_theta(folder: Path, theta: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> Path:
-    """Write ``theta.safetensors`` and then ``theta.json``.
-
-    A kill at any moment leaves no theta beside the description of another one: that description is
-    removed first, so that a theta without one is left, which ``load_metadata`` refuses. Where theta
-    stays as it is, only its description is replaced, in one move.
+    """Write ``theta.safetensors`` and then ``theta.json``, see ``write_theta``.
 
     Args:
         folder: of the run, or of an export; made where it is missing.
@@ -36,17 +32,35 @@ def save_theta(folder: Path, theta: Mapping[str, Tensor], metadata: Mapping[str,
     Returns:
         Path: the safetensors file.
     """
-    files = RunFolder(folder)
+    return write_theta(RunFolder(folder).theta, theta, metadata)
+
+
+def write_theta(path: Path, theta: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> Path:
+    """Write a theta, and then its description beside it.
+
+    A kill at any moment leaves no theta beside the description of another one: that description is
+    removed first, so that a theta without one is left, which ``load_metadata`` refuses. Where theta
+    stays as it is, only its description is replaced, in one move.
+
+    Args:
+        path: the safetensors file; the description has its name, and the suffix ``.json``.
+        theta: meta-parameters by name.
+        metadata: as of ``save_theta``.
+
+    Returns:
+        Path: the safetensors file.
+    """
+    beside = path.with_suffix(".json")
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in theta.items()}
     content = save(tensors)
     # a config may hold infinity (a limit that is off), which the strict write_json would refuse
     text = json.dumps({"format": FORMAT, **metadata}, indent=1) + "\n"
 
-    if not (files.theta.is_file() and files.theta.read_bytes() == content):
-        files.theta_metadata.unlink(missing_ok=True)
-    write_whole(files.theta, content)
-    write_text(files.theta_metadata, text)
-    return files.theta
+    if not (path.is_file() and path.read_bytes() == content):
+        beside.unlink(missing_ok=True)
+    write_whole(path, content)
+    write_text(beside, text)
+    return path
 
 
 def load_metadata(path: Path) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 THETA = "theta.safetensors"
 THETA_METADATA = "theta.json"
+THETA_AVERAGE = "theta_average.safetensors"
 TENSORBOARD = "tensorboard"
 
 
@@ -32,6 +33,11 @@ class RunFolder:
     def theta_metadata(self) -> Path:
         """How to rebuild the optimizer around theta, and where it comes from."""
         return self.path / THETA_METADATA
+
+    @property
+    def theta_average(self) -> Path:
+        """An average of theta over outer steps, with its ``.json``, where one was kept."""
+        return self.path / THETA_AVERAGE
 
     @property
     def checkpoints(self) -> Path:

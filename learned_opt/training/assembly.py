@@ -16,10 +16,11 @@ from learned_opt.estimators.mixed import MixedEstimator
 from learned_opt.estimators.shared_estimator import SharedEstimator
 from learned_opt.optimizers.base import MetaOptimizer
 from learned_opt.runtime.ranks import by_srun
-from learned_opt.training.checkpoint_files import check_fits
+from learned_opt.training.checkpoint_files import check_fits, check_groups
 from learned_opt.training.checkpoint_io import WholeFiles
 from learned_opt.training.inner_problem import InnerProblem, labels
 from learned_opt.training.meta_training import Training
+from learned_opt.training.parameter_groups import Settings
 from learned_opt.training.trainer import MetaTrainer
 
 
@@ -40,6 +41,9 @@ class Parts:
         loggers: of the metrics.
         folder: of the run; None to write nothing.
         checkpoint: the file to go on from; None to start anew.
+        blocks: pattern -> settings of the outer optimizer, see ``parameter_groups``.
+        beside: callbacks that belong to the outer optimizer: an average of theta, or rates by the
+            measured signal. They act behind the others.
     """
 
     optimizer: MetaOptimizer
@@ -54,6 +58,8 @@ class Parts:
     loggers: Sequence[Logger] = field(default_factory=list)
     folder: Path | None = None
     checkpoint: Path | None = None
+    blocks: Mapping[str, Settings] = field(default_factory=dict)
+    beside: Sequence[lightning.Callback] = ()
 
 
 def assemble(parts: Parts) -> Training:
@@ -71,12 +77,14 @@ def assemble(parts: Parts) -> Training:
         seed=parts.seed,
         max_steps=parts.max_steps,
         problems=dict(zip(labels(parts.problems), parts.problems.values(), strict=True)),
+        blocks=parts.blocks,
     )
+    module.configure_optimizers()  # else Lightning refuses blocks in the middle of the start
 
     device = next(iter(parts.problems.values())).unroll.device
     trainer = parts.trainer(
         accelerator=device.type.replace("cuda", "gpu"),  # Lightning's word
-        callbacks=list(parts.callbacks),
+        callbacks=[*parts.callbacks, *parts.beside],
         logger=list(parts.loggers),
         plugins=[WholeFiles(), _environment()],
         default_root_dir=None if parts.folder is None else str(parts.folder),
@@ -85,6 +93,7 @@ def assemble(parts: Parts) -> Training:
     # else Lightning fails in the middle of loading, with a message about tensors
     if parts.checkpoint:
         check_fits(parts.checkpoint, module.meta_optimizer, module.estimator)
+        check_groups(parts.checkpoint, list(parts.blocks))
     return Training(module, trainer, estimators, parts.checkpoint)
 
 

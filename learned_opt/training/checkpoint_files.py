@@ -6,6 +6,7 @@ holds its checksum in the format of ``sha256sum -c``.
 
 import hashlib
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from learned_opt.deploy.weights import check_theta
 from learned_opt.estimators.base import GradientEstimator, State
 from learned_opt.optimizers.base import MetaOptimizer
 from learned_opt.runtime.run_folder import RunFolder
+from learned_opt.training.parameter_groups import NAME
 
 PREFIX = "meta_optimizer."  # of theta's names in a checkpoint: MetaTrainer's attribute
 
@@ -172,6 +174,29 @@ def check_fits(file: Path, optimizer: MetaOptimizer, estimator: GradientEstimato
             raise ValueError(
                 f"checkpoint {file} is of another run: {name} is {there} there and {here} here."
             )
+
+
+def check_groups(file: Path, blocks: Sequence[str]) -> None:
+    """Check that the outer optimizer of a checkpoint has the blocks of this one.
+
+    Args:
+        file: the checkpoint.
+        blocks: names of the blocks; empty where the outer optimizer has none.
+
+    Raises:
+        ValueError: it has others.
+    """
+    saved: list[str] = []
+    for state in read(file).get("optimizer_states", []):
+        saved += [group[NAME] for group in state["param_groups"] if NAME in group]
+
+    if saved != list(blocks):
+        there = ", ".join(saved) or "none"
+        here = ", ".join(blocks) or "none"
+        raise ValueError(
+            f"checkpoint {file} is of another outer optimizer: its blocks are {there}, here they "
+            f"are {here}."
+        )
 
 
 def _shapes(state: State) -> dict[str, tuple[int, ...]]:

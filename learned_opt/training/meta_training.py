@@ -13,6 +13,7 @@ from learned_opt.estimators.shared_estimator import SharedEstimator
 from learned_opt.training.callbacks.agreement import RanksDisagree
 from learned_opt.training.callbacks.divergence import StopWhenNothingIsFinite
 from learned_opt.training.callbacks.signals import Signals
+from learned_opt.training.callbacks.theta_average import ThetaAverage
 from learned_opt.training.callbacks.throughput import Throughput
 from learned_opt.training.checkpoint_files import CheckpointError
 from learned_opt.training.trainer import MetaTrainer
@@ -68,6 +69,12 @@ class Training:
         remaining = timer.time_remaining() if timer else None
         is_over = remaining is not None and remaining <= 0
         return is_over and self.trainer.global_step < self.trainer.max_steps
+
+    @property
+    def average(self) -> ThetaAverage | None:
+        """The average of theta; None where none is kept, or no step was made."""
+        average = self._callback(ThetaAverage)
+        return average if average and average.has_begun else None
 
     def spent(self) -> dict[str, str]:
         """What the meta-training took, over all its parts."""

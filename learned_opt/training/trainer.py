@@ -23,6 +23,7 @@ from learned_opt.estimators.single_process import as_shared
 from learned_opt.optimizers.base import MetaOptimizer
 from learned_opt.training.inner_problem import InnerProblem
 from learned_opt.training.nonfinite import NonfiniteUnrolls, nonfinite_unrolls
+from learned_opt.training.parameter_groups import Settings, parameter_groups
 
 
 class MetaTrainer(lightning.LightningModule):
@@ -48,6 +49,8 @@ class MetaTrainer(lightning.LightningModule):
         max_steps: outer steps.
         problems: the tasks by the label that tells them apart in the names of figures; a single
             task has the empty label. Callbacks work on them; training itself does not need them.
+        blocks: pattern -> settings of the outer optimizer for those tensors of theta, see
+            ``parameter_groups``; empty where all have the same.
 
     Attributes:
         pending_signals: signals of any rank that wait for a checkpoint; the same on all ranks.
@@ -56,7 +59,7 @@ class MetaTrainer(lightning.LightningModule):
             the outer step before it as it was.
 
     Raises:
-        ValueError: ``max_steps`` is not positive.
+        ValueError: ``max_steps`` is not positive, or the blocks do not fit theta.
     """
 
     def __init__(
@@ -68,6 +71,7 @@ class MetaTrainer(lightning.LightningModule):
         seed: int,
         max_steps: int,
         problems: Mapping[str, InnerProblem] = MappingProxyType({}),
+        blocks: Mapping[str, Settings] = MappingProxyType({}),
     ) -> None:
         super().__init__()
         if max_steps < 1:
@@ -80,6 +84,7 @@ class MetaTrainer(lightning.LightningModule):
         self.seed = seed
         self.max_steps = max_steps
         self.problems = dict(problems)
+        self.blocks = dict(blocks)
 
         self.share = Share()
         self.estimator_state: State | None = None
@@ -130,12 +135,25 @@ class MetaTrainer(lightning.LightningModule):
 
     @override
     def configure_optimizers(self) -> Any:
-        optimizer = self.outer_optimizer(self.meta_optimizer.parameters())
+        parameters: Any = self.meta_optimizer.parameters()
+        if self.blocks:
+            parameters = parameter_groups(self.theta, self.blocks, self.outer_optimizer)
+
+        optimizer = self.outer_optimizer(parameters)
         if self.schedule is None:
             return optimizer
 
         scheduler = {"scheduler": self.schedule(optimizer), "interval": "step"}
         return {"optimizer": optimizer, "lr_scheduler": scheduler}
+
+    @override
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        # behind the callbacks, which measure all; a block at rest begins its averages when it
+        # moves, and its noise does not clip the others
+        for group in optimizer.param_groups:
+            if self.blocks and group["lr"] == 0:
+                for parameter in group["params"]:
+                    parameter.grad = None
 
     @override
     def train_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:

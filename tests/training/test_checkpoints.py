@@ -10,9 +10,9 @@ import lightning
 import pytest
 import torch
 
-from learned_opt.commands.train import _validation_loss
 from learned_opt.core.errors import RunError
 from learned_opt.core.files import write_whole
+from learned_opt.training import validation_loss
 from learned_opt.training.checkpoint_files import (
     CheckpointError,
     find_checkpoint,
@@ -120,7 +120,7 @@ def test_a_run_that_validated_nothing_has_no_value(tmp_path, content) -> None:
     """Without ``logger.csv``, or after a run that was finished, there is no metrics.csv."""
     if content is not None:
         (tmp_path / "metrics.csv").write_text(content)
-    assert _validation_loss(tmp_path / "metrics.csv", [""]) is None
+    assert validation_loss.last(tmp_path / "metrics.csv", [""]) is None
 
 
 def test_the_checksum_is_that_of_sha256sum(tmp_path) -> None:

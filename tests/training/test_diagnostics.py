@@ -12,6 +12,7 @@ from learned_opt.core.errors import RunError
 from learned_opt.training.callbacks.diagnostics import COLUMNS, Diagnostics, read_diagnostics
 from learned_opt.training.callbacks.gauges import Gauges
 from learned_opt.training.callbacks.signal_to_noise import SignalToNoise
+from learned_opt.training.signal_meter import SignalMeter
 from tests.training.test_trainer import STEPS, fit, make_module
 
 
@@ -42,7 +43,7 @@ def test_signal_and_noise_are_estimated_without_bias() -> None:
     mu = torch.randn(20, generator=source, dtype=torch.float64)
     estimates = []
     for _ in range(400):
-        meter = SignalToNoise(0.8)
+        meter = SignalMeter(0.8)
         for _ in range(12):
             signal, noise = meter.update(
                 mu + 2 * torch.randn(20, generator=source, dtype=torch.float64)
@@ -58,11 +59,11 @@ def test_signal_and_noise_are_estimated_without_bias() -> None:
 
 def test_one_estimate_tells_nothing_and_the_averages_can_be_taken_up_again() -> None:
     first, second = SignalToNoise(0.9), SignalToNoise(0.9)
-    assert first.update(torch.ones(3))[1].isnan()
-    first.update(torch.zeros(3))
+    assert first.meter.update(torch.ones(3))[1].isnan()
+    first.meter.update(torch.zeros(3))
     second.load_state_dict(first.state_dict())
-    assert [v.item() for v in first.update(torch.ones(3))] == [
-        v.item() for v in second.update(torch.ones(3))
+    assert [v.item() for v in first.meter.update(torch.ones(3))] == [
+        v.item() for v in second.meter.update(torch.ones(3))
     ]
     with pytest.raises(ValueError, match=r"decay must lie between 0 and 1, got 1.0."):
         SignalToNoise(1.0)
