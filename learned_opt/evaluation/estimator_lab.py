@@ -6,7 +6,7 @@ Legend: R replicates, P meta-parameters.
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import sqrt
+from math import inf, sqrt
 from typing import Any
 
 import torch
@@ -25,8 +25,8 @@ HEADINGS = (
     "cosine",
     "SNR",
     "var",
-    "var x steps",
-    "steps",
+    "var x grads",
+    "grads",
     "ms",
     "left out",
 )
@@ -38,13 +38,14 @@ class Estimates:
 
     Args:
         gradients: parameter name -> ``(R, size)``.
-        num_inner_steps: inner steps of one estimate.
+        num_gradients: what one estimate costs, in evaluations of inner gradients, backward passes
+            counted.
         seconds: median time of one estimate.
         num_nonfinite: tasks that were left out, all estimates together.
     """
 
     gradients: dict[str, Tensor]
-    num_inner_steps: int
+    num_gradients: int
     seconds: float
     num_nonfinite: int
 
@@ -90,7 +91,7 @@ def collect(
 
     return Estimates(
         gradients=tree.stack(gradients),
-        num_inner_steps=estimator.num_inner_steps,
+        num_gradients=estimator.num_gradients,
         seconds=float(torch.tensor(seconds).median()),
         num_nonfinite=num_nonfinite,
     )
@@ -118,8 +119,8 @@ def summarise(name: str, estimates: Estimates, reference: Tensor) -> dict[str, A
         float(cosine_similarity(flat, reference[None]).mean()),
         snr(flat),
         variance,
-        variance * estimates.num_inner_steps,
-        estimates.num_inner_steps,
+        variance * estimates.num_gradients,
+        estimates.num_gradients,
         1e3 * estimates.seconds,
         estimates.num_nonfinite,
     )
@@ -128,17 +129,21 @@ def summarise(name: str, estimates: Estimates, reference: Tensor) -> dict[str, A
 
 
 def snr(gradients: Tensor) -> float:
-    """Squared norm of the mean over the total variance; 0 where noise hides the mean.
+    """Squared norm of the mean over the total variance.
+
+    0 where noise hides the mean, infinite where there is no noise.
 
     Args:
         gradients: ``(R, size)``.
     """
     variance = float(gradients.var(0).sum())
     squared_mean = float(gradients.mean(0).square().sum()) - variance / len(gradients)
-    return max(squared_mean, 0.0) / variance if variance > 0 else 0.0
+    if variance > 0:
+        return max(squared_mean, 0.0) / variance
+    return inf if squared_mean > 0 else 0.0
 
 
-def blocks(estimates: Estimates, reference: Mapping[str, Tensor]) -> dict[str, dict[str, float]]:
+def by_tensor(estimates: Estimates, reference: Mapping[str, Tensor]) -> dict[str, dict[str, float]]:
     """Variance, SNR and norm of the reference for each parameter of theta."""
     figures = {}
     for name, values in estimates.gradients.items():
