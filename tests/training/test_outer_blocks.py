@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from learned_opt.compose.outer_optimizer import build_outer
 from learned_opt.optimizers.blocks import names_by_block
 from learned_opt.optimizers.schedule import Cosine
 from learned_opt.training.block_schedule import After, block_schedule
@@ -16,6 +17,8 @@ from learned_opt.training.callbacks.theta_average import ThetaAverage
 from learned_opt.training.checkpoint_files import check_groups, find_checkpoint
 from learned_opt.training.parameter_groups import parameter_groups
 from learned_opt.training.trainer import MetaTrainer
+from tests.commands.test_cli import TINY, shell
+from tests.training.test_callbacks import composed
 from tests.training.test_trainer import STEPS, fit, make_module
 
 BLOCKS = {
@@ -225,3 +228,37 @@ def test_all_of_it_is_resumed_bit_for_bit(tmp_path, staged) -> None:
     check_groups(ckpt, list(BLOCKS))
     with pytest.raises(ValueError, match="its blocks are equivariant, pointwise, scalars, here t"):
         check_groups(ckpt, [])
+
+
+@pytest.mark.parametrize("name", ["blocks", "staged", "signal", "adam_average"])
+def test_the_choices_of_configs_train_an_equivariant_optimizer(name) -> None:
+    cfg = composed(f"outer_optimizer={name}", "name=mlp", "optimizer_name=unf")
+    outer = build_outer(cfg.outer_optimizer)
+    outer.check(make_module().theta)
+    assert isinstance(outer.beside[0], ThetaAverage)
+    assert len(outer.beside) == (2 if name == "signal" else 1)
+
+
+def test_a_block_that_is_null_is_left_out_and_what_is_no_block_is_refused() -> None:
+    cfg = composed("outer_optimizer=blocks", "outer_optimizer.blocks.equivariant=null")
+    assert list(build_outer(cfg.outer_optimizer).blocks) == ["pointwise", "scalars"]
+    for word, message in (
+        ("outer_optimizer.blocks.scalars=3", "map each block to its settings.*got 3 for scalars"),
+        ("outer_optimizer.average=3", "outer_optimizer.average must be a node of a Lightning"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            build_outer(composed("outer_optimizer=blocks", word).outer_optimizer)
+
+
+@pytest.mark.slow
+def test_two_ranks_go_on_bit_for_bit(tmp_path) -> None:
+    tiny = [word for word in TINY if "validation" not in word]
+    words = ["+task=mlp", *tiny, "outer_optimizer=signal", "benchmark=none"]
+    words += ["trainer=ddp_cpu", "trainer.devices=2", "trainer.max_steps=4"]
+    words += ["callbacks.checkpoints.every=2", "callbacks.checkpoints.keep=9"]
+    benchmark = [word for word in words if not word.startswith("benchmark.")]
+    for folder, more in (("a", []), ("b", ["checkpoint=a/checkpoints/step_2.ckpt"])):
+        result = shell(tmp_path, *benchmark, *more, f"hydra.run.dir={folder}")
+        assert result.returncode == 0, result.stderr
+    for file in ("theta.safetensors", "theta_average.safetensors"):
+        assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
