@@ -18,7 +18,7 @@ from learned_opt.compose.theta_description import task_identity
 from learned_opt.core.device import resolve_device
 from learned_opt.deploy.foreign_classes import trusted_modules
 from learned_opt.evaluation.benchmark import Benchmark
-from learned_opt.evaluation.setting import Contender, Setting
+from learned_opt.evaluation.setting import Contender, Setting, meta_trainings
 from learned_opt.evaluation.theta_contender import find_theta, theta_contender
 from learned_opt.inner.task_spec import symmetry_of
 from learned_opt.optimizers.base import MetaOptimizer
@@ -155,26 +155,26 @@ def trained_contender(problems: Mapping[str, Problem], metadata: Metadata) -> Co
 def build_learned(cfg: DictConfig) -> list[Contender]:
     """The learned optimizers of ``theta``.
 
-    One that is called as a baseline is, is told apart by ``-learned``.
+    One that is called as a baseline is, is told apart by ``-learned``. Those of one name are
+    meta-trainings of one optimizer, and told apart by their seeds.
 
     Raises:
         ValueError: a theta is missing, damaged or of another architecture, or two have the
-            same name.
+            same name and are no such meta-trainings.
     """
     first = next(iter(tasks_of(cfg).values()))
     baselines = [baseline.name for baseline in _baselines(first)]
+    trust = trusted_modules(cfg.trust)
 
-    learned: list[Contender] = []
+    by_name: dict[str, list[Contender]] = {}
     for name, path, metadata in _thetas(cfg):
         label = _apart(name, baselines)
-        if label in [contender.name for contender in learned]:
-            raise ValueError(
-                f"two thetas are called {name}; name them: theta={{NAME: FILE, NAME: FILE}}."
-            )
+        contender = theta_contender(label, path, metadata, trust)
+        by_name.setdefault(label, []).append(contender)
 
-        trust = trusted_modules(cfg.trust)
-        learned.append(theta_contender(label, path, metadata, trust))
-
+    learned: list[Contender] = []
+    for contenders in by_name.values():
+        learned += contenders if len(contenders) == 1 else meta_trainings(contenders)
     return learned
 
 

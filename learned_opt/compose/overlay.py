@@ -2,6 +2,8 @@
 
 * A node that names a class (``_target_``) replaces what was there.
 * A factor such as ``x2`` multiplies the number that was there, or every number of a list.
+* A summand such as ``+2`` is added to the number that was there; a list gets its last entry so many
+  times more, as networks get layers.
 * The rest is merged, key by key.
 """
 
@@ -14,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from learned_opt.core.errors import UsageError
 
 FACTOR = re.compile(r"x(\d+(?:\.\d+)?)")
+SUMMAND = re.compile(r"\+(\d+)")
 MISSING = "???"
 
 
@@ -108,10 +111,23 @@ class _Overlay:
             node[key] = node[key]  # reading follows the interpolation, writing copies
 
     def _value(self, node: DictConfig, key: str, value: Any, key_path: str) -> Any:
-        factor = FACTOR.fullmatch(value) if isinstance(value, str) else None
-        if factor is None or key not in node:
+        if not isinstance(value, str) or key not in node:
             return value
-        return self._times(node[key], float(factor[1]), key_path)
+        if factor := FACTOR.fullmatch(value):
+            return self._times(node[key], float(factor[1]), key_path)
+        if summand := SUMMAND.fullmatch(value):
+            return self._plus(node[key], int(summand[1]), key_path)
+        return value
+
+    def _plus(self, value: Any, summand: int, key_path: str) -> Any:
+        if OmegaConf.is_list(value) and len(value):
+            return [*value, *[value[-1]] * summand]
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise UsageError(
+                f"{self.source} adds {summand} to {key_path}, but it is {value!r}, neither a "
+                "whole number nor a list with an entry to repeat."
+            )
+        return value + summand
 
     def _times(self, value: Any, factor: float, key_path: str) -> Any:
         if OmegaConf.is_list(value):

@@ -30,18 +30,22 @@ def single(cfg: DictConfig) -> str | None:
 def named(cfg: DictConfig) -> list[tuple[str, str]]:
     """The name and the theta of each that is to be evaluated; without a name it is empty.
 
+    Those of one name are meta-trainings of one optimizer with several seeds.
+
     Raises:
         UsageError: there is none, or one is no text.
     """
     theta = cfg.theta
+    pairs = []
     if OmegaConf.is_dict(theta):
-        pairs = [(str(name), _text(f"theta.{name}", value)) for name, value in theta.items()]
+        for name, value in theta.items():
+            # a list is one optimizer, meta-trained with several seeds
+            values = list(value) if OmegaConf.is_list(value) else [value]
+            pairs += [(str(name), _text(f"theta.{name}", each)) for each in values]
     elif OmegaConf.is_list(theta):
         pairs = [("", _text("theta", value)) for value in theta]
     elif theta is not None:
         pairs = [("", _text("theta", theta))]
-    else:
-        pairs = []
 
     if not pairs:
         raise UsageError(f"give theta=X, {CHOICES}, or theta={{NAME: X, NAME: X}} for several.")

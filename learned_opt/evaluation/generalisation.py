@@ -84,6 +84,45 @@ def card(
     return cards
 
 
+def first_failures(axes: Mapping[str, Mapping[str, Sequence[Point]]], reference: str) -> list[str]:
+    """Where each learned optimizer first falls behind the reference, a sentence for each.
+
+    Args:
+        axes: axis -> learned optimizer -> its points, those of one task.
+        reference: the tuned baseline.
+
+    >>> near = Point("x2", "", "ahead", 0.9, first=False)
+    >>> far = Point("x4", BEHIND, "", 1.2, first=True)
+    >>> first_failures({"wider": {"unf": [near, far]}, "longer": {"unf": [near]}}, "adam")
+    ['unf first falls behind tuned adam at wider x4 (x1.2); never at longer (up to x2)']
+    """
+    names = list(next(iter(axes.values()))) if axes else []
+    sentences = []
+    for name in names:
+        failures = []
+        never = []
+        for axis, points_of in axes.items():
+            tried = [point for point in points_of[name] if point.status != FITS_NOT]
+            failed = [point for point in tried if point.first]
+            if failed:
+                failures.append(f"{axis} {failed[0].point} ({_extent(failed[0])})")
+            elif tried:
+                never.append(f"{axis} (up to {tried[-1].point})")
+
+        limits = ", ".join(never)
+        if not failures:
+            sentences.append(f"{name} falls behind tuned {reference} nowhere: not at {limits}")
+        else:
+            sentence = f"{name} first falls behind tuned {reference} at {', '.join(failures)}"
+            sentences.append(f"{sentence}; never at {limits}" if never else sentence)
+    return sentences
+
+
+def _extent(point: Point) -> str:
+    """How bad it is there."""
+    return point.detail or f"x{point.ratio:.3g}"
+
+
 def _cell(summary: Mapping[str, Any]) -> tuple[str, str, str, str]:
     return summary["task"], summary["axis"], summary["point"], summary["optimizer"]
 

@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -45,6 +45,18 @@ LOSSES = ("mean_loss", "final_loss", "min_loss")  # infinite where a run diverge
 LATE = ("steps_to_target", "seconds_to_target")  # infinite where a run never got there
 
 
+class MetaTraining(NamedTuple):
+    """What a row is one of several meta-trainings of.
+
+    Args:
+        optimizer: name of the optimizer, which several rows share.
+        seed: root of the random numbers of this meta-training.
+    """
+
+    optimizer: str
+    seed: int
+
+
 @dataclass
 class Results:
     """What an evaluation came to; filled setting by setting.
@@ -62,6 +74,7 @@ class Results:
         described: task -> its description.
         num_cells: cells that were run or read.
         reused: how many of them were there already.
+        meta_trainings: by row name, of rows that are one of several of an optimizer.
     """
 
     reference: str = ""
@@ -76,6 +89,7 @@ class Results:
     described: dict[str, dict[str, Any]] = field(default_factory=dict)
     num_cells: int = 0
     reused: int = 0
+    meta_trainings: dict[str, MetaTraining] = field(default_factory=dict)
 
     @property
     def frame(self) -> pd.DataFrame:
@@ -113,6 +127,7 @@ def write_evaluation(path: Path, results: Results) -> None:
         "budgets": results.budgets,
         "origins": results.origins,
         "facts": results.facts,
+        "meta_trainings": results.meta_trainings,
         "rows": _json_rows(results.frame),
     }
     write_json(path, jsonable(content))
@@ -149,6 +164,9 @@ def read_evaluation(path: Path) -> Results:
     try:
         results_schema.check(content)
         frame = _frame(content["rows"])
+        trainings = {}
+        for row, training in content.get("meta_trainings", {}).items():
+            trainings[row] = MetaTraining(training["optimizer"], training["seed"])
         return Results(
             reference=content["reference"],
             learned=list(content["learned"]),
@@ -159,6 +177,7 @@ def read_evaluation(path: Path) -> Results:
             origins=content["origins"],
             warnings=content["warnings"],
             described=content["tasks"],
+            meta_trainings=trainings,
         )
     except ValueError as error:
         raise ValueError(f"{path} is damaged or not of an evaluation: {error}.") from error

@@ -40,6 +40,12 @@ def check(content: Mapping[str, Any]) -> None:
     for task, description in content["tasks"].items():
         _check_kind(f"tasks.{task}", description, dict, "an object")
 
+    trainings = content.get("meta_trainings", {})  # files of before have none
+    _check_kind("meta_trainings", trainings, dict, "an object")
+    for name, training in trainings.items():
+        _check_row(f"meta_trainings.{name}", training, ("optimizer",))
+        _check_kind(f"meta_trainings.{name}.seed", training.get("seed"), int, "a whole number")
+
     for name, needed in NEEDED.items():
         _check_kind(name, content.get(name), list, "a list of objects")
         for i, row in enumerate(content[name]):

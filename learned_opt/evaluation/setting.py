@@ -1,7 +1,7 @@
 """What an evaluation compares: optimizers (contenders) on tasks at horizons (settings)."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -24,6 +24,9 @@ class Contender:
         fixed: a baseline that keeps the learning rate that it was made with, as whoever does not
             tune has it.
         unrolls: task -> inner loop that is there already, compiled; the others are built.
+        one_of: name of the optimizer that this is one meta-training of, where there are several;
+            empty elsewhere.
+        meta_seed: root of the random numbers of that meta-training.
     """
 
     name: str
@@ -32,6 +35,8 @@ class Contender:
     trained: Mapping[str, Any] | None = None
     fixed: bool = False
     unrolls: Mapping[str, Unroll] = field(default_factory=lambda: MappingProxyType({}))
+    one_of: str = ""
+    meta_seed: int = 0
 
     @property
     def tuned(self) -> bool:
@@ -42,6 +47,35 @@ class Contender:
     def trained_here(self) -> bool:
         """Whether the run that evaluates it is the one that has meta-trained it."""
         return bool(self.unrolls)
+
+
+def meta_trainings(thetas: Sequence[Contender]) -> list[Contender]:
+    """Thetas of one name as meta-trainings of one optimizer, told apart by their seeds.
+
+    Args:
+        thetas: contenders of one name, at least two.
+
+    Raises:
+        ValueError: they are of different optimizers, or their seeds are equal or not known.
+    """
+    name = thetas[0].name
+    advice = "name them: theta={NAME: FILE, NAME: FILE}"
+    named = []
+    for contender in thetas:
+        trained = contender.trained or {}
+        seed = str(trained.get("provenance", {}).get("seed", ""))
+        if contender.identity["config"] != thetas[0].identity["config"]:
+            raise ValueError(
+                f"two thetas are called {name}, but their optimizers have other settings; {advice}."
+            )
+        if not seed.isdigit() or seed in [str(other.meta_seed) for other in named]:
+            raise ValueError(
+                f"two thetas are called {name}, and no two seeds of meta-training (provenance of "
+                f"theta.json) tell them apart; {advice}."
+            )
+        label = f"{name} seed {seed}"
+        named.append(replace(contender, name=label, one_of=name, meta_seed=int(seed)))
+    return named
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from learned_opt.core.files import write_json
 from learned_opt.evaluation import cells, guards, heldout_ledger, scores
 from learned_opt.evaluation.cells import Cell
 from learned_opt.evaluation.progress import SILENT, Progress
-from learned_opt.evaluation.results import Results
+from learned_opt.evaluation.results import MetaTraining, Results
 from learned_opt.evaluation.seeded_runs import HELDOUT
 from learned_opt.evaluation.setting import Contender, Setting
 from learned_opt.evaluation.step_times import time_steps
@@ -46,6 +46,12 @@ def run_suite(
         ValueError: a name occurs twice, no learned optimizer fits a task, or a cell is damaged.
     """
     results = Results(learned=[contender.name for contender in learned], facts=dict(facts))
+    for contender in learned:
+        if contender.one_of:
+            results.meta_trainings[contender.name] = MetaTraining(
+                contender.one_of, contender.meta_seed
+            )
+
     for setting in settings:
         contenders = [*learned, *setting.baselines]
         _check_names(contenders)

@@ -10,11 +10,17 @@ from learned_opt.core.figures import figure
 from learned_opt.evaluation import scores
 from learned_opt.evaluation.aggregate import profile, win_matrix
 from learned_opt.evaluation.frames import distinct, groups, select
-from learned_opt.evaluation.generalisation import FAILURE, FITS_NOT, card
+from learned_opt.evaluation.generalisation import FAILURE, FITS_NOT, first_failures
 from learned_opt.evaluation.results import Results
 from learned_opt.evaluation.verdicts import verdict_sentences
-from learned_opt.reporting import evaluation_plots, plots, result_tables
+from learned_opt.reporting import (
+    evaluation_plots,
+    meta_seed_tables,
+    plots,
+    result_tables,
+)
 from learned_opt.reporting.plots import Array, Points
+from learned_opt.reporting.result_cards import results_card
 from learned_opt.reporting.sections import Drawing, Drawings, Part, Rows, Sentences
 
 NOTES = """\
@@ -79,6 +85,8 @@ def comparison_sections(
         title = f"Result: {task}, horizon {horizon}"
         sections[title] = setting_parts(f"{task}, horizon {horizon}", of_setting, kept, verdicts)
 
+        sections[title] += _over_meta_seeds(results, task, horizon)
+
         if len(sections) <= 2:  # once, below the first table
             sections[title] += notes(results.reference)
 
@@ -96,6 +104,15 @@ def comparison_sections(
         sections["Learning curves"] = [_curves_drawing(shown, outer or {})]
 
     return sections
+
+
+def _over_meta_seeds(results: Results, task: str, horizon: int) -> list[Part]:
+    summaries, sentences = meta_seed_tables.of_setting(results, task, horizon)
+    if not summaries:
+        return []
+    table = meta_seed_tables.meta_seed_table(summaries)
+    caption = f"{task}, horizon {horizon}: over meta-seeds and held-out seeds"
+    return [Rows(table, caption), Sentences(sentences), meta_seed_tables.NOTES]
 
 
 def notes(reference: str) -> list[Part]:
@@ -209,13 +226,17 @@ def _overall(frame: pd.DataFrame, results: Results, lines: list[str]) -> dict[st
 
 
 def _cards(summaries: list[dict[str, Any]], results: Results) -> dict[str, list[Part]]:
-    cards = card(summaries, results.left_out, results.learned, results.reference)
+    cards = results_card(results, summaries)
     note = FAILURE.format(reference=results.reference)
 
     sections: dict[str, list[Part]] = {}
     for task, axes in cards.items():
         table = result_tables.card_table(axes)
-        sections[f"Generalisation card of {task}"] = [Rows(table), note]
+        sections[f"Generalisation card of {task}"] = [
+            Sentences(first_failures(axes, results.reference)),
+            Rows(table),
+            note,
+        ]
     return sections
 
 

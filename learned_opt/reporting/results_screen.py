@@ -7,11 +7,12 @@ from rich.console import Console
 
 from learned_opt.evaluation import scores
 from learned_opt.evaluation.frames import select
-from learned_opt.evaluation.generalisation import card
+from learned_opt.evaluation.generalisation import first_failures
 from learned_opt.evaluation.results import Results
 from learned_opt.evaluation.verdicts import verdict_sentences
-from learned_opt.reporting import result_tables
+from learned_opt.reporting import meta_seed_tables, result_tables
 from learned_opt.reporting.legend import legend
+from learned_opt.reporting.result_cards import results_card
 
 
 def show_tables(results: Results, console: Console) -> None:
@@ -31,14 +32,29 @@ def show_tables(results: Results, console: Console) -> None:
         rows = select(frame, task=task, horizon=horizon, axis="")
         for sentence in verdict_sentences(rows, results.learned):
             _print_line(sentence, console)
+        _show_meta_seeds(results, task, horizon, console)
 
-    cards = card(summaries, results.left_out, results.learned, results.reference)
+    cards = results_card(results, summaries)
     for task, axes in cards.items():
         table = result_tables.card_table(axes).plain
         console.print(table._replace(title=f"generalisation card of {task}"))
+        for sentence in first_failures(axes, results.reference):
+            _print_line(sentence, console)
 
     for sentence in results.warnings:
         _print_line(f"note: {sentence}", console)
+
+
+def _show_meta_seeds(results: Results, task: str, horizon: int, console: Console) -> None:
+    summaries, sentences = meta_seed_tables.of_setting(results, task, horizon)
+    if not summaries:
+        return
+
+    table = meta_seed_tables.meta_seed_table(summaries, brief=True)
+    title = f"{task}, horizon {horizon}, over meta-seeds: mean ± half of the 95% interval"
+    console.print(table._replace(title=title))
+    for sentence in sentences:
+        _print_line(sentence, console)
 
 
 def _show_setting(name: str, summaries: Sequence[Any], console: Console) -> None:

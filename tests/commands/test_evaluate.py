@@ -1,11 +1,13 @@
 """``python -m learned_opt evaluate`` as a suite, on thetas of a few numbers."""
 
 import json
+import re
 import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from safetensors.torch import load_file
 
 from learned_opt.commands import evaluate
 from learned_opt.compose import contenders
@@ -58,6 +60,39 @@ def trained(folder: Path, optimizer: str = "sgdm") -> Path:
 def command(monkeypatch, *words: str) -> None:
     monkeypatch.setattr(sys, "argv", ["learned_opt.commands.evaluate", *words])
     evaluate.main()
+
+
+def test_meta_trainings_of_one_optimizer_are_one_row(tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    thetas = []
+    for seed, rate in enumerate((0.05, 0.06, 0.07)):
+        theta = trained(tmp_path / str(seed))
+        metadata = json.loads(theta.with_suffix(".json").read_text())
+        metadata["provenance"]["seed"] = str(seed)
+        values = {name: tensor * rate / 1.0 for name, tensor in load_file(theta).items()}
+        save_theta(theta.parent, values, {k: v for k, v in metadata.items() if k != "format"})
+        thetas.append(str(theta))
+
+    words = ["+task=mlp", f"theta={{mine: [{', '.join(thetas)}]}}", "baselines=[adam]", *TINY]
+    command(monkeypatch, *words, "+card.longer.x2.horizon=x2")
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "mlp, horizon 12, over meta-seeds: mean" in shown
+    assert "meta-seeds" in shown
+    assert re.search(r"final loss: mine is \w+ \w+ adam, difference .* \(3 meta-seeds\)", shown)
+    assert re.search(r"mine (first )?falls behind tuned adam", shown)
+
+    results = read_evaluation(Path("run/evaluation.json"))
+    assert {row: tuple(training) for row, training in results.meta_trainings.items()} == {
+        f"mine seed {seed}": ("mine", seed) for seed in range(3)
+    }
+    report = Path("run/report.md").read_text()
+    assert "| mine | 3 |" in report
+    assert "mine seed 1" in report
+
+    one_seed = f"theta={{mine: [{thetas[0]}, {thetas[0]}]}}"
+    words = ["+task=mlp", one_seed, *TINY]
+    sentence = refused(monkeypatch, capsys, tmp_path, evaluate.main, *words)
+    assert "two thetas are called mine, and no two seeds of meta-training" in sentence
 
 
 def test_a_suite_with_a_card_and_the_table_of_it(tmp_path, monkeypatch, capsys) -> None:
@@ -169,7 +204,7 @@ def test_a_list_of_thetas_is_named_by_kind(tmp_path) -> None:
         ),
         (
             ["+task=mlp", "theta=[ONE,ONE]"],
-            "two thetas are called sgdm; name them: theta=",
+            "two thetas are called sgdm-learned, and no two seeds of meta-training",
         ),
         (
             ["+task=mlp", "theta=[ONE]", "baselines=[adma]"],
