@@ -58,12 +58,13 @@ def _show(
 
     console = Console()
     rows = sweep_report.collect(finished)
-    for kind in (sweep_report.learned(rows), sweep_report.mean_over_seeds(rows)):
+    means = sweep_report.mean_over_seeds(rows)
+    for kind in (sweep_report.learned(rows), means):
         if table := sweep_report.table(kind, brief=True):
             console.print(table)
 
     names = sweep_report.write(folder, rows, states, again)
-    lines = [*lines, f"written to {folder}: {', '.join(names)}"]
+    lines = [*sweep_report.verdicts(means), *lines, f"written to {folder}: {', '.join(names)}"]
     console.print("\n".join(lines), highlight=False, soft_wrap=True)
 
 

@@ -14,6 +14,8 @@ from learned_opt.core.files import write_text
 from learned_opt.evaluation import scores
 from learned_opt.evaluation.frames import select
 from learned_opt.evaluation.intervals import Interval
+from learned_opt.evaluation.meta_seed_intervals import two_level_interval
+from learned_opt.evaluation.meta_seeds import verdict
 from learned_opt.evaluation.results import read_evaluation
 from learned_opt.reporting import numbers, plots
 from learned_opt.reporting.tables import Table
@@ -23,9 +25,11 @@ from learned_opt.runtime.run_folder import RunFolder
 Row = dict[str, Any]
 FIGURES = ("mean_loss", "final_loss", "accuracy")
 SEED = "seed"  # the override over whose values is averaged
+VALUES = "values"  # key of a row: figure -> values that its intervals are made of
+COUNT = "meta-seeds"
 NOTES = """\
 A run's figures are means over its held-out seeds, brackets their 95% intervals. In the
-table of groups brackets hold the lowest and the highest run; `seed` is that of meta-training.
+table of groups brackets are 95% intervals over meta-seeds (`seed`) and held-out seeds both.
 Baselines are in `sweep.csv`."""
 
 
@@ -48,9 +52,21 @@ def collect(runs: Mapping[Path, Mapping[str, str]]) -> list[Row]:
         for summary in scores.summarise(of_tasks, results.reference):
             run = {"job": folder.name, "overrides": dict(overrides)}
             run["learned"] = summary["optimizer"] in results.learned
+            run[VALUES] = _values(of_tasks, summary)
             rows.append({**run, **summary})
 
     return rows
+
+
+def _values(frame: pd.DataFrame, summary: Row) -> dict[str, list[float]]:
+    """Figure -> a value for each held-out seed, in the order of the seeds."""
+    setting = {name: summary[name] for name in ("task", "horizon", "optimizer")}
+    of_row = select(frame, **setting).sort_values("seed")
+    values = {}
+    for name in FIGURES:
+        if name in of_row and bool(of_row[name].notna().all()):
+            values[name] = of_row[name].tolist()
+    return values
 
 
 def learned(rows: Iterable[Row]) -> list[Row]:
@@ -61,7 +77,10 @@ def learned(rows: Iterable[Row]) -> list[Row]:
 def mean_over_seeds(rows: Iterable[Row]) -> list[Row]:
     """Learned optimizers' means over runs that differ in their seed only.
 
-    Intervals are the lowest and highest run.
+    Intervals are those over meta-seeds and held-out seeds.
+
+    Raises:
+        ValueError: runs of one group have other held-out seeds.
     """
     groups: dict[tuple[Any, ...], list[Row]] = {}
     for row in learned(rows):
@@ -73,23 +92,56 @@ def mean_over_seeds(rows: Iterable[Row]) -> list[Row]:
     for group in groups.values():
         first = group[0]
         mean = {"overrides": _setting(first), "task": first["task"]}
-        mean |= {"optimizer": first["optimizer"], "runs": len(group)}
+        by_seed = {name: _by_meta_seed(group, name) for name in FIGURES}
+        mean |= {"optimizer": first["optimizer"], COUNT: len(by_seed["final_loss"])}
 
-        for name in FIGURES:
-            mean[name] = _mean_and_range([row[name] for row in group])
+        for name, values in by_seed.items():
+            mean[name] = two_level_interval(values) if values else None
+        mean[VALUES] = by_seed
         means.append(mean)
 
     return means
+
+
+def _group(row: Row) -> str:
+    """What a group is called in a sentence."""
+    words = [*map(job_lines.short, _setting(row).values())]
+    return ", ".join([*words, row["optimizer"]] if row["optimizer"] not in words else words)
 
 
 def _setting(row: Row) -> dict[str, str]:
     return {key: value for key, value in row["overrides"].items() if key != SEED}
 
 
-def _mean_and_range(intervals: Sequence[Interval | None]) -> Interval | None:
-    # not every task has an accuracy
-    means = [interval.mean for interval in intervals if interval is not None]
-    return Interval(sum(means) / len(means), min(means), max(means)) if means else None
+def _by_meta_seed(group: Sequence[Row], name: str) -> dict[int, list[float]]:
+    """Meta-seed -> a value for each held-out seed; empty where the task has no such figure."""
+    values = {}
+    for row in group:
+        if name in row[VALUES]:
+            values[int(row["overrides"][SEED])] = row[VALUES][name]
+    return values
+
+
+def verdicts(means: Sequence[Row]) -> list[str]:
+    """The best group of each task against every other one, a sentence for each and each loss.
+
+    Args:
+        means: from ``mean_over_seeds``.
+    """
+    by_task: dict[str, list[Row]] = {}
+    for row in means:
+        by_task.setdefault(row["task"], []).append(row)
+
+    sentences = []
+    for task, group in by_task.items():
+        for name in ("mean_loss", "final_loss"):
+            best = min(group, key=lambda row, name=name: row[name].mean)
+            for row in group:
+                if row is not best:
+                    left = (_group(best), best[VALUES][name])
+                    sentence = verdict(name, left, (_group(row), row[VALUES][name]))
+                    sentences.append(f"{task}, {sentence}")
+    return sentences
 
 
 def table(rows: Sequence[Row], brief: bool = False) -> Table | None:
@@ -102,7 +154,7 @@ def table(rows: Sequence[Row], brief: bool = False) -> Table | None:
     if not rows:
         return None
 
-    kept = [name for name in ("job", "task", "optimizer", "runs") if name in rows[0]]
+    kept = [name for name in ("job", "task", "optimizer", COUNT) if name in rows[0]]
     headings = [*rows[0]["overrides"], *kept, *(figure(name).label for name in FIGURES)]
 
     lines = []
@@ -142,9 +194,11 @@ def write(
     page = [f"# Sweep {folder.name}", counts]
     names = ["sweep.md"]
 
-    for shown in (table(mean_over_seeds(rows)), table(learned(rows))):
+    means = mean_over_seeds(rows)
+    for shown in (table(means), table(learned(rows))):
         if shown:
             page.append(shown.markdown)
+    page.append("\n".join(f"- {sentence}" for sentence in verdicts(means)))
 
     failures = [f"- {_sentence(state)}" for state in states if state["why"]]
     page.append("\n".join(failures))
@@ -163,7 +217,7 @@ def write(
 
 
 def _csv(rows: list[Row]) -> str:
-    hidden = ("overrides", "heldout", "axis", "point", "learned")
+    hidden = ("overrides", VALUES, "heldout", "axis", "point", "learned")
     flat = []
     for row in rows:
         values = dict(row["overrides"])

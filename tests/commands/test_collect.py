@@ -7,6 +7,7 @@ from unittest.mock import Mock
 
 import pytest
 from omegaconf import OmegaConf
+from scipy import stats
 
 from learned_opt.commands import collect
 from learned_opt.compose.sweep_plan import find_jobs
@@ -214,17 +215,46 @@ def test_figures_by_hand(folder) -> None:
     ]
     (group,) = sweep_report.mean_over_seeds(rows)
     assert group["overrides"] == {"meta_optimizer": "sgdm"}
-    assert (group["runs"], tuple(group["mean_loss"])) == (2, (4.0, 2.0, 6.0))
+    # the two-way table has mean squares 16 and 4, nothing is left: a variance of 20 / 4, and
+    # 20^2 / (16^2 + 4^2) degrees of freedom
+    half = stats.t.ppf(0.975, 400 / 272) * 5**0.5
+    assert (group["meta-seeds"], group["mean_loss"].mean) == (2, 4.0)
+    assert group["mean_loss"].low == pytest.approx(4 - half, rel=0.2)
+    assert group["mean_loss"].low <= 4 - half + 1e-9
     assert group["accuracy"] is None
-    assert shown([group]) == {
-        "meta_optimizer": "sgdm",
-        "task": "mlp",
-        "optimizer": "learned",
-        "runs": "2",
-        "mean loss": "4.0000 [2.0000, 6.0000]",
-        "final loss": "4.0000 [2.0000, 6.0000]",
-        "accuracy": "-",
-    }
+    cells = shown([group])
+    assert list(cells)[:4] == ["meta_optimizer", "task", "optimizer", "meta-seeds"]
+    assert cells["mean loss"].startswith("4.0000 [-")
+    assert cells["accuracy"] == "-"
+
+
+def test_better_is_said_with_three_meta_seeds_only(tmp_path) -> None:
+    runs = {}
+    for name, loss in (("unf", 1.0), ("lstm", 2.0)):
+        for seed in range(3):
+            folder = tmp_path / f"{name}{seed}"
+            losses = [loss + 0.01 * seed, loss + 0.1 + 0.01 * seed]
+            finish(folder, [], {name: losses, "adam": [3.0, 3.0]})
+            runs[folder] = {"meta_optimizer": name, "seed": str(seed)}
+
+    rows = sweep_report.collect(runs)
+    sentences = sweep_report.verdicts(sweep_report.mean_over_seeds(rows))
+    assert sentences[1] == (
+        "mlp, final loss: unf is better than lstm, difference -1.0000 [-1.0000, -1.0000] "
+        "(3 meta-seeds)"
+    )
+    two = [row for row in rows if row["overrides"]["seed"] != "2"]
+    (sentence, _) = sweep_report.verdicts(sweep_report.mean_over_seeds(two))
+    assert "unf is not told apart from lstm" in sentence
+    assert sentence.endswith("(2 meta-seeds; 3 are needed)")
+    level = [{**row, "values": {**row["values"]}} for row in rows]
+    for row in level:
+        row["values"]["final_loss"] = row["values"]["mean_loss"] = [
+            1.0,
+            1.0 + row["job"].count("2"),
+        ]
+    (sentence, _) = sweep_report.verdicts(sweep_report.mean_over_seeds(level))
+    assert "level with" in sentence
 
 
 def test_long_numbers_are_shown_with_three_digits(folder) -> None:
@@ -258,7 +288,7 @@ def test_the_command_line_writes_and_prints(folder, monkeypatch, capsys) -> None
     assert [row["mean_loss"] for row in rows] == ["2.0", "4.0", "6.0", "6.0"]
     assert rows[0]["meta_optimizer"] == "sgdm"
     page = (folder / "sweep.md").read_text()
-    assert "| sgdm | mlp | learned | 2 | 4.0000 [2.0000, 6.0000] |" in page
+    assert "| sgdm | mlp | learned | 2 | 4.0000 [" in page
     assert "- job - (meta_optimizer=adam, seed=1) missing: it has never begun" in page
     assert (folder / "sweep.png").stat().st_size > 0
 
