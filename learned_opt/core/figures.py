@@ -45,6 +45,10 @@ HELDOUT = (
     Figure("accuracy", "accuracy", better="higher", digits=3),
     Figure("test_loss", "test loss", better="lower"),
     Figure("steps_to_target", "steps to target", better="lower", digits=0),
+    Figure(
+        "steps_to_test_loss", "steps to the reference's best test loss", better="lower", digits=0
+    ),
+    Figure("target_test_loss", "best test loss of the reference", better="lower"),
     Figure("seconds_to_target", "seconds to target", better="lower", digits=3),
     Figure("speedup", "speed-up", better="higher", digits=2),
     Figure("time_speedup", "wall-clock speed-up", better="higher", digits=2),

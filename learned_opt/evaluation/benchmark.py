@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from learned_opt.evaluation.progress import SILENT, Progress
+from learned_opt.evaluation.seeded_runs import SEGMENT
 from learned_opt.evaluation.tuning import Tuned, log_grid, tune
 from learned_opt.inner.unroll import Unroll
 from learned_opt.optimizers.base import MetaOptimizer
@@ -36,6 +37,8 @@ class Benchmark:
             published table needs.
         ledger: folder that keeps each use of held-out seeds, see ``heldout_ledger``; None to keep
             none.
+        heldout_every: inner steps between two measurements of the test loss during a run, for
+            the steps to the reference's best test loss; a divisor of 50. None for none.
         compares: whether a meta-training ends with this comparison.
 
     Raises:
@@ -56,6 +59,7 @@ class Benchmark:
     tuned_for: Sequence[str] = CRITERIA
     first_seed: int = 0
     ledger: str | None = None
+    heldout_every: int | None = None
     compares: bool = True
 
     def __post_init__(self) -> None:
@@ -65,6 +69,13 @@ class Benchmark:
 
         if self.first_seed < 0:
             raise ValueError(f"first_seed must be at least 0, got {self.first_seed}.")
+
+        if self.heldout_every is not None and (
+            self.heldout_every < 1 or SEGMENT % self.heldout_every
+        ):
+            raise ValueError(
+                f"heldout_every must be a divisor of {SEGMENT}, got {self.heldout_every}."
+            )
 
         log_grid(self.lowest_lr, self.highest_lr, self.num_lrs)  # refuses a grid that is none
 

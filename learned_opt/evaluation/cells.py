@@ -6,6 +6,7 @@ Legend: T inner steps, M seeds.
 import hashlib
 import io
 import json
+import math
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from torch import Tensor
 
 from learned_opt.core import tree
 from learned_opt.core.files import write_whole
@@ -28,6 +30,7 @@ from learned_opt.evaluation.setting import Contender, Setting
 from learned_opt.evaluation.tuning import Tuned, theta_at
 from learned_opt.inner.unroll import Unroll
 
+TEST_LOSSES = "test_losses"  # column: the test loss of a run at the measured steps
 FACTS = b"learned_opt.cell"  # key of the Parquet schema's metadata
 
 
@@ -49,7 +52,29 @@ class Cell(NamedTuple):
     def runs(self) -> Runs:
         """The training losses ``(T, M)``, as evaluation has them."""
         losses = np.stack(self.table["losses"].tolist(), 1)  # (T, M)
-        return Runs(torch.from_numpy(losses), {}, {})
+        return Runs(torch.from_numpy(losses), {}, {}, self.test_losses)
+
+    @property
+    def test_losses(self) -> Tensor | None:
+        """Test losses ``(P, M)`` at the measured steps; None where there were none."""
+        if TEST_LOSSES not in self.table:
+            return None
+        return torch.from_numpy(np.stack(self.table[TEST_LOSSES].tolist(), 1))
+
+    def steps_to_test_loss(self, target: Tensor) -> Tensor:
+        """First measured step at which the test loss is at most a target, infinite where never.
+
+        Args:
+            target: of each seed, ``(M,)``.
+
+        Returns:
+            Tensor: ``(M,)``, float64.
+        """
+        losses = self.test_losses
+        assert losses is not None, "only of runs that were measured"
+        hits = losses <= target  # (P, M)
+        steps = (hits.int().argmax(0) + 1) * float(self.facts["heldout_every"])
+        return steps.double().where(hits.any(0), math.inf)
 
 
 def num_runs(setting: Setting, contender: Contender) -> int:
@@ -123,8 +148,12 @@ def _run(
     tuned = time.perf_counter()
     many = tree.expand(tree.to(theta, unroll.device), len(seeds))  # leaves (M, ...)
     num_chains = benchmark.num_chains
-    runs = run_seeds(unroll, many, HELDOUT, seeds, benchmark.horizon, num_chains, progress)
-    facts = {"tuning_seconds": tuned - start, "run_seconds": time.perf_counter() - tuned}
+    every = benchmark.heldout_every
+    runs = run_seeds(unroll, many, HELDOUT, seeds, benchmark.horizon, num_chains, progress, every)
+    facts: dict[str, Any] = {"tuning_seconds": tuned - start}
+    facts["run_seconds"] = time.perf_counter() - tuned
+    if every:
+        facts["heldout_every"] = every
 
     starts = start_fingerprints(setting.family, HELDOUT, seeds)
     return Cell(runs_table(runs, starts, seeds), tuning, facts)
@@ -163,6 +192,8 @@ def runs_table(runs: Runs, starts: list[str], seeds: Sequence[int]) -> pd.DataFr
         table[name] = values.double().numpy()
 
     table["losses"] = runs.losses.T.tolist()
+    if runs.test_losses is not None:
+        table[TEST_LOSSES] = runs.test_losses.T.tolist()
     return table
 
 
@@ -180,14 +211,18 @@ def identity(setting: Setting, contender: Contender) -> dict[str, Any]:
             "num_tuning_seeds": benchmark.num_tuning_seeds,
         }
 
-    # left out where it is 0, so that cells of before there was a choice are found
-    first_seed = {"first_seed": benchmark.first_seed} if benchmark.first_seed else {}
+    # left out where they are 0 or null, so that cells of before there was a choice are found
+    more: dict[str, Any] = {}
+    if benchmark.first_seed:
+        more["first_seed"] = benchmark.first_seed
+    if benchmark.heldout_every:
+        more["heldout_every"] = benchmark.heldout_every
 
     return {
         **setting.identity,
         "horizon": benchmark.horizon,
         "num_seeds": benchmark.num_seeds,
-        **first_seed,
+        **more,
         "optimizer": dict(contender.identity),
         "tuning": tuning,
     }

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from statistics import median
 from typing import Any
 
 import pandas as pd
@@ -13,7 +14,13 @@ from learned_opt.evaluation.meta_seed_intervals import (
     two_level_difference,
     two_level_interval,
 )
-from learned_opt.evaluation.results import LOSSES, SETTING, MetaTraining, heldout_figures
+from learned_opt.evaluation.results import (
+    LOSSES,
+    SETTING,
+    STEPS_TO_TEST_LOSS,
+    MetaTraining,
+    heldout_figures,
+)
 from learned_opt.evaluation.scores import reference_row
 
 FEWEST = 3  # meta-seeds with which one optimizer may be called better than another
@@ -62,6 +69,14 @@ def _summary(rows: pd.DataFrame, trainings: MetaTrainings, name: str, rival: str
         of_figure = values(rows, trainings, name, figure)
         if not any(math.isnan(value) for row in of_figure.values() for value in row):
             figures[figure] = two_level_interval(of_figure)
+
+    # infinite where never: a median is that of all runs
+    if STEPS_TO_TEST_LOSS in rows and bool(rows[STEPS_TO_TEST_LOSS].notna().any()):
+        steps = values(rows, trainings, name, STEPS_TO_TEST_LOSS)
+        medians = []
+        for row in steps.values():
+            medians.append(median(step for step in row if not math.isnan(step)))
+        figures[STEPS_TO_TEST_LOSS] = Interval(median(medians), min(medians), max(medians))
 
     diverged = values(rows, trainings, name, "diverged")
     return {

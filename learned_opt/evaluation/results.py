@@ -40,8 +40,11 @@ COLUMNS = [
     "speedup",
     "time_speedup",
     "loss_ratio",
+    "target_test_loss",
+    "steps_to_test_loss",
 ]
 LOSSES = ("mean_loss", "final_loss", "min_loss")  # infinite where a run diverged
+STEPS_TO_TEST_LOSS = "steps_to_test_loss"
 LATE = ("steps_to_target", "seconds_to_target")  # infinite where a run never got there
 
 
@@ -220,10 +223,16 @@ def _earlier(path: Path, rows: list[Any]) -> Results:
 
 def _frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
     """A tidy table from the rows of a file; null becomes infinity or NaN, as the figure has it."""
+    # columns of runs whose test loss was measured on their way, which few are
+    lacking = {"target_test_loss", STEPS_TO_TEST_LOSS}
+    if any(STEPS_TO_TEST_LOSS in row for row in rows):
+        lacking = set()
+    names = [name for name in COLUMNS if name not in lacking]
+
     flat = []
     for row in rows:
         heldout = {name: _or(value, math.inf) for name, value in row["heldout"].items()}
-        values = {name: row.get(name) for name in COLUMNS}
+        values = {name: row.get(name) for name in names}
         for name in LOSSES:
             values[name] = _or(values[name], math.inf)
 
@@ -231,6 +240,9 @@ def _frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
         never = math.nan if values["target_loss"] is None else math.inf
         for name in LATE:
             values[name] = _or(values[name], never)
+        if STEPS_TO_TEST_LOSS in values:
+            never = math.nan if values["target_test_loss"] is None else math.inf
+            values[STEPS_TO_TEST_LOSS] = _or(values[STEPS_TO_TEST_LOSS], never)
         flat.append({**values, **heldout})
 
     frame = pd.DataFrame(flat, columns=None if flat else COLUMNS)

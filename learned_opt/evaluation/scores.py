@@ -13,10 +13,16 @@ import torch
 from torch import Tensor
 
 from learned_opt.evaluation.aggregate import iqm, stratified_iqm
-from learned_opt.evaluation.cells import Cell
+from learned_opt.evaluation.cells import TEST_LOSSES, Cell
 from learned_opt.evaluation.frames import distinct, groups, select
 from learned_opt.evaluation.intervals import Interval, mean_interval, paired_difference
-from learned_opt.evaluation.results import COLUMNS, LOSSES, SETTING, heldout_figures
+from learned_opt.evaluation.results import (
+    COLUMNS,
+    LOSSES,
+    SETTING,
+    STEPS_TO_TEST_LOSS,
+    heldout_figures,
+)
 
 RATIOS = ("speedup", "time_speedup", "loss_ratio")
 
@@ -64,6 +70,7 @@ def rows(
 
     valid = target.isfinite()  # (M,)
     reference_ms = _time_of(reference, times)
+    test_target = _test_target(cells, reference)  # (M,)
 
     frames = []
     for name, cell in cells.items():
@@ -75,7 +82,8 @@ def rows(
         # losses may be negative, and have no ratio then
         ratio = (final_loss / target).where(valid & (target > 0), math.nan)
 
-        frame = cell.table.drop(columns="losses").assign(optimizer=name, **setting)
+        curves = [column for column in ("losses", TEST_LOSSES) if column in cell.table]
+        frame = cell.table.drop(columns=curves).assign(optimizer=name, **setting)
         frame["learning_rate"] = cell.tuning["learning_rate"] if cell.tuning else math.nan
         frame["ms_per_step"] = milliseconds
         frame["target_loss"] = target.where(valid, math.nan).numpy()
@@ -84,10 +92,27 @@ def rows(
         frame["speedup"] = speedup.numpy()
         frame["time_speedup"] = speedup.numpy() * reference_ms / milliseconds
         frame["loss_ratio"] = ratio.numpy()
+        if test_target is not None:
+            frame["target_test_loss"] = test_target.numpy()
+            reached = cell.steps_to_test_loss(test_target)
+            frame[STEPS_TO_TEST_LOSS] = reached.where(test_target.isfinite(), math.nan).numpy()
         known = [column for column in COLUMNS if column in frame]
         frames.append(frame[[*known, *(column for column in frame if column not in COLUMNS)]])
 
     return pd.concat(frames, ignore_index=True)
+
+
+def _test_target(cells: Mapping[str, Cell], reference: str) -> Tensor | None:
+    """The best test loss of the reference on each seed ``(M,)``, NaN where it has none.
+
+    None where there is no reference, or test losses were measured at the end alone.
+    """
+    if not reference or any(cell.test_losses is None for cell in cells.values()):
+        return None
+    losses = cells[reference].test_losses
+    assert losses is not None, "of no cell"
+    best = losses.nan_to_num(nan=math.inf).amin(0)
+    return best.where(best.isfinite(), math.nan)
 
 
 def _time_of(row_name: str, times: Mapping[str, float]) -> float:
@@ -149,12 +174,16 @@ def _summary(name: str, frame: Any, rival: list[float]) -> dict[str, Any]:
     # takes infinitely many steps, so that the median is that of all runs and not of the good ones
     steps = frame["steps_to_target"].dropna()
     losses = {name: mean_interval(frame[name].tolist()) for name in LOSSES}
+    to_test_loss = {}
+    if STEPS_TO_TEST_LOSS in frame and bool(frame[STEPS_TO_TEST_LOSS].notna().any()):
+        to_test_loss[STEPS_TO_TEST_LOSS] = float(frame[STEPS_TO_TEST_LOSS].dropna().median())
 
     return {
         "optimizer": name,
         "num_seeds": len(frame),
         "diverged": sum(map(bool, frame["diverged"])),
         **losses,
+        **to_test_loss,
         "final_loss_iqm": iqm(frame["final_loss"]),
         "accuracy": heldout.get("accuracy"),
         "heldout": heldout,

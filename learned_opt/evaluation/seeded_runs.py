@@ -23,6 +23,7 @@ SEGMENT = 50  # inner steps whose batches are drawn at once
 # no randomness.
 VALID = "valid"
 HELDOUT = "heldout"
+TEST_LOSS = "test_loss"  # figure on held-out data
 
 
 @dataclass(frozen=True)
@@ -34,11 +35,14 @@ class Runs:
             step that is not finite.
         heldout: figures on held-out data at the end, ``(M,)`` each.
         params: the trained networks, leaves ``(M, *shape)``.
+        test_losses: test loss after every so many inner steps, ``(P, M)``; None where that was not
+            measured.
     """
 
     losses: Tensor
     heldout: dict[str, Tensor]
     params: Tree
+    test_losses: Tensor | None = None
 
     @property
     def mean_loss(self) -> Tensor:
@@ -85,6 +89,7 @@ def run_seeds(
     horizon: int,
     num_chains: int,
     progress: Progress = SILENT,
+    heldout_every: int | None = None,
 ) -> Runs:
     """Train one network per seed.
 
@@ -98,8 +103,11 @@ def run_seeds(
         num_chains: runs that go side by side; the last block is filled up, so that one compilation
             serves all.
         progress: told of the runs as they go on.
+        heldout_every: inner steps between two measurements of the test loss, a divisor of
+            ``SEGMENT``; None to measure at the end alone.
     """
     losses: list[Tensor] = []
+    test_losses: list[Tensor] = []
     heldout: list[Tree] = []
     params: list[Tree] = []
     for start in range(0, len(seeds), num_chains):
@@ -108,8 +116,11 @@ def run_seeds(
         block_theta = tree.tree_map(lambda leaf, index=index: leaf[index], theta)
 
         num_new = min(num_chains, len(seeds) - start)  # the others fill up the block
-        block_losses, chains = _run_block(unroll, block_theta, keys, horizon, num_new, progress)
-        losses.append(block_losses)
+        block = _Block(unroll, block_theta, keys, heldout_every)
+        chains = block.run(horizon, num_new, progress)
+        losses.append(torch.cat(block.losses))
+        if block.test_losses:
+            test_losses.append(torch.stack(block.test_losses))
         heldout.append(unroll.evaluate(chains))
         params.append(chains["params"])
 
@@ -121,28 +132,67 @@ def run_seeds(
         losses=all_losses.where(finite, math.inf),
         heldout=_join(heldout, len(seeds)),
         params=_join(params, len(seeds)),
+        test_losses=torch.cat(test_losses, 1)[:, : len(seeds)].cpu() if test_losses else None,
     )
 
 
-def _run_block(
-    unroll: Unroll,
-    theta: Tree,
-    keys: Sequence[tuple[Key, ...]],
-    horizon: int,
-    num_new: int,
-    progress: Progress,
-) -> tuple[Tensor, Tree]:
-    """Losses ``(T, M)`` of the runs of one block, and their chains at the end."""
-    chains = unroll.start(keys)
-    losses = []
-    for start in range(0, horizon, SEGMENT):
-        num_steps = min(SEGMENT, horizon - start)
-        batches = unroll.batches([(*key, start) for key in keys], chains, num_steps)
-        segment, chains = unroll.run(theta, chains, batches)
-        losses.append(segment)
-        progress.advance(num_new * num_steps / horizon)
+class _Block:
+    """Runs that go side by side.
 
-    return torch.cat(losses), chains
+    Args:
+        unroll: the inner loop.
+        theta: leaves ``(M, *shape)``.
+        keys: of the draws of each.
+        heldout_every: as of ``run_seeds``.
+
+    Attributes:
+        losses: of segments, ``(K, M)`` each.
+        test_losses: at the measured steps, ``(M,)`` each, float64.
+    """
+
+    def __init__(
+        self,
+        unroll: Unroll,
+        theta: Tree,
+        keys: Sequence[tuple[Key, ...]],
+        heldout_every: int | None,
+    ) -> None:
+        self.unroll = unroll
+        self.theta = theta
+        self.keys = keys
+        self.heldout_every = heldout_every
+        self.losses: list[Tensor] = []
+        self.test_losses: list[Tensor] = []
+
+    def run(self, horizon: int, num_new: int, progress: Progress) -> Tree:
+        """Train; returns the chains at the end."""
+        chains = self.unroll.start(self.keys)
+        for start in range(0, horizon, SEGMENT):
+            num_steps = min(SEGMENT, horizon - start)
+            keys = [(*key, start) for key in self.keys]
+            batches = self.unroll.batches(keys, chains, num_steps)
+            chains = self._segment(chains, batches, num_steps)
+            progress.advance(num_new * num_steps / horizon)
+        return chains
+
+    def _segment(self, chains: Tree, batches: Tree, num_steps: int) -> Tree:
+        every = self.heldout_every or num_steps
+        for first in range(0, num_steps, every):
+            part = tree.tree_map(lambda leaf, k=first: leaf[k : k + every], batches)
+            losses, chains = self.unroll.run(self.theta, chains, part)
+            self.losses.append(losses)
+            if self.heldout_every and len(losses) == every:
+                self.test_losses.append(self._test_loss(chains).double())
+        return chains
+
+    def _test_loss(self, chains: Tree) -> Tensor:
+        figures = self.unroll.evaluate(chains)
+        if TEST_LOSS not in figures:
+            raise ValueError(
+                f"heldout_every needs a task that measures {TEST_LOSS}; this one measures "
+                f"{', '.join(figures) or 'nothing'}."
+            )
+        return figures[TEST_LOSS]
 
 
 def _join(blocks: Sequence[Tree], num_runs: int) -> Tree:

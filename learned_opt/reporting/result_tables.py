@@ -6,6 +6,7 @@ from typing import Any
 
 from learned_opt.core.figures import figure
 from learned_opt.evaluation.generalisation import Point
+from learned_opt.evaluation.results import STEPS_TO_TEST_LOSS
 from learned_opt.reporting import numbers
 from learned_opt.reporting.tables import Table
 
@@ -106,14 +107,30 @@ def heldout_table(summaries: Sequence[Summary]) -> Table | None:
     """Whatever else the task measures on held-out data after the last step; None where nothing."""
     names = dict.fromkeys(name for summary in summaries for name in summary["heldout"])
     names.pop("accuracy", None)  # stands in the table of the comparison
-    if not names:
+    measured = [summary for summary in summaries if STEPS_TO_TEST_LOSS in summary]
+    if not names and not measured:
         return None
 
     rows = []
     for summary in summaries:
         intervals = [summary["heldout"].get(name) for name in names]
-        rows.append([summary["optimizer"], *map(numbers.interval, intervals)])
-    return Table(["optimizer", *(figure(name).label for name in names)], rows)
+        cells = [*map(numbers.interval, intervals)]
+        if measured:
+            cells.append(_steps_to_test_loss(summary))
+        rows.append([summary["optimizer"], *cells])
+
+    labels = [figure(name).label for name in names]
+    if measured:
+        labels.append(figure(STEPS_TO_TEST_LOSS).label)
+    return Table(["optimizer", *labels], rows)
+
+
+def _steps_to_test_loss(summary: Summary) -> str:
+    """The median over seeds; a run that never gets there counts as infinite."""
+    steps = summary.get(STEPS_TO_TEST_LOSS, math.nan)
+    if math.isnan(steps):
+        return numbers.ABSENT
+    return f"{steps:.0f}" if math.isfinite(steps) else f">{summary['horizon']}"
 
 
 RATIOS = ("speedup", "time_speedup", "loss_ratio")

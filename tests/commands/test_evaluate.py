@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from learned_opt.commands import evaluate
 from learned_opt.compose import contenders
 from learned_opt.deploy.weights import save_theta
-from learned_opt.evaluation.frames import distinct, groups
+from learned_opt.evaluation.frames import distinct, groups, select
 from learned_opt.evaluation.results import read_evaluation
 from learned_opt.optimizers.hand.references import make_adam, make_sgdm
 from learned_opt.symmetry import PermutationSpec
@@ -74,6 +74,7 @@ def test_meta_trainings_of_one_optimizer_are_one_row(tmp_path, monkeypatch, caps
         thetas.append(str(theta))
 
     words = ["+task=mlp", f"theta={{mine: [{', '.join(thetas)}]}}", "baselines=[adam]", *TINY]
+    words += ["+benchmark.heldout_every=5"]
     command(monkeypatch, *words, "+card.longer.x2.horizon=x2")
     shown = " ".join(capsys.readouterr().out.split())
     assert "mlp, horizon 12, over meta-seeds: mean" in shown
@@ -85,7 +86,12 @@ def test_meta_trainings_of_one_optimizer_are_one_row(tmp_path, monkeypatch, caps
     assert {row: tuple(training) for row, training in results.meta_trainings.items()} == {
         f"mine seed {seed}": ("mine", seed) for seed in range(3)
     }
+    of_task = select(results.frame, axis="")
+    adam = select(of_task, optimizer="adam")
+    # it gets to its own best test loss at a measured step of 12
+    assert set(adam["steps_to_test_loss"]) <= {5.0, 10.0}
     report = Path("run/report.md").read_text()
+    assert "steps to the reference's best test loss" in report
     assert "| mine | 3 |" in report
     assert "mine seed 1" in report
 
