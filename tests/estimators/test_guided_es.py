@@ -46,11 +46,11 @@ def guided_estimates(share: float, factors: dict | None) -> torch.Tensor:
     )
     estimator.perturbation = Perturbation(factors=factors)
     many = as_theta(GUIDING[0].expand(PAIRS, -1))
-    found = ChainGradients(torch.zeros(1), many, torch.ones(1), {})
+    unperturbed = ChainGradients(torch.zeros(1), many, torch.ones(1), {})
     scale = torch.tensor([2.0] * 4 + [1.0] * 3) if factors else torch.ones(7)
     earlier = (scale * GUIDING[1]).expand(PAIRS, 2, -1)
     sources = [generator("guided", pair) for pair in range(PAIRS)]
-    drawn = estimator.draw(THETA, {GUIDES: earlier}, sources, found)
+    drawn = estimator.draw(THETA, {GUIDES: earlier}, sources, unperturbed)
     noise = estimator.noise(drawn, {}, torch.zeros(PAIRS, dtype=torch.bool))
 
     rows = [leaf.reshape(PAIRS, -1) for leaf in noise.eps.values()]
