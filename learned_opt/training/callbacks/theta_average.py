@@ -90,4 +90,5 @@ class ThetaAverage(Callback):
     def _average(self, averages: Any, thetas: Any, num_averaged: Tensor | int) -> None:
         """Move the averages of n thetas on by one more, in place."""
         weight = (1 - self.decay) / (1 - self.decay ** (int(num_averaged) + 1))
-        torch._foreach_lerp_(averages, thetas, weight)
+        for average, theta in zip(averages, thetas, strict=True):
+            average.lerp_(theta, weight)
