@@ -101,6 +101,7 @@ def first_failures(axes: Mapping[str, Mapping[str, Sequence[Point]]], reference:
     for name in names:
         failures = []
         never = []
+        unfit = []
         for axis, points_of in axes.items():
             tried = [point for point in points_of[name] if point.status != FITS_NOT]
             failed = [point for point in tried if point.first]
@@ -108,13 +109,17 @@ def first_failures(axes: Mapping[str, Mapping[str, Sequence[Point]]], reference:
                 failures.append(f"{axis} {failed[0].point} ({_extent(failed[0])})")
             elif tried:
                 never.append(f"{axis} (up to {tried[-1].point})")
+            else:
+                unfit.append(axis)
 
-        limits = ", ".join(never)
-        if not failures:
-            sentences.append(f"{name} falls behind tuned {reference} nowhere: not at {limits}")
-        else:
-            sentence = f"{name} first falls behind tuned {reference} at {', '.join(failures)}"
-            sentences.append(f"{sentence}; never at {limits}" if never else sentence)
+        parts = [f"{name} falls behind tuned {reference} nowhere that it fits"]
+        if failures:
+            parts = [f"{name} first falls behind tuned {reference} at {', '.join(failures)}"]
+        if never:
+            parts.append(f"never at {', '.join(never)}")
+        if unfit:
+            parts.append(f"does not fit {', '.join(unfit)}")
+        sentences.append("; ".join(parts))
     return sentences
 
 

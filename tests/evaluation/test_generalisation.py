@@ -117,10 +117,13 @@ def test_where_each_optimizer_falls_behind_is_one_sentence() -> None:
                 is_bad = (axis, point) in bad
                 loss = 3.0 if is_bad else 1.0
                 summaries.append(summary(point, name, loss, behind=is_bad, axis=axis))
+    summaries.append(summary("cnn", "adam", 2.0, axis="c"))
+    summaries.append(summary("cnn", "lstm", 1.0, axis="c"))
     axes = card(summaries, [], ["unf", "lstm"], "adam")["mlp"]
     assert first_failures(axes, "adam") == [
-        "unf first falls behind tuned adam at a x4 (x1.5); never at b (up to x4)",
-        "lstm falls behind tuned adam nowhere: not at a (up to x4), b (up to x4)",
+        "unf first falls behind tuned adam at a x4 (x1.5); never at b (up to x4); does not fit c",
+        "lstm falls behind tuned adam nowhere that it fits; never at a (up to x4), b (up to x4), "
+        "c (up to cnn)",
     ]
 
 
