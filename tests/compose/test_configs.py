@@ -23,7 +23,7 @@ from learned_opt.symmetry import PermutationSpec
 from tasks.networks.mlp import MLP
 
 CONFIGS = Path(config_files.config_dir())
-HYDRA_KEYS = {"_target_", "_partial_", "_args_"}
+HYDRA_KEYS = {"_target_", "_partial_", "_args_", "_convert_"}
 # whose nodes stand elsewhere than at the name of their group, and the tests that compose them
 ELSEWHERE = {
     "debug": "test_debug_values_are_those_of_every_task",
