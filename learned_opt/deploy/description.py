@@ -60,6 +60,8 @@ def _defaults(constructor: Callable[..., Any], arguments: Node) -> Node:
         is_plain = value is None or isinstance(value, bool | int | float | str)
         if name not in arguments and is_plain:
             defaults[name] = value
+        elif name not in arguments and value == {}:
+            defaults[name] = {}
     return defaults
 
 

@@ -176,6 +176,9 @@ class MomentumFeatures(Features):
         return features_of_all, {"momenta": momenta}
 
 
+NO_FEATURES: Mapping[str, Callable[[], Features]] = {}
+
+
 class JoinedFeatures(Features):
     """The channels of several features, one behind the other.
 

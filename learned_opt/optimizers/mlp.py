@@ -15,6 +15,7 @@ from learned_opt.optimizers.base import (
     init_step,
 )
 from learned_opt.optimizers.features import (
+    NO_FEATURES,
     TIME_SCALES,
     Features,
     JoinedFeatures,
@@ -60,7 +61,7 @@ class MLPOptimizer(MetaOptimizer):
         hidden_size: int = 32,
         step_mult: float = 1e-3,
         exp_mult: float = 1e-3,
-        extra_features: Mapping[str, Callable[[], Features]] | None = None,
+        extra_features: Mapping[str, Callable[[], Features]] = NO_FEATURES,
     ) -> None:
         super().__init__(spec)
         check_at_least_one(hidden_layers=hidden_layers, hidden_size=hidden_size)

@@ -10,7 +10,7 @@ from typing_extensions import override
 from learned_opt.core.tree import Tree, tree_map
 from learned_opt.optimizers import features
 from learned_opt.optimizers.base import MetaOptimizer, check_at_least_one, init_step
-from learned_opt.optimizers.features import Features, JoinedFeatures, Reading
+from learned_opt.optimizers.features import NO_FEATURES, Features, JoinedFeatures, Reading
 from learned_opt.optimizers.fused import momentum_step
 from learned_opt.optimizers.hand.base import log_parameter, logit_parameter
 from learned_opt.optimizers.nominal import Momentum, Nominal
@@ -72,7 +72,7 @@ class UNFOptimizer(MetaOptimizer):
         normalisation: str = "joint",
         fixed_axes: str = "permute",
         nominal: Callable[[], Nominal] = Momentum,
-        extra_features: Mapping[str, Callable[[], Features]] | None = None,
+        extra_features: Mapping[str, Callable[[], Features]] = NO_FEATURES,
     ) -> None:
         super().__init__(spec)
         check_at_least_one(num_layers=num_layers, channels=channels)

@@ -270,7 +270,7 @@ def refused(monkeypatch, capsys, tmp_path, main, *arguments: str) -> str:
         (["+task=mlp", "estimator.sigma=-1.0"], "sigma must be positive, got -1.0."),
         (
             ["+task=mlp", "perturbation.factors={weight: 2}"],
-            "factors[weight] names no tensor of theta: ",
+            "factors[weight] names no tensor of theta, and no block of it ",
         ),
         (
             ["+task=mlp", "meta_loss.split=valid"],

@@ -84,7 +84,7 @@ def test_the_described_groups_are_the_folders() -> None:
 def test_a_page_has_the_groups_that_its_verb_takes() -> None:
     training = help_pages.page("train", [])
     assert "  estimator        how the meta-gradient is estimated\n" in training
-    assert "bptt, es, gpes, nres, pes" in training
+    assert "bptt, es, es_control, gpes, guided_es," in training
     assert "\n  card " not in training
     assert "\n  card " in help_pages.page("evaluate", [])
     assert "Groups:" not in help_pages.page("bench", ["networks"])

@@ -62,7 +62,8 @@ def test_lab_cases_are_the_files_of_the_folder() -> None:
         config_files.options("estimator")
     )
     lengths = {name: node.unroll_length for name, node in cfg.cases.items()}
-    assert lengths == dict.fromkeys(lengths, 15) | {"es": 60}
+    whole = ("es", "es_control", "guided_es", "inverse_variance")  # take the horizon as it is
+    assert lengths == dict.fromkeys(lengths, 15) | dict.fromkeys(whole, 60)
     assert (cfg.cases.es.num_tasks, cfg.cases.es_truncated.num_tasks) == (3, 16)
     again = final("+task=mlp", "estimator@reference=es", name="lab")
     assert {"bptt", "bptt_truncated", "es_truncated"} <= set(again.cases)
