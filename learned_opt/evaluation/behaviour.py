@@ -53,7 +53,7 @@ class Observed(MetaOptimizer):
     def __init__(self, optimizer: MetaOptimizer) -> None:
         super().__init__(optimizer.spec)
         self.optimizer = optimizer
-        self.needs_factors = optimizer.needs_factors
+        self.factor_needs = optimizer.factor_needs
         self.momentum = make_sgdm(optimizer.spec, lr=1.0)
         self.adam = make_adam(optimizer.spec, lr=1.0)
 

@@ -26,12 +26,11 @@ from learned_opt.core.tracing import traced
 from learned_opt.core.tree import Tree, tree_map
 from learned_opt.inner.graph_sites import GraphSite, find_sites
 from learned_opt.inner.row_orders import row_order
-from learned_opt.optimizers.factors import Factors, count_rows
+from learned_opt.optimizers.factors import Factors, count_rows, uncovered_sentence
 
 Loss = Callable[[Tree, Tree, Tree], Tensor]  # ``(params, batch, task)``
 TOLERANCE = 1e-3  # of gradients, in units of their size: float32 on a traced graph
 ROUNDING = 1e-5  # of gradients, in units of the largest one of all parameters
-FEW = 5  # names in a message
 
 log = logging.getLogger(__name__)
 
@@ -179,15 +178,7 @@ class TappedLoss:
         """Log which parameters have no factors; task is its name."""
         if not self.uncovered:
             return
-        names = list(self.uncovered)
-        listed = ", ".join(f"{name} ({self.uncovered[name]})" for name in names[:FEW])
-        more = f" and {len(names) - FEW} more" if len(names) > FEW else ""
-        log.warning(
-            "task %s: no gradients of single examples for %s%s; their channels are 0.",
-            task,
-            listed,
-            more,
-        )
+        log.warning("task %s: %s", task, uncovered_sentence(self.uncovered))
 
 
 class _Recorder(fx.Interpreter):

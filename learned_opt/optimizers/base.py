@@ -24,17 +24,29 @@ class MetaOptimizer(nn.Module, ABC):
 
     Attributes:
         separable: whether the update of a tensor depends on that tensor and the step alone. Then
-            any subset of the tensors is a weight space, and no symmetry between them matters.
-        needs_factors: whether ``forward`` takes one more argument, ``factors``: those of the
-            gradients of single examples.
+            any subset of the tensors is a weight space, and no symmetry between them matters. The
+            training loss may matter, which is the same for all.
+        reads_spec: whether the step of one that is not separable depends on the spec: if not, the
+            names of the tensors are all that it needs.
+        reads_num_steps: whether it must know how many inner steps the training will have, see
+            ``with_num_steps``.
+        factor_needs: what ``forward`` reads of one more argument, ``factors``: those of the
+            gradients of single examples, see ``factors.NEEDS``. Empty: there is no such argument.
     """
 
     separable: bool = False
-    needs_factors: bool = False
+    reads_spec: bool = True
+    reads_num_steps: bool = False
+    factor_needs: frozenset[str] = frozenset()
 
     def __init__(self, spec: PermutationSpec) -> None:
         super().__init__()
         self.spec = spec
+
+    @property
+    def needs_factors(self) -> bool:
+        """Whether ``forward`` takes the argument ``factors``."""
+        return bool(self.factor_needs)
 
     @abstractmethod
     def init_state(self, params: Tree) -> Tree:
@@ -95,6 +107,20 @@ class MetaOptimizer(nn.Module, ABC):
         other = copy(self)
         other.spec = spec
         return other
+
+    def with_num_steps(self, num_steps: int) -> Self:
+        """The same theta for trainings of another length; this module stays as it is.
+
+        Whoever starts a training says how long it will be. The default is for optimizers that do
+        not ask; ``ScheduledOptimizer`` is the base of those that do.
+
+        Args:
+            num_steps: inner steps.
+
+        Returns:
+            Self: a module that holds these very parameters, not copies.
+        """
+        return self
 
 
 def init_step(params: Tree) -> Tensor:

@@ -131,16 +131,21 @@ class Features(nn.Module, ABC):
         num_channels: channels C of the features.
 
     Attributes:
-        needs_factors: whether ``Reading.factors`` is read.
+        factor_needs: what is read of ``Reading.factors``, see ``factors.NEEDS``.
         separable: whether the features of a tensor depend on that tensor and the step alone.
     """
 
-    needs_factors: bool = False
+    factor_needs: frozenset[str] = frozenset()
     separable: bool = True
 
     def __init__(self, num_channels: int) -> None:
         super().__init__()
         self.num_channels = num_channels
+
+    @property
+    def needs_factors(self) -> bool:
+        """Whether ``Reading.factors`` is read."""
+        return bool(self.factor_needs)
 
     @abstractmethod
     def init_state(self, params: Tree) -> Tree:
@@ -190,7 +195,7 @@ class JoinedFeatures(Features):
         parts = {name: make() for name, make in constructors.items()}
         super().__init__(sum(part.num_channels for part in parts.values()))
         self.parts = nn.ModuleDict(parts)
-        self.needs_factors = any(part.needs_factors for part in parts.values())
+        self.factor_needs = frozenset().union(*[part.factor_needs for part in parts.values()])
         self.separable = all(part.separable for part in parts.values())
 
     @override

@@ -14,7 +14,7 @@ from typing_extensions import override
 
 from learned_opt.core.tree import Tree
 from learned_opt.optimizers.base import check_at_least_one, check_between_0_and_1
-from learned_opt.optimizers.factors import NUM_MOMENTS, FactorTree
+from learned_opt.optimizers.factors import MOMENTS, NUM_MOMENTS, ROWS, RowTree
 from learned_opt.optimizers.features import Features, Reading, ema
 from learned_opt.optimizers.neuron_moments import relative_moments
 from learned_opt.optimizers.neuron_spaces import Connection, NeuronSpaces, Side, neuron_spaces
@@ -50,7 +50,7 @@ class GradMetaNet(Features):
     other than chains of layers are choices of this project.
     """
 
-    needs_factors = True
+    factor_needs = frozenset({ROWS, MOMENTS})
     separable = False
 
     def __init__(
@@ -89,7 +89,7 @@ class GradMetaNet(Features):
 
     @override
     def forward(self, reading: Reading, state: Tree) -> tuple[Tree, Tree]:
-        factors: FactorTree = reading.factors
+        factors: RowTree = reading.factors  # with their rows
         assert reading.spec is not None  # optimizers hand it on
         averages = self._averages(factors, state["axes"])
 
@@ -103,7 +103,7 @@ class GradMetaNet(Features):
                 channels[name] = self._of_param(name, factors, spaces, neurons)
         return channels, {"axes": averages}
 
-    def _averages(self, factors: FactorTree, axes: Tree) -> Tree:
+    def _averages(self, factors: RowTree, axes: Tree) -> Tree:
         averages = {}
         for name, of_param in axes.items():
             averages[name] = of_param
@@ -135,7 +135,7 @@ class GradMetaNet(Features):
         return self.network(tables.groups(neuron_code(reading.spec, spaces, like)))
 
     def _of_param(
-        self, name: str, factors: FactorTree, spaces: NeuronSpaces, neurons: Tensor
+        self, name: str, factors: RowTree, spaces: NeuronSpaces, neurons: Tensor
     ) -> Tensor:
         """Channels ``(*shape, C)`` of one parameter: the mean over its uses."""
         shape = factors[name].sites[0].route.param_shape

@@ -70,11 +70,11 @@ class MLPOptimizer(MetaOptimizer):
         self.features = features()
         self.extra = JoinedFeatures(extra_features) if extra_features else None
         num_inputs = self.features.num_channels + len(TIME_SCALES)
-        self.needs_factors = self.features.needs_factors
+        self.factor_needs = self.features.factor_needs
         self.separable = self.features.separable
         if self.extra is not None:
             num_inputs += self.extra.num_channels
-            self.needs_factors |= self.extra.needs_factors
+            self.factor_needs |= self.extra.factor_needs
             self.separable &= self.extra.separable
         widths = (num_inputs, *[hidden_size] * hidden_layers, 2)
         self.function = UNF(spec, widths, Pointwise, Pointwise)  # fused on the CPU

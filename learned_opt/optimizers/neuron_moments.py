@@ -6,7 +6,7 @@ from typing_extensions import override
 
 from learned_opt.core.tree import Tree, tree_map
 from learned_opt.optimizers.base import check_between_0_and_1
-from learned_opt.optimizers.factors import NUM_MOMENTS
+from learned_opt.optimizers.factors import MOMENTS, NUM_MOMENTS
 from learned_opt.optimizers.features import TINY, Features, Reading, ema
 
 
@@ -28,7 +28,7 @@ class NeuronMoments(Features):
     order; moments in the place of the sets are a choice of this project.
     """
 
-    needs_factors = True
+    factor_needs = frozenset({MOMENTS})
 
     def __init__(self, decay: float = 0.9) -> None:
         super().__init__(NUM_MOMENTS)

@@ -17,7 +17,7 @@ import torch
 from torch.utils._python_dispatch import _disable_current_modes
 
 from learned_opt.core.tree import Tree
-from learned_opt.optimizers.factors import FactorTree
+from learned_opt.optimizers.factors import RowTree
 from learned_opt.symmetry.spec import PermutationSpec
 
 Names = tuple[str, ...]
@@ -86,7 +86,7 @@ class NeuronSpaces(NamedTuple):
 _known: dict[object, NeuronSpaces] = {}
 
 
-def neuron_spaces(spec: PermutationSpec, params: Tree, factors: FactorTree) -> NeuronSpaces:
+def neuron_spaces(spec: PermutationSpec, params: Tree, factors: RowTree) -> NeuronSpaces:
     """The spaces of a network; made once for each spec and set of sites.
 
     Args:
@@ -107,7 +107,7 @@ def neuron_spaces(spec: PermutationSpec, params: Tree, factors: FactorTree) -> N
 
 
 def _make(
-    spec: PermutationSpec, shapes: dict[str, tuple[int, ...]], factors: FactorTree
+    spec: PermutationSpec, shapes: dict[str, tuple[int, ...]], factors: RowTree
 ) -> NeuronSpaces:
     entries = _Entries(spec, shapes)
     connections = {}

@@ -13,6 +13,7 @@ from typing_extensions import override
 from learned_opt.core.tree import Tree, tree_map
 from learned_opt.optimizers import factored as factors_of_squares
 from learned_opt.optimizers.base import check_between_0_and_1, check_positive
+from learned_opt.optimizers.factors import SQUARES as OF_EXAMPLES
 from learned_opt.optimizers.factors import FactorTree
 from learned_opt.optimizers.features import TINY, Features, Reading, ema
 
@@ -78,7 +79,8 @@ class SecondMoments(Features):
         self.limit = limit
         self.factored = factored
         self.squares = squares
-        self.needs_factors = squares != "batch"
+        if squares != "batch":
+            self.factor_needs = frozenset({OF_EXAMPLES})
 
     @override
     def init_state(self, params: Tree) -> Tree:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from learned_opt.optimizers.factors import FactorTree
+from learned_opt.optimizers.factors import RowTree
 from learned_opt.optimizers.features import TINY
 from learned_opt.optimizers.neuron_spaces import Connection, NeuronSpaces, Side
 from learned_opt.optimizers.set_network import Groups
@@ -55,7 +55,7 @@ class Tables:
     def __init__(
         self,
         spaces: NeuronSpaces,
-        factors: FactorTree,
+        factors: RowTree,
         memory: Memory,
         num_examples: int | None,
     ) -> None:

@@ -85,10 +85,10 @@ class UNFOptimizer(MetaOptimizer):
 
         self.nominal = nominal()
         self.extra = JoinedFeatures(extra_features) if extra_features else None
-        self.needs_factors = self.extra is not None and self.extra.needs_factors
         num_features = features.NUM_FEATURES + self.nominal.num_features
         if self.extra is not None:
             num_features += self.extra.num_channels
+            self.factor_needs = self.extra.factor_needs
         widths = (num_features, *[channels] * (num_layers - 1), self.nominal.num_outputs)
         self.function = UNF(spec, widths, trunk, head, fixed_axes=fixed_axes)
         self.separable = self.function.pointwise
