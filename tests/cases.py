@@ -15,7 +15,9 @@ from learned_opt.estimators.nres import NRES
 from learned_opt.estimators.pes import PES
 from learned_opt.inner.task_spec import symmetry_of
 from learned_opt.optimizers.adafactor_features import AdafactorFeatures
+from learned_opt.optimizers.celo import Celo
 from learned_opt.optimizers.celo2 import Celo2
+from learned_opt.optimizers.celo_adam import CeloAdam
 from learned_opt.optimizers.controller import AdamController
 from learned_opt.optimizers.gradmetanet import GradMetaNet
 from learned_opt.optimizers.hand.adafactor import Adafactor
@@ -36,6 +38,7 @@ from learned_opt.optimizers.nominal import Relative
 from learned_opt.optimizers.schedule import Cosine
 from learned_opt.optimizers.second_moments import SecondMoments
 from learned_opt.optimizers.unf import UNFOptimizer
+from learned_opt.optimizers.velo import VeLO
 from learned_opt.symmetry import PermutationSpec
 from learned_opt.unf import NFNLinear, Pointwise, PointwiseUNFLinear, TypeTied, UNFLinear
 from tasks.arithmetic import Arithmetic
@@ -231,7 +234,13 @@ OPTIMIZERS = {
     ),
     "lstm": partial(LSTMOptimizer, hidden_size=3, step_mult=0.1),
     "adam_controller": partial(AdamController, hidden_size=4, output_scale=0.1),
+    "celo": partial(Celo, num_steps=20, lstm_size=5, step_mult=0.1, exp_mult=0.1),
+    "celo_adam": partial(CeloAdam, num_steps=20, lstm_size=5, lr=0.01),
     "celo2": partial(Celo2, lr=0.01),
+    "celo2_base": partial(Celo2, lr=0.01, vectors=None, orthogonal=False),
+    "velo": partial(
+        VeLO, num_steps=20, lstm_size=5, bank_size=3, step_mult=0.1, exp_mult=0.1, bank_mult=3.0
+    ),
     "deep_set": partial(UNFOptimizer, head=Pointwise, channels=6, beta=0.1),
     "unf": partial(UNFOptimizer, channels=6, beta=0.1),
     "unf_channel": partial(UNFOptimizer, channels=6, beta=0.1, normalisation="channel"),
@@ -307,16 +316,34 @@ POINTWISE = {
     "mlp_second_moments",
     "lstm",
     "adam_controller",
+    "celo",
+    "celo_adam",
     "celo2",
+    "celo2_base",
+    "velo",
 }
 # theta of these moves to any weight space, that of the others belongs to one
 FITS_EVERY_SPEC = {*POINTWISE, "deep_set", "unf_tied"}
 CHAINS_ONLY = {"nfn"}
 CHAINS = {"mlp", "mlp_deep", "cnn", "cnn_flatten"}
 # a sign, or a read-out that is zero at the start, hides these parts of theta
+SCHEDULER = {
+    f"scheduler.{name}"
+    for name in (
+        "start",
+        "direct.weight",
+        "direct.bias",
+        "pooled.weight",
+        "pooled.bias",
+        "cell.weight",
+        "cell.bias",
+    )
+}
 NOT_DIFFERENTIABLE = {
     "lion": {"rule.logit_beta1", "rule.logit_beta2"},
     "adam_controller": {"cell.weight", "cell.bias"},
+    "celo": SCHEDULER,
+    "celo_adam": SCHEDULER,
 }
 # gradients of key biases are zero but for rounding, which relative steps bring to full size,
 # see LOG.md of 2026-11-23

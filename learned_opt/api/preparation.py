@@ -87,7 +87,7 @@ def _bound_tasks(settings: Settings, loops: LoopSettings) -> dict[str, BoundTask
     binder = TaskBinder(constructor, settings.seed, f"optimizer {settings.label}")
     bound = {}
     for name, family in settings.tasks.items():
-        bound[name] = binder.bind(name, family, loops)
+        bound[name] = binder.bind(name, family, loops, settings.horizons[name])
     return bound
 
 

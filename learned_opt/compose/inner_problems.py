@@ -76,7 +76,7 @@ def build_problems(
             if binder is None:
                 label = f"meta_optimizer {optimizer_name}"
                 binder = TaskBinder(constructor, task_config.seed, label)
-            bound = binder.bind(name, family, settings)
+            bound = binder.bind(name, family, settings, task_config.horizon)
             benchmark: Benchmark = instantiate(task_config.benchmark)
         _check_baselines(benchmark, bound.optimizer.spec)
 

@@ -112,7 +112,7 @@ class Population:
         position = (torch.tensor(self.tasks) + offset) / self.num_tasks
 
         keys = [(root, task) for task in self.tasks]
-        chains = self.unroll.start(keys * self.num_copies)
+        chains = self.unroll.start(keys * self.num_copies, horizon.tolist() * self.num_copies)
         like = leaves(chains["params"])[0]
         return {
             "chains": chains,
@@ -138,13 +138,14 @@ class Population:
 
         numbers = [self.tasks[row] for row in rows]
         keys = [(root, number) for number in numbers]
-        fresh = self.unroll.start(keys * self.num_copies)
+        horizons = self._horizons(root, numbers)
+        fresh = self.unroll.start(keys * self.num_copies, horizons.tolist() * self.num_copies)
 
         num_rows = len(self.tasks)
         chain_rows = [row + r * num_rows for r in range(self.num_copies) for row in rows]
         index = torch.tensor(chain_rows, device=self.unroll.device)
         horizon = state["horizon"].clone()
-        horizon[finished] = self._horizons(root, numbers)
+        horizon[finished] = horizons
 
         def replaced(old: Tensor, new: Tensor) -> Tensor:
             return old.index_copy(0, index, new)

@@ -166,7 +166,7 @@ class _Block:
 
     def run(self, horizon: int, num_new: int, progress: Progress) -> Tree:
         """Train; returns the chains at the end."""
-        chains = self.unroll.start(self.keys)
+        chains = self.unroll.start(self.keys, [horizon] * len(self.keys))
         for start in range(0, horizon, SEGMENT):
             num_steps = min(SEGMENT, horizon - start)
             keys = [(*key, start) for key in self.keys]

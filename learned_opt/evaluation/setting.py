@@ -144,6 +144,7 @@ class Setting:
         if self.task in contender.unrolls:
             return contender.unrolls[self.task]
         optimizer = contender.constructor(self.spec).to(self.device)
+        optimizer = optimizer.with_num_steps(self.benchmark.horizon)
         return Unroll(self.family, optimizer, self.compile, self.device, self.precision)
 
     def __str__(self) -> str:

@@ -72,20 +72,23 @@ class TaskBinder:
         self.label = label
         self.first: tuple[str, MetaOptimizer] | None = None
 
-    def bind(self, name: str, family: TaskFamily, settings: LoopSettings) -> BoundTask:
+    def bind(
+        self, name: str, family: TaskFamily, settings: LoopSettings, horizon: int
+    ) -> BoundTask:
         """The next task.
 
         Args:
             name: of the task, for messages.
             family: the task.
             settings: how its inner steps run.
+            horizon: inner steps of its trainings.
 
         Raises:
             ValueError: the spec does not fit the network, or theta cannot move from the weights of
                 the first task to those of this one.
         """
         params, spec = symmetry_of(family)
-        optimizer = self._optimizer(name, spec, settings.device)
+        optimizer = self._optimizer(name, spec, settings.device).with_num_steps(horizon)
 
         heldout = _unroll(family, optimizer, settings)
         unroll = heldout

@@ -69,13 +69,24 @@ class Unroll:
         """Whether the first inner step is compiled."""
         return isinstance(self._batched_step, Compiled)
 
-    def start(self, keys: Sequence[tuple[Key, ...]]) -> Chains:
-        """Fresh chains, one for each key; equal keys give equal chains."""
+    def start(
+        self, keys: Sequence[tuple[Key, ...]], num_steps: Sequence[int] | None = None
+    ) -> Chains:
+        """Fresh chains, one for each key; equal keys give equal chains.
+
+        Args:
+            keys: of the draws.
+            num_steps: inner steps that each chain will run, for optimizers that must know; None
+                for those that the optimizer was told at construction.
+        """
         chains = []
-        for key in keys:
+        for i, key in enumerate(keys):
             task = self.family.sample(generator(*key, "task"))
             params = self.family.init(generator(*key, "init"), task)
-            opt_state = self.optimizer.init_state(params)
+            optimizer = self.optimizer
+            if num_steps is not None:
+                optimizer = optimizer.with_num_steps(num_steps[i])
+            opt_state = optimizer.init_state(params)
             chains.append({"task": task, "params": params, "opt_state": opt_state})
         return tree.to(tree.stack(chains), self.device)
 

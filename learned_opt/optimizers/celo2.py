@@ -1,6 +1,6 @@
 """Celo2: a per-parameter MLP whose output only points the way.
 
-Every matrix moves by a step of the same size.
+Every tensor that it moves takes a step of the same size.
 """
 
 from collections.abc import Callable
@@ -10,18 +10,19 @@ from torch import Tensor
 from typing_extensions import override
 
 from learned_opt.core.tree import Tree
-from learned_opt.optimizers.adafactor_features import AdafactorFeatures
 from learned_opt.optimizers.base import (
     MetaOptimizer,
     check_at_least_one,
     check_positive,
     init_step,
 )
-from learned_opt.optimizers.features import Features, Reading
+from learned_opt.optimizers.features import Reading
 from learned_opt.optimizers.hand.adam import Adam
 from learned_opt.optimizers.hand.base import Rule, StepInfo, log_parameter
 from learned_opt.optimizers.linear_algebra import orthogonalise
 from learned_opt.optimizers.schedule import Schedule, constant
+from learned_opt.optimizers.scheduled import clip_gradients
+from learned_opt.optimizers.velo_features import VeLOFeatures
 from learned_opt.symmetry.spec import PermutationSpec
 from learned_opt.unf.layers import Pointwise
 from learned_opt.unf.stack import UNF
@@ -30,29 +31,27 @@ from learned_opt.unf.stack import UNF
 class Celo2(MetaOptimizer):
     """``update = -lr u / rms(u)``, u the MLP's output for a matrix, orthogonalised; else a rule.
 
-    A matrix is a tensor of two axes or more. theta = (log lr, the MLP, the decays of the features,
-    what the rule has). The step is as long at the end of a training as at its start, so the
-    learning rate wants a schedule.
+    A matrix is a tensor of two axes or more; each position of a kernel is a matrix by itself, and
+    so are its means. theta = (log lr, the MLP, what the rule has). The step is as long at the end
+    of a training as at its start, so the learning rate wants a schedule.
 
     Args:
         spec: permutation spec of the inner parameters; the update does not depend on it.
-        features: constructor of the inputs; time is none of them.
         hidden_layers: hidden layers of the MLP.
         hidden_size: width of each.
         lr: root mean square of a step.
-        vector_mult: learning rate of vectors and scalars, in units of lr.
-        vectors: constructor of the rule for vectors and scalars.
-        orthogonal: set the singular values of u to about 1; further axes count as one with the
-            second.
+        vector_mult: learning rate of the rule for vectors, in units of lr.
+        vectors: constructor of the rule for vectors and scalars; None to move them as matrices,
+            with 15 of the 30 features.
+        orthogonal: set the singular values of u to about 1, but for vectors.
         schedule: step -> factor of the learning rate.
 
     Raises:
         ValueError: a size or rate is not positive.
 
-    Source: Moudgil et al. 2026 (arXiv 2602.19142) and the authors' code. Differences: means are
-    taken over the whole tensor rather than its last two axes, weight decay is left out, the MLP has
-    one output (the code's second one is multiplied by 0), embeddings and read-outs move as other
-    matrices do.
+    Source: Moudgil et al. 2026 (arXiv 2602.19142) and the authors' code, without the two outputs
+    that never act. Differences: weight decay is that of ``LearnedOptimizer``, embeddings and
+    read-outs move as other matrices do.
     """
 
     separable = True
@@ -60,12 +59,11 @@ class Celo2(MetaOptimizer):
     def __init__(
         self,
         spec: PermutationSpec,
-        features: Callable[[], Features] = AdafactorFeatures,
         hidden_layers: int = 2,
         hidden_size: int = 8,
         lr: float = 1e-3,
         vector_mult: float = 20.0,
-        vectors: Callable[[], Rule] = Adam,
+        vectors: Callable[[], Rule] | None = Adam,
         orthogonal: bool = True,
         schedule: Schedule = constant,
     ) -> None:
@@ -74,8 +72,10 @@ class Celo2(MetaOptimizer):
         check_positive(vector_mult=vector_mult)
 
         self.log_lr = log_parameter("lr", lr)
-        self.features = features()
-        self.vectors = vectors()
+        self.features = VeLOFeatures(
+            rms_decay=0.95, rms_epsilon=1e-8, epsilon=1e-9, per_position=True, vector_means=False
+        )
+        self.vectors = None if vectors is None else vectors()
         widths = (self.features.num_channels, *[hidden_size] * hidden_layers, 1)
         self.function = UNF(spec, widths, Pointwise, Pointwise)  # fused on the CPU
         self.vector_mult = vector_mult
@@ -84,13 +84,15 @@ class Celo2(MetaOptimizer):
 
     @override
     def init_state(self, params: Tree) -> Tree:
-        vector_states = {}
+        moved_by_rule = {}
         for name, param in params.items():
-            vector_states[name] = {} if _is_matrix(param) else self.vectors.init_state(param)
+            if self.vectors is not None and param.ndim < 2:
+                moved_by_rule[name] = self.vectors.init_state(param)
+        others = {name: param for name, param in params.items() if name not in moved_by_rule}
         return {
             "step": init_step(params),
-            "features": self.features.init_state(params),
-            "vectors": vector_states,
+            "features": self.features.init_state(others),
+            "vectors": moved_by_rule,
         }
 
     @override
@@ -100,30 +102,31 @@ class Celo2(MetaOptimizer):
         lr = self.log_lr.exp() * self.schedule(state["step"].to(self.log_lr.dtype))
         vector_info = StepInfo(step, self.vector_mult * lr)
 
-        # a spike must not fill the averages for good
-        clipped = {name: grad.clamp(-1000, 1000) for name, grad in grads.items()}
-        inputs, accumulators = self.features(Reading(clipped, params, step), state["features"])
-        matrices = {name: inputs[name] for name, param in params.items() if _is_matrix(param)}
-        outputs = self.function(matrices) if matrices else {}  # (*shape, 1)
+        clipped = clip_gradients(grads)
+        by_function = {name: params[name] for name in state["features"]}
+        inputs, accumulators = self.features(Reading(clipped, by_function, step), state["features"])
+        outputs = self.function(inputs) if inputs else {}  # (*shape, 1)
 
         updates = {}
-        vector_states = dict(state["vectors"])
+        rule_states = {}
         for name, param in params.items():
             if name in outputs:
                 updates[name] = -lr * self._direction(outputs[name].squeeze(-1))
-            else:
-                updates[name], vector_states[name] = self.vectors(
-                    clipped[name], vector_states[name], param, vector_info
+            elif self.vectors is not None:
+                updates[name], rule_states[name] = self.vectors(
+                    clipped[name], state["vectors"][name], param, vector_info
                 )
-
-        return updates, {"step": step, "features": accumulators, "vectors": vector_states}
+        return updates, {"step": step, "features": accumulators, "vectors": rule_states}
 
     def _direction(self, output: Tensor) -> Tensor:
-        """The output of the MLP as a step of root mean square 1."""
+        """The output of the MLP as a step of root mean square 1 at every kernel position."""
+        if output.ndim < 2:
+            return output * torch.rsqrt(output.square().mean() + 1e-9)
+
+        matrices = output.flatten(2) if output.ndim > 2 else output.unsqueeze(2)
+        matrices = matrices.movedim(2, 0)  # (positions, out, in)
         if self.orthogonal:
-            output = orthogonalise(output.flatten(1)).reshape(output.shape)
-        return output * torch.rsqrt(output.square().mean() + 1e-9)
-
-
-def _is_matrix(param: Tensor) -> bool:
-    return param.ndim > 1
+            matrices = torch.func.vmap(orthogonalise)(matrices)
+        mean_square = matrices.square().mean((1, 2), keepdim=True)
+        unit = matrices * torch.rsqrt(mean_square + 1e-9)
+        return unit.movedim(0, 2).reshape(output.shape)

@@ -17,11 +17,32 @@ def longest_axes(tensor: Tensor) -> tuple[int, int] | None:
     return order[-1], order[-2]
 
 
+def kernel_axes(tensor: Tensor) -> tuple[int, int] | None:
+    """The longest axis and the next longest; of equals those that JAX's libraries would take.
+
+    They store the same kernel as positions, in, out, and of equals take the last; ours is out, in,
+    positions.
+
+    >>> import torch
+    >>> kernel_axes(torch.zeros(8, 8)), kernel_axes(torch.zeros(5, 3, 3, 3))
+    ((0, 1), (0, 1))
+    """
+    if tensor.ndim < 2:
+        return None
+    theirs = [*range(2, tensor.ndim), 1, 0]
+    order = sorted(theirs, key=lambda axis: tensor.shape[axis])
+    return order[-1], order[-2]
+
+
 def factored_shapes(param: Tensor) -> tuple[list[int], list[int]]:
     """Shapes of the row means and of the column means."""
+    return shapes_without(param, longest_axes(param))
+
+
+def shapes_without(param: Tensor, longest: tuple[int, int] | None) -> tuple[list[int], list[int]]:
+    """Shapes of means over one axis of a pair, and over the other; without one the tensor's."""
     row_shape = list(param.shape)
     column_shape = list(param.shape)
-    longest = longest_axes(param)
     if longest is not None:
         row_shape[longest[0]] = 1
         column_shape[longest[1]] = 1

@@ -9,11 +9,14 @@ from hydra.utils import instantiate
 
 from learned_opt.core import tree
 from learned_opt.optimizers.adafactor_features import AdafactorFeatures
+from learned_opt.optimizers.celo import Celo
 from learned_opt.optimizers.celo2 import Celo2
+from learned_opt.optimizers.celo_adam import CeloAdam
 from learned_opt.optimizers.controller import AdamController
 from learned_opt.optimizers.features import Reading
 from learned_opt.optimizers.lstm import LSTMCell, LSTMOptimizer, log_and_sign
 from learned_opt.optimizers.mlp import MLPOptimizer
+from learned_opt.optimizers.velo import VeLO
 from tests.cases import SPECS
 from tests.compose.test_configs import composed
 from tests.optimizers.test_optimizers import tensors
@@ -214,8 +217,10 @@ def test_celo2_moves_matrices_by_equal_orthogonal_steps_and_vectors_by_adam() ->
 
 
 def test_published_sizes() -> None:
-    celo2 = 329 + 7 + 1 + 3  # the MLP, decays, lr, Adam
+    celo2 = 329 + 1 + 3  # the MLP, lr, Adam
     sizes = {"mlp": 1_762, "adafactor_mlp": 2_409, "lstm": 5_141, "celo2": celo2}
+    # those of the authors' files without the numbers that never act
+    sizes |= {"celo": 35_803, "celo_adam": 35_649, "velo": 44_193}
     for name, size in sizes.items():
         assert tree.num_elements(dict(published(name).named_parameters())) == size, name
 
@@ -232,6 +237,9 @@ def test_published_sizes() -> None:
         (AdamController, {"hidden_size": 0}, "hidden_size must be at least 1, got 0"),
         (AdamController, {"lr": -1.0}, "lr must be positive, got -1.0"),
         (AdamController, {"beta2": 1.0}, "beta2 must lie between 0 and 1, got 1.0"),
+        (Celo, {"num_steps": 0}, "num_steps must be at least 1, got 0"),
+        (CeloAdam, {"lr": 0.0}, "lr must be positive, got 0.0"),
+        (VeLO, {"bank_size": 0}, "bank_size must be at least 1, got 0"),
         (Celo2, {"hidden_size": 0}, "hidden_size must be at least 1, got 0"),
         (Celo2, {"vector_mult": 0.0}, "vector_mult must be positive, got 0.0"),
     ],
@@ -239,3 +247,14 @@ def test_published_sizes() -> None:
 def test_bad_values_are_named(kind, settings, message) -> None:
     with pytest.raises(ValueError, match=message):
         kind(SPECS["mlp"], **settings)
+
+
+def test_the_length_of_the_training_must_be_known() -> None:
+    optimizer = Celo(SPECS["mlp"])
+    params = tensors(0)
+    with pytest.raises(ValueError, match="Celo needs num_steps, the inner steps of the training"):
+        optimizer.init_state(params)
+    told = optimizer.with_num_steps(7)
+    assert told.init_state(params)["num_steps"].item() == 7
+    assert optimizer.num_steps is None
+    assert told.function is optimizer.function  # one theta

@@ -1,0 +1,135 @@
+"""Trained thetas in their authors' files: Celo, Celo-Adam and VeLO, as flax has written them.
+
+The file alone tells which it is, by its arrays. What else is known of each stands in
+``published_thetas/NAME.json``, laid out as a ``theta.json``.
+"""
+
+import hashlib
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from learned_opt.core import tree
+from learned_opt.deploy import plain_data
+from learned_opt.deploy import published_layout as layouts
+from learned_opt.deploy.flax_msgpack import Keys, read_arrays
+from learned_opt.deploy.published_layout import Layout
+
+FOLDER = Path(__file__).with_name("published_thetas")
+SUFFIX = ".state"
+FILE = f"theta{SUFFIX}"  # what the authors call it
+CHECKPOINT = "params"  # what VeLO's authors call it: theta is one of its members
+
+log = logging.getLogger(__name__)
+
+
+class Published(NamedTuple):
+    """A theta from its authors' file.
+
+    Args:
+        theta: by the names of our meta-parameters.
+        metadata: as of a ``theta.json``.
+        num_numbers: in the file, those that never act included.
+    """
+
+    theta: dict[str, Tensor]
+    metadata: dict[str, Any]
+    num_numbers: int
+
+
+def names() -> list[str]:
+    """The optimizers whose authors' files are read."""
+    return sorted(path.stem for path in FOLDER.glob("*.json"))
+
+
+def is_published(path: Path) -> bool:
+    """Whether a file is read here, by its name."""
+    return path.suffix == SUFFIX or path.name == CHECKPOINT
+
+
+def read(path: Path) -> Published:
+    """Read a theta, and see which optimizer it is of.
+
+    Args:
+        path: the file.
+
+    Raises:
+        ValueError: it is damaged, or of none of the optimizers.
+    """
+    arrays = read_arrays(path)
+    if all(keys[0] == CHECKPOINT for keys in arrays):
+        arrays = {keys[1:]: array for keys, array in arrays.items()}
+
+    name, settings, layout = _recognised(arrays, path)
+    _check(arrays, layout, f"{name} file {path}")
+    arrays = {keys: array.float() for keys, array in arrays.items()}
+
+    metadata = plain_data.read_json(FOLDER / f"{name}.json")
+    metadata["meta_optimizer"] |= settings
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    metadata["provenance"] |= {"file": path.name, "sha256": digest}
+    if digest not in metadata.pop("sha256"):
+        log.warning(
+            "%s is none of the %s files that are known, its sha256 is %s", path, name, digest
+        )
+        metadata["provenance"]["source"] = "not known"
+    return Published(_theta(arrays, name), metadata, tree.num_elements(arrays))
+
+
+def check_name(name: str, metadata: Mapping[str, Any], path: Path) -> None:
+    """Check that a file holds the optimizer that the user has named.
+
+    Raises:
+        ValueError: it holds another one.
+    """
+    if name != metadata["optimizer_name"]:
+        raise ValueError(
+            f"weights {path} must be of {name!r}, they are of {metadata['optimizer_name']!r}."
+        )
+
+
+def _recognised(arrays: Mapping[Keys, Tensor], path: Path) -> tuple[str, dict[str, int], Layout]:
+    """Name, sizes where they may vary, and all that the file must hold."""
+    parts = {keys[0] for keys in arrays}
+    if parts == {layouts.LSTM, "lstm_init_state"}:
+        return "celo_adam", {}, layouts.scheduler_layout(layouts.STAGE_INPUTS, 64, None)
+
+    inputs = arrays.get((layouts.LSTM, "linear_1", "w"))
+    bank = arrays.get((*layouts.MLP, "b0"))
+    if inputs is None or bank is None or inputs.ndim != 2 or bank.ndim != 2:
+        raise ValueError(
+            f"{path} must hold the theta of {', '.join(names())}, it holds "
+            f"{', '.join(sorted(parts)) or 'no arrays'}."
+        )
+
+    num_inputs, hidden_size = inputs.shape
+    if num_inputs == layouts.STAGE_INPUTS:
+        layout = layouts.scheduler_layout(num_inputs, 64, 1) | layouts.bank_layout(1)
+        return "celo", {}, layout
+    bank_size = len(bank)
+    layout = layouts.scheduler_layout(30, hidden_size, bank_size) | layouts.bank_layout(bank_size)
+    return "velo", {"lstm_size": hidden_size, "bank_size": bank_size}, layout
+
+
+def _check(arrays: Mapping[Keys, Tensor], layout: Layout, source: str) -> None:
+    expected = [" ".join(keys) for keys in layout]
+    if keys := tree.difference(expected, [" ".join(keys) for keys in arrays]):
+        raise ValueError(f"{source} must hold other arrays: {keys}.")
+    for keys, shape in layout.items():
+        if arrays[keys].shape != shape:
+            label = " ".join(keys)
+            raise ValueError(
+                f"{label} of {source} must have shape {shape}, got {tuple(arrays[keys].shape)}."
+            )
+
+
+def _theta(arrays: Mapping[Keys, Tensor], name: str) -> dict[str, Tensor]:
+    theta = layouts.scheduler_theta(arrays)
+    if name == "celo":
+        theta |= layouts.function_theta(arrays)
+    elif name == "velo":
+        theta |= layouts.controls_theta(arrays) | layouts.bank_theta(arrays)
+    return {key: tensor.contiguous() for key, tensor in theta.items()}
