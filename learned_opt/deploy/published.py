@@ -13,10 +13,12 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from learned_opt.core import tree
-from learned_opt.deploy import plain_data
+from learned_opt.deploy import construct, plain_data
 from learned_opt.deploy import published_layout as layouts
 from learned_opt.deploy.flax_msgpack import Keys, read_arrays
 from learned_opt.deploy.published_layout import Layout
+from learned_opt.optimizers.base import MetaOptimizer
+from learned_opt.symmetry.spec import PermutationSpec
 
 FOLDER = Path(__file__).with_name("published_thetas")
 SUFFIX = ".state"
@@ -79,16 +81,33 @@ def read(path: Path) -> Published:
     return Published(_theta(arrays, name), metadata, tree.num_elements(arrays))
 
 
-def check_name(name: str, metadata: Mapping[str, Any], path: Path) -> None:
-    """Check that a file holds the optimizer that the user has named.
+def load(name: str, path: Path) -> tuple[MetaOptimizer, dict[str, Any]]:
+    """The optimizer of an authors' file, and its metadata.
+
+    Args:
+        name: of the optimizer.
+        path: its file.
 
     Raises:
-        ValueError: it holds another one.
+        ValueError: the name is not known here, or the file is missing, damaged or of another
+            optimizer.
     """
+    if name not in names():
+        raise ValueError(
+            f"weights are files of {', '.join(names())}; {name!r} brings its theta itself."
+        )
+    if not path.is_file():
+        raise ValueError(f"weights must be a file of {name}, but there is none at {path}.")
+    theta, metadata, _ = read(path)
     if name != metadata["optimizer_name"]:
         raise ValueError(
             f"weights {path} must be of {name!r}, they are of {metadata['optimizer_name']!r}."
         )
+
+    spec, *_ = metadata["specs"].values()
+    optimizer = construct.build(metadata["meta_optimizer"], PermutationSpec(**spec))
+    optimizer.load_state_dict(theta)
+    return optimizer, metadata
 
 
 def _recognised(arrays: Mapping[Keys, Tensor], path: Path) -> tuple[str, dict[str, int], Layout]:
