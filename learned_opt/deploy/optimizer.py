@@ -20,6 +20,7 @@ from learned_opt.deploy.fused_step import check_fused
 from learned_opt.deploy.inputs import check_deployable, check_parameters, fingerprint, unwrap
 from learned_opt.deploy.parity import check_parity
 from learned_opt.deploy.saved_state import matched
+from learned_opt.deploy.training_length import told
 from learned_opt.deploy.weight_space import (
     Slot,
     WeightSpace,
@@ -55,6 +56,7 @@ class LearnedOptimizer(torch.optim.Optimizer):
             memory; for pointwise meta-optimizers on the CPU. Equal to rounding.
         compile: compile the step, once for every set of shapes. Equal to rounding.
         nonfinite: what becomes of a step whose gradients are not all finite, ``skip`` or ``raise``.
+        num_steps: steps of the whole training, which Celo and VeLO must know; others do not.
 
     Raises:
         ValueError: a value out of its range, a parameter that cannot be treated, or names that do
@@ -79,10 +81,11 @@ class LearnedOptimizer(torch.optim.Optimizer):
         fused: bool = False,
         compile: bool = False,
         nonfinite: str = "skip",
+        num_steps: int | None = None,
     ) -> None:
         check_deployable(meta_optimizer)
         self.gate = FiniteGate(nonfinite)
-        self.meta_optimizer = deepcopy(meta_optimizer).requires_grad_(False)
+        self.meta_optimizer = told(deepcopy(meta_optimizer).requires_grad_(False), num_steps)
         self.fused = fused
         self.compile = compile
         self.metadata: dict[str, Any] | None = None
@@ -176,6 +179,7 @@ class LearnedOptimizer(torch.optim.Optimizer):
         example_inputs: Sequence[Tensor] | None = None,
         revision: str | None = None,
         trust: Sequence[str] = (),
+        weights: str | Path | None = None,
         **options: Any,
     ) -> Self:
         """A trained optimizer for a model.
@@ -190,6 +194,7 @@ class LearnedOptimizer(torch.optim.Optimizer):
             revision: branch, tag or commit on the hub.
             trust: modules to import where the files name classes of them, e.g. ``("mypkg",)``;
                 nothing but classes of this package is imported otherwise.
+            weights: the authors' file of ``celo``, ``celo_adam`` or ``velo``.
             options: further arguments of the constructor.
 
         Raises:
@@ -198,7 +203,7 @@ class LearnedOptimizer(torch.optim.Optimizer):
             ConnectionError: the hub cannot be reached and its cache does not hold the files.
         """
         modules = trusted_modules(trust)
-        meta_optimizer, metadata = pretrained.load(name, revision, modules)
+        meta_optimizer, metadata = pretrained.load(name, revision, modules, weights)
         network = unwrap(model)
         fitted = pretrained.fit(meta_optimizer, metadata, network, example_inputs)
         optimizer = cls(network, fitted, **options)

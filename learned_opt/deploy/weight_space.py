@@ -123,7 +123,7 @@ def bind(meta_optimizer: MetaOptimizer, slots: Sequence[Slot], compile: bool) ->
     """
     if meta_optimizer.separable:
         shapes = {slot.name: slot.param.shape for slot in slots}
-        meta_optimizer = meta_optimizer.rebind(_free_spec(shapes))
+        meta_optimizer = meta_optimizer.rebind(free_spec(shapes))
 
     step = Step(meta_optimizer)
     on_meta = {slot.name: slot.param.new_empty(slot.param.shape, device="meta") for slot in slots}
@@ -131,7 +131,7 @@ def bind(meta_optimizer: MetaOptimizer, slots: Sequence[Slot], compile: bool) ->
     return WeightSpace(meta_optimizer, Compiled(step) if compile else step, state_like)
 
 
-def _free_spec(shapes: Mapping[str, Sequence[int]]) -> PermutationSpec:
+def free_spec(shapes: Mapping[str, Sequence[int]]) -> PermutationSpec:
     """A spec in which every axis of every tensor has a permutation of its own."""
     axes = {}
     for name, shape in shapes.items():
