@@ -6,7 +6,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from learned_opt.deploy import hub
+from learned_opt.deploy import hub, published
+from learned_opt.deploy.weight_space import free_spec
 from learned_opt.deploy.weights import build_trained, load_metadata, specs
 from learned_opt.optimizers.base import MetaOptimizer
 from learned_opt.symmetry.check import check_spec
@@ -15,7 +16,10 @@ from learned_opt.symmetry.spec import PermutationSpec
 
 
 def load(
-    name: str | Path, revision: str | None = None, trust: tuple[str, ...] = ()
+    name: str | Path,
+    revision: str | None = None,
+    trust: tuple[str, ...] = (),
+    weights: str | Path | None = None,
 ) -> tuple[MetaOptimizer, dict[str, Any]]:
     """The optimizer that a name stands for, and its metadata.
 
@@ -23,6 +27,7 @@ def load(
         name: as ``hub.find`` takes it.
         revision: branch, tag or commit on the hub.
         trust: modules of others whose classes the files may name.
+        weights: its authors' file, of an optimizer that ``published`` reads.
 
     Returns:
         tuple[MetaOptimizer, dict[str, Any]]: the optimizer on the first weight space that it was
@@ -32,6 +37,8 @@ def load(
         ValueError: nothing has that name, or the files are not ours, damaged or of another format.
         ConnectionError: the hub cannot be reached.
     """
+    if weights is not None:
+        return published.load(str(name), Path(weights).expanduser())
     path = hub.find(name, revision)
     metadata = load_metadata(path)
     return build_trained(path, metadata, trust), metadata
@@ -57,6 +64,9 @@ def fit(
     """
     if optimizer.separable:
         return optimizer
+    if not optimizer.reads_spec:
+        shapes = {name: param.shape for name, param in model.named_parameters()}
+        return optimizer.rebind(free_spec(shapes))
 
     params = dict(model.named_parameters())
     # trained on these very shapes, at least: whether the symmetries are alike, only inputs can tell
