@@ -46,11 +46,10 @@ def read_arrays(path: Path) -> dict[Keys, Tensor]:
     if size > MAX_BYTES:
         raise ValueError(f"{path} must have at most {MAX_BYTES} bytes, it has {size}.")
     reader = _Reader(path.read_bytes(), str(path))
+    reader.check_begins_map()
     whole = reader.item(0)
     if reader.position != size:
         reader.refuse(reader.position, "must be the end of the file, there are more")
-    if not isinstance(whole, dict):
-        reader.refuse(0, f"must begin a map of arrays, it begins a {type(whole).__name__}")
     return _flat(whole, ())
 
 
@@ -76,6 +75,12 @@ class _Reader:
         raise ValueError(
             f"{self.source} is no flax msgpack file: byte {position} of {len(self.data)} {rule}."
         )
+
+    def check_begins_map(self) -> None:
+        """Check that the first item is a map, which that of a foreign file hardly is."""
+        kind = self.data[0] if self.data else 0
+        if not (0x80 <= kind < 0x90 or kind in (0xDE, 0xDF)):
+            self.refuse(0, f"must begin a map of arrays, got {kind:#04x}")
 
     def take(self, count: int) -> bytes:
         """The next bytes."""

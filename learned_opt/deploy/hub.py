@@ -2,14 +2,21 @@
 
 import logging
 import threading
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import huggingface_hub
 from huggingface_hub import constants
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+)
 from huggingface_hub.utils import get_session
 
+from learned_opt.deploy import published
 from learned_opt.runtime.run_folder import THETA, THETA_METADATA
 
 FILES = (THETA, THETA_METADATA)
@@ -22,7 +29,7 @@ def find(name: str | Path, revision: str | None = None) -> Path:
 
     Args:
         name: a packaged name, a folder that holds the file (a run folder, say) or the file itself,
-            or ``owner/name`` on the hub.
+            or ``owner/name`` on the hub. The file may be its authors' ``theta.state``.
         revision: branch, tag or commit on the hub.
 
     Raises:
@@ -33,10 +40,15 @@ def find(name: str | Path, revision: str | None = None) -> Path:
     'theta.safetensors'
     """
     path = Path(name).expanduser()
-    for candidate in (PACKAGED / name / THETA, path / THETA, path):
+    for candidate in (PACKAGED / name / THETA, path / THETA, path / published.FILE, path):
         if candidate.is_file():
             return candidate
 
+    if str(name) in published.names():
+        raise ValueError(
+            f"{name} is not packaged: download its authors' {published.FILE}, whose path stands "
+            f"for it (in Python weights=FILE)."
+        )
     if path.is_dir():
         raise ValueError(f"the folder {path} holds no {THETA}.")
     if isinstance(name, Path) or str(name).count("/") != 1 or name.startswith((".", "~", "/")):
@@ -80,13 +92,14 @@ def push(folder: Path, repo_id: str, **options: Any) -> str:
 def _download(repo_id: str, revision: str | None) -> Path:
     # asked first, because the library tries five times, for 23 seconds
     offline = constants.HF_HUB_OFFLINE or not _answers(constants.ENDPOINT)
+    download = partial(
+        huggingface_hub.hf_hub_download, repo_id, revision=revision, local_files_only=offline
+    )
     try:
-        paths = []
-        for file in FILES:
-            path = huggingface_hub.hf_hub_download(
-                repo_id, file, revision=revision, local_files_only=offline
-            )
-            paths.append(Path(path))
+        try:
+            paths = [Path(download(file)) for file in FILES]
+        except EntryNotFoundError:  # online: the repository has no such file
+            return Path(download(published.FILE))
     except LocalEntryNotFoundError as error:
         raise ConnectionError(
             f"{repo_id!r} is no local folder, its files are not in the hub's cache, and "

@@ -7,6 +7,7 @@ The file alone tells which it is, by its arrays. What else is known of each stan
 import hashlib
 import logging
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -74,9 +75,7 @@ def read(path: Path) -> Published:
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     metadata["provenance"] |= {"file": path.name, "sha256": digest}
     if digest not in metadata.pop("sha256"):
-        log.warning(
-            "%s is none of the %s files that are known, its sha256 is %s", path, name, digest
-        )
+        _warn_of_unknown(path, name, digest)
         metadata["provenance"]["source"] = "not known"
     return Published(_theta(arrays, name), metadata, tree.num_elements(arrays))
 
@@ -108,6 +107,12 @@ def load(name: str, path: Path) -> tuple[MetaOptimizer, dict[str, Any]]:
     optimizer = construct.build(metadata["meta_optimizer"], PermutationSpec(**spec))
     optimizer.load_state_dict(theta)
     return optimizer, metadata
+
+
+@cache
+def _warn_of_unknown(path: Path, name: str, digest: str) -> None:
+    """Say once that a file may be anybody's."""
+    log.warning("%s is no %s file that is known: its sha256 is %s", path, name, digest)
 
 
 def _recognised(arrays: Mapping[Keys, Tensor], path: Path) -> tuple[str, dict[str, int], Layout]:

@@ -1,4 +1,7 @@
-"""A trained theta on disk: numbers in ``theta.safetensors``, how to use them in ``theta.json``."""
+"""A trained theta on disk: numbers in ``theta.safetensors``, how to use them in ``theta.json``.
+
+The authors' files of other optimizers, see ``published``, are read as such a pair.
+"""
 
 import json
 from collections.abc import Mapping
@@ -12,7 +15,7 @@ from torch import Tensor
 
 from learned_opt.core import tree
 from learned_opt.core.files import write_text, write_whole
-from learned_opt.deploy import construct, metadata_schema, plain_data
+from learned_opt.deploy import construct, metadata_schema, plain_data, published
 from learned_opt.deploy.metadata_schema import FORMAT
 from learned_opt.deploy.theta_header import build_on_meta, read_header
 from learned_opt.optimizers.base import MetaOptimizer
@@ -79,11 +82,15 @@ def load_metadata(path: Path) -> dict[str, Any]:
     beside = path.with_suffix(".json")
     if not path.is_file():
         raise ValueError(f"theta must be a theta.safetensors file, but there is none at {path}.")
-    if not beside.is_file():
+    if published.is_published(path):
+        described = published.read(path).metadata
+    elif beside.is_file():
+        described = plain_data.read_json(beside)
+    else:
         raise ValueError(
             f"theta {path} lacks its {beside.name}, which says what optimizer it is of."
         )
-    metadata = metadata_schema.checked(plain_data.read_json(beside), str(beside))
+    metadata = metadata_schema.checked(described, str(beside))
 
     # here, so that those who build it through Hydra see the names of today, too
     if "meta_optimizer" in metadata:
@@ -116,7 +123,7 @@ def build_trained(
     metadata_schema.require(metadata, ("meta_optimizer", "specs"), str(path.with_suffix(".json")))
     node = metadata["meta_optimizer"]
     first_spec, *_ = specs(metadata)
-    header = read_header(path)
+    header = _header(path)
 
     def build() -> MetaOptimizer:
         return construct.build(node, first_spec, trust)
@@ -143,17 +150,30 @@ def load_theta(path: Path, optimizer: MetaOptimizer) -> None:
     """
     _check_weight_space(path, optimizer)
     # before the numbers are read
-    check_theta(optimizer, read_header(path), str(path))
+    check_theta(optimizer, _header(path), str(path))
 
-    try:
-        theta = load_file(path)
-    except SafetensorError as error:
-        raise ValueError(f"theta {path} is damaged: {error}.") from error
-
+    theta = _numbers(path)
     _check_finite(optimizer, theta, str(path))
     with torch.no_grad():
         for name, parameter in optimizer.named_parameters():
             parameter.copy_(theta[name])
+
+
+def _header(path: Path) -> dict[str, Tensor]:
+    """The tensors of a theta file on the meta device."""
+    if not published.is_published(path):
+        return read_header(path)
+    return {name: leaf.to("meta") for name, leaf in _numbers(path).items()}
+
+
+def _numbers(path: Path) -> dict[str, Tensor]:
+    """The tensors of a theta file."""
+    if published.is_published(path):
+        return published.read(path).theta
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"theta {path} is damaged: {error}.") from error
 
 
 def _check_weight_space(path: Path, optimizer: MetaOptimizer) -> None:

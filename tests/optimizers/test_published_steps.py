@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from learned_opt import LearnedOptimizer
 from learned_opt.core import tree
 from learned_opt.deploy import construct, published, published_layout
 from learned_opt.optimizers import celo
@@ -223,3 +224,29 @@ def test_numbers_in_files() -> None:
     assert adam_file.num_numbers == 36_865
     full = published_layout.scheduler_layout(30, 512, 256) | published_layout.bank_layout(256)
     assert sum(math.prod(shape) for shape in full.values()) == 2_320_385
+
+
+@pytest.mark.parametrize(("name", "file"), [("celo", "theta"), ("celo_adam", "celo_adam_theta")])
+def test_deployed_steps_are_those_of_the_authors(name, file) -> None:
+    inputs = oracle("celo_steps")
+    data, prefix = (inputs, "A/") if name == "celo" else (oracle("celo_adam_steps"), "")
+    model = torch.nn.ParameterDict(start_of(data, prefix))
+    path = ORACLES / "celo" / f"{file}.state"
+    optimizer = LearnedOptimizer.from_pretrained(name, model, weights=path, num_steps=20)
+    for step in range(20):
+        for key, param in model.items():
+            param.grad = ours(inputs[f"grads/{key}"][step])
+        optimizer.step(loss=float(inputs["loss"][step]))
+    check_params(dict(model.items()), data, prefix, 19, 3e-6)
+
+
+def test_velo_deployed(tmp_path) -> None:
+    data = oracle("velo_random")
+    model = torch.nn.ParameterDict(start_of(data, "plain/"))
+    path = velo_file(tmp_path, data)
+    optimizer = LearnedOptimizer.from_pretrained("velo", model, weights=path, num_steps=50)
+    for step in range(10):
+        for key, param in model.items():
+            param.grad = ours(data[f"grads/{key}"][step])
+        optimizer.step(loss=float(data["loss"][step]))
+    check_params(dict(model.items()), data, "plain/", 9, 3e-6)
