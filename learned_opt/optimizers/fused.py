@@ -16,6 +16,7 @@ from learned_opt.optimizers.features import MOMENTUM_DECAYS
 from learned_opt.unf import fused
 
 SOURCE = Path(__file__).with_name("momentum_step.cpp")
+INCLUDES = (Path(__file__).with_name("momenta.h"), fused.DENSE)
 
 
 def momentum_step(
@@ -97,7 +98,7 @@ def _library(like: Tensor, weights: Sequence[Tensor]) -> ctypes.CDLL | None:
         return None
 
     # widths and decays are constants of the compiled code: one library for each architecture
-    widths = [weights[0].shape[0], *(weight.shape[1] for weight in weights)]
+    widths = [weight.shape[0] for weight in weights]  # the last layer has one output
     decays = ",".join(map(str, MOMENTUM_DECAYS))
     defines = (*fused.defines(like.dtype, widths), ("DECAYS", decays))
-    return native.load(SOURCE, defines, (fused.SOURCE,))
+    return native.load(SOURCE, defines, INCLUDES)

@@ -18,6 +18,7 @@ from torch import Tensor
 from learned_opt.core import native
 
 SOURCE = Path(__file__).with_name("pointwise_stack.cpp")
+DENSE = Path(__file__).with_name("dense.h")  # which it includes
 C_TYPES = {torch.float32: ("float", "4"), torch.float64: ("double", "8")}
 
 
@@ -222,7 +223,7 @@ def _gpu_kernel() -> ModuleType | None:
 
 
 def _cpu_kernel(dtype: torch.dtype, widths: Sequence[int]):
-    library = native.load(SOURCE, defines(dtype, widths)) if dtype in C_TYPES else None
+    library = native.load(SOURCE, defines(dtype, widths), (DENSE,)) if dtype in C_TYPES else None
     return library and library.pointwise_stack
 
 
