@@ -34,35 +34,37 @@ class Nominal(nn.Module, ABC):
         """A zero momentum for every parameter."""
         return {"momentum": tree_map(torch.zeros_like, params)}
 
-    def advance(self, grads: Tree, state: Tree, gamma: Tensor) -> Tree:
-        """The state after a gradient; gamma is the decay of the momentum."""
-        return {"momentum": tree_map(lambda m, g: ema(m, g, gamma), state["momentum"], grads)}
-
     @abstractmethod
-    def direction(self, state: Tree, step: Tensor, gamma: Tensor) -> Tree:
-        """Where to go, up to sign and size.
+    def advance(self, grads: Tree, state: Tree, step: Tensor, gamma: Tensor) -> tuple[Tree, Tree]:
+        """Read a gradient.
 
         Args:
-            state: as ``advance`` gives it.
+            grads: ``(*shape,)`` for every parameter.
+            state: of the step before; may hold more than the nominal part remembers.
             step: number of gradients seen, this one included.
             gamma: decay of the momentum.
 
         Returns:
-            Tree: ``(*shape,)`` for every parameter.
+            tuple[Tree, Tree]: where to go, up to sign and size, ``(*shape,)`` for every parameter;
+            and the next state.
         """
 
     @abstractmethod
-    def update(
-        self, direction: Tensor, learned: Tensor, param: Tensor, step: Tensor, beta: Tensor
-    ) -> Tensor:
-        """The step of one tensor, before ``-alpha``.
+    def updates(
+        self, directions: Tree, learned: Tree, params: Tree, state: Tree, step: Tensor, beta: Tensor
+    ) -> Tree:
+        """The steps of all tensors, before ``-alpha``.
 
         Args:
-            direction: ``(*shape,)``.
-            learned: ``(*shape, num_outputs)``, the output of the learned function.
-            param: ``(*shape,)``.
-            step: as in ``direction``.
+            directions: as ``advance`` gives them.
+            learned: ``(*shape, num_outputs)``, the outputs of the learned function.
+            params: ``(*shape,)``.
+            state: as ``advance`` gives it.
+            step: as in ``advance``.
             beta: weight of the learned function.
+
+        Returns:
+            Tree: ``(*shape,)`` for every parameter.
         """
 
 
@@ -73,16 +75,17 @@ class Momentum(Nominal):
     num_outputs = 1
 
     @override
-    def direction(self, state: Tree, step: Tensor, gamma: Tensor) -> Tree:
-        del step, gamma
-        return state["momentum"]
+    def advance(self, grads: Tree, state: Tree, step: Tensor, gamma: Tensor) -> tuple[Tree, Tree]:
+        del step
+        momentum = move_momentum(state["momentum"], grads, gamma)
+        return momentum, {"momentum": momentum}
 
     @override
-    def update(
-        self, direction: Tensor, learned: Tensor, param: Tensor, step: Tensor, beta: Tensor
-    ) -> Tensor:
-        del param, step
-        return direction + beta * learned.squeeze(-1)
+    def updates(
+        self, directions: Tree, learned: Tree, params: Tree, state: Tree, step: Tensor, beta: Tensor
+    ) -> Tree:
+        del params, state, step
+        return tree_map(lambda m, output: m + beta * output.squeeze(-1), directions, learned)
 
 
 class Relative(Nominal):
@@ -109,10 +112,13 @@ class Relative(Nominal):
         additive: False leaves f_1 out. What it adds is alike in many entries, so that its spectral
             norm grows with the width where that of d does not; what was learned on narrow networks
             then harms wide ones.
+        row_limit: largest root mean square of a row of an orthogonal direction; None for no limit.
+            Where few rows have a gradient to speak of, the words of a batch in a large vocabulary,
+            all of the direction lies in them, and their steps grow with the number of the others.
 
     Raises:
-        ValueError: beta2 outside (0, 1); floor, period, power or limit not positive; orthogonal or
-            additive neither true nor false.
+        ValueError: beta2 outside (0, 1); floor, period, power, limit or row_limit not positive;
+            orthogonal or additive neither true nor false.
 
     Source: Kingma & Ba 2015 (arXiv 1412.6980) for the direction; Shazeer & Stern 2018 (Adafactor,
         arXiv 1804.04235), sections 6 to 8, for relative and falling steps and clipping, there with
@@ -131,9 +137,12 @@ class Relative(Nominal):
         limit: float = 2.0,
         orthogonal: bool = False,
         additive: bool = True,
+        row_limit: float | None = None,
     ) -> None:
         super().__init__()
         check_positive(power=power, limit=limit)
+        if row_limit is not None:
+            check_positive(row_limit=row_limit)
         for name, flag in (("orthogonal", orthogonal), ("additive", additive)):
             if flag not in (True, False):
                 raise ValueError(f"{name} must be true or false, got {flag!r}.")
@@ -142,6 +151,7 @@ class Relative(Nominal):
         self.limit = limit
         self.orthogonal = orthogonal
         self.additive = additive
+        self.row_limit = row_limit
         self.num_outputs = 2 if additive else 1
         self.logit_beta2 = logit_parameter("beta2", beta2)
         self.log_floor = log_parameter("floor", floor)
@@ -157,29 +167,36 @@ class Relative(Nominal):
         return super().init_state(params) | {"second": second}
 
     @override
-    def advance(self, grads: Tree, state: Tree, gamma: Tensor) -> Tree:
+    def advance(self, grads: Tree, state: Tree, step: Tensor, gamma: Tensor) -> tuple[Tree, Tree]:
         beta2 = self.logit_beta2.sigmoid()
-        second = {}
-        for name, average in state["second"].items():
-            second[name] = ema(average, grads[name] * grads[name], beta2)
-        return super().advance(grads, state, gamma) | {"second": second}
+        correction = (1 - beta2**step).sqrt() / (1 - gamma**step)
+        momenta = move_momentum(state["momentum"], grads, gamma)
 
-    @override
-    def direction(self, state: Tree, step: Tensor, gamma: Tensor) -> Tree:
-        correction = (1 - self.logit_beta2.sigmoid() ** step).sqrt() / (1 - gamma**step)
-        second = state["second"]
+        second = {}
         directions = {}
-        for name, momentum in state["momentum"].items():
-            if name in second:
+        for name, momentum in momenta.items():
+            if name in state["second"]:
+                grad = grads[name]
+                second[name] = ema(state["second"][name], grad * grad, beta2)
                 directions[name] = correction * momentum * torch.rsqrt(second[name] + TINY)
             else:
-                directions[name] = _orthogonal(momentum)
-        return directions
+                directions[name] = self._orthogonal(momentum)
+        return directions, {"momentum": momenta, "second": second}
 
     @override
-    def update(
-        self, direction: Tensor, learned: Tensor, param: Tensor, step: Tensor, beta: Tensor
-    ) -> Tensor:
+    def updates(
+        self, directions: Tree, learned: Tree, params: Tree, state: Tree, step: Tensor, beta: Tensor
+    ) -> Tree:
+        del state
+        share = (1 + step * (-self.log_period).exp()) ** -self.power
+
+        def update(direction: Tensor, output: Tensor, param: Tensor) -> Tensor:
+            return self._update(direction, output, param, beta) * share
+
+        return tree_map(update, directions, learned, params)
+
+    def _update(self, direction: Tensor, learned: Tensor, param: Tensor, beta: Tensor) -> Tensor:
+        """The step of one tensor, before it is annealed."""
         moved = direction * (beta * learned[..., -1]).exp()
         if self.additive:
             moved = moved + beta * learned[..., 0]
@@ -190,10 +207,19 @@ class Relative(Nominal):
         size = self.log_floor.exp()
         if param.ndim > 1:  # biases start at zero, gains of norms at one: the floor alone
             size = (param.square().mean() + size**2).sqrt()
-        return clipped * size * (1 + step * (-self.log_period).exp()) ** -self.power
+        return clipped * size
+
+    def _orthogonal(self, momentum: Tensor) -> Tensor:
+        """A momentum with singular values of about 1, scaled to entries of order one."""
+        matrix = orthogonalise(momentum.flatten(1))
+        matrix = sqrt(max(matrix.shape)) * matrix
+        if self.row_limit is not None:
+            rows = matrix.square().mean(1, keepdim=True)
+            # a row that is short enough is divided by the limit, which leaves it as it is
+            matrix = matrix * self.row_limit / rows.clamp(min=self.row_limit**2).sqrt()
+        return matrix.reshape(momentum.shape)
 
 
-def _orthogonal(momentum: Tensor) -> Tensor:
-    """A momentum with singular values of about 1, scaled to entries of order one."""
-    matrix = orthogonalise(momentum.flatten(1))
-    return sqrt(max(matrix.shape)) * matrix.reshape(momentum.shape)
+def move_momentum(momentum: Tree, grads: Tree, gamma: Tensor) -> Tree:
+    """Averages of gradients ``(*shape,)``, moved towards the new ones."""
+    return tree_map(lambda m, g: ema(m, g, gamma), momentum, grads)

@@ -124,11 +124,10 @@ class UNFOptimizer(MetaOptimizer):
         step = state["step"] + 1
 
         momenta = features.update_momenta(state["momenta"], grads)
-        nominal_state = self.nominal.advance(grads, state, gamma)
-        direction = self.nominal.direction(nominal_state, step, gamma)
+        directions, nominal_state = self.nominal.advance(grads, state, step, gamma)
 
         # a direction in units of its tensor is of order one already
-        others = [direction] if self.nominal.num_features else []
+        others = [directions] if self.nominal.num_features else []
         inputs = features.tensor_features(params, grads, momenta, self.normalisation, *others)
         next_state = {"step": step, **nominal_state, "momenta": momenta}
         if self.extra is not None:
@@ -139,12 +138,8 @@ class UNFOptimizer(MetaOptimizer):
         time = features.time_features(state["step"], self.log_alpha.dtype)
         # views split axes that the spec knows as several, e.g. the heads of an attention
         outputs = self.spec.unview(self.function(self.spec.view(inputs), time))
-
-        def update(towards: Tensor, learned: Tensor, param: Tensor) -> Tensor:
-            return -alpha * self.nominal.update(towards, learned, param, step, beta)
-
-        updates = tree_map(update, direction, outputs, params)
-        return updates, next_state
+        steps = self.nominal.updates(directions, outputs, params, nominal_state, step, beta)
+        return tree_map(lambda towards: -alpha * towards, steps), next_state
 
     @override
     def step_(

@@ -11,6 +11,7 @@ from learned_opt.optimizers.hand.matrix import Muon
 from learned_opt.optimizers.hand.references import make_adam
 from learned_opt.optimizers.nominal import Relative
 from learned_opt.optimizers.unf import UNFOptimizer
+from learned_opt.symmetry.spec import PermutationSpec
 from learned_opt.unf import Pointwise
 from tests.cases import SPECS, spec_tensors
 
@@ -105,9 +106,9 @@ def test_what_is_added_grows_with_the_width_and_factors_do_not(additive, least, 
         signs = torch.randn(2, width, 1).sign()
         learned = torch.stack([torch.ones(width, width), signs[0] @ signs[1].mT], -1)
         nominal = Relative(orthogonal=True, additive=additive, limit=100.0, period=1e9)
-        step = nominal.update(
-            direction, learned, torch.ones(width, width), torch.tensor(1), torch.tensor(0.5)
-        )
+        beta = torch.tensor(0.5)
+        trees = ({"weight": value} for value in (direction, learned, torch.ones(width, width)))
+        step = nominal.updates(*trees, {}, torch.tensor(1), beta)["weight"]
         norms.append(torch.linalg.matrix_norm(step, 2) / torch.linalg.matrix_norm(direction, 2))
     assert least < norms[1] / norms[0] < most
 
@@ -141,6 +142,25 @@ def test_no_step_is_longer_than_the_limit() -> None:
     assert max(update.square().mean().sqrt() for update in updates.values()) > 0.05  # it is reached
 
 
+def test_rows_of_an_orthogonal_step_are_limited() -> None:
+    """A large vocabulary of which a batch has two words: all of the direction lies in two rows."""
+    spec = PermutationSpec({"words": ("word", "channel")})
+    grads = {"words": torch.zeros(200, 4)}
+    grads["words"][[3, 50]] = torch.randn(2, 4, generator=torch.Generator().manual_seed(0))
+    params = {"words": torch.ones(200, 4)}
+
+    rows = {}
+    for limit in (None, 2.0):
+        nominal = partial(Relative, orthogonal=True, row_limit=limit, floor=1e-6, limit=100.0)
+        head = partial(Pointwise, init="zero")
+        optimizer = UNFOptimizer(spec, head=head, alpha=1.0, nominal=nominal)
+        updates, _ = optimizer(grads, optimizer.init_state(params), params, LOSS)
+        rows[limit] = updates["words"].square().mean(1).sqrt() * (1 + 1 / 30) ** 0.5
+    assert rows[None].max() > 5
+    assert rows[2.0].max().item() == pytest.approx(2.0, rel=1e-5)
+    assert (rows[2.0] > 0).sum() == 2
+
+
 @pytest.mark.parametrize("orthogonal", [False, True])
 def test_weights_without_gradient_stay_and_have_finite_meta_gradients(orthogonal) -> None:
     optimizer = make(orthogonal=orthogonal)
@@ -163,6 +183,7 @@ def test_weights_without_gradient_stay_and_have_finite_meta_gradients(orthogonal
         ({"period": -1.0}, "period must be positive, got -1.0"),
         ({"power": 0.0}, "power must be positive, got 0.0"),
         ({"limit": 0.0}, "limit must be positive, got 0.0"),
+        ({"row_limit": 0.0}, "row_limit must be positive, got 0.0"),
     ],
 )
 def test_bad_values_are_named(settings, message) -> None:
