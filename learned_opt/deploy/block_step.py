@@ -1,6 +1,7 @@
 """One step of the parameters of a block, from their gradients and the state that torch keeps."""
 
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -8,7 +9,8 @@ from torch import Tensor, nn
 
 from learned_opt.core.tree import Tree
 from learned_opt.deploy import state_layout
-from learned_opt.deploy.weight_space import Slot, WeightSpace
+from learned_opt.deploy.weight_space import Slot, WeightSpace, blocks, live_slots
+from learned_opt.optimizers.factors import GradientSet
 
 States = MutableMapping[Tensor, Any]  # ``torch.optim.Optimizer.state``
 
@@ -18,12 +20,32 @@ def num_steps(states: States, slot: Slot) -> int:
     return int(states[slot.param].get("step", 0))
 
 
+def blocks_of(
+    separable: bool, slots: Sequence[Slot], states: States, fused: bool
+) -> Iterator[list[Slot]]:
+    """The parameters that have a gradient, in groups that are advanced together.
+
+    Args:
+        separable: whether the meta-optimizer treats each by itself; all are one group otherwise,
+            those without a gradient, too.
+        slots: all parameters.
+        states: of all parameters.
+        fused: whether a kernel writes them, which needs no temporary memory.
+    """
+    live = live_slots(slots)
+    if separable:
+        yield from blocks(live, partial(num_steps, states), bounded=not fused)
+    elif live:
+        yield [*slots]
+
+
 def advance(
     space: WeightSpace,
     slots: Sequence[Slot],
     states: States,
     loss: Tensor | float | None,
     fused: bool,
+    factors: Mapping[str, GradientSet] | None = None,
 ) -> None:
     """One step of some parameters, which took equally many before.
 
@@ -33,6 +55,7 @@ def advance(
         states: of all parameters, moved on.
         loss: the training loss, if there is one.
         fused: let the kernel of the meta-optimizer write the parameters.
+        factors: of the gradients of single examples, for those who read them.
     """
     count = num_steps(states, slots[0])
     device = slots[0].param.device
@@ -51,10 +74,14 @@ def advance(
         rates = {slot.name: slot.rates for slot in slots}
         space.optimizer.step_(grads, state, params, rates)
     else:
-        losses = () if loss is None else (torch.as_tensor(loss, device=device).detach(),)
+        more: Tree = {}
+        if loss is not None:
+            more["loss"] = torch.as_tensor(loss, device=device).detach()
+        if factors is not None:
+            more["factors"] = {name: factors[name] for name in params if name in factors}
         # the statistics of an optimizer need the precision of its parameters
         with torch.autocast(device.type, enabled=False):
-            updates, state = space.step(grads, state, params, *losses)
+            updates, state = space.step(grads, state, params, more)
         _apply([slot for slot in slots if slot.param.grad is not None], updates)
 
     # on the CPU, where reading it waits for nothing

@@ -1,7 +1,7 @@
 """What a user hands to a learned optimizer: models, parameters, losses."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -32,7 +32,7 @@ NO_LOSS = torch.zeros(()).as_subclass(_NoLoss)
 
 
 class Step:
-    """``MetaOptimizer.forward`` with or without a loss, as one function to compile.
+    """``MetaOptimizer.forward`` with or without loss and factors, as one function to compile.
 
     Args:
         meta_optimizer: the optimizer on its weight space.
@@ -41,9 +41,11 @@ class Step:
     def __init__(self, meta_optimizer: MetaOptimizer) -> None:
         self.meta_optimizer = meta_optimizer
 
-    def __call__(self, grads: Tree, state: Tree, params: Tree, *loss: Tensor) -> tuple[Tree, Tree]:
-        """One step: updates and the state behind it."""
-        return self.meta_optimizer(grads, state, params, loss[0] if loss else NO_LOSS)
+    def __call__(self, grads: Tree, state: Tree, params: Tree, more: Tree) -> tuple[Tree, Tree]:
+        """One step: updates and the state behind it; more may hold ``loss`` and ``factors``."""
+        factors = [more["factors"]] if "factors" in more else []
+        loss = more.get("loss", NO_LOSS)
+        return self.meta_optimizer(grads, state, params, loss, *factors)
 
 
 def unwrap(module: nn.Module) -> nn.Module:
@@ -57,17 +59,20 @@ def unwrap(module: nn.Module) -> nn.Module:
     return module
 
 
-def check_deployable(meta_optimizer: MetaOptimizer) -> None:
-    """Check that gradients are all that a meta-optimizer reads.
+def check_group(param_group: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
+    """Check the rates of a param group.
+
+    Args:
+        param_group: of ``torch.optim``.
+        defaults: of what it leaves out.
 
     Raises:
-        ValueError: it needs the factors of the gradients of single examples.
+        ValueError: one is out of its range.
     """
-    if meta_optimizer.needs_factors:
-        raise ValueError(
-            "this meta-optimizer reads the gradients of single examples, which a deployed "
-            "optimizer does not get: its features serve meta-training and evaluation alone."
-        )
+    for name, low, high in (("lr", 0, float("inf")), ("weight_decay", 0, 1)):
+        value = param_group.get(name, defaults[name])
+        if not low <= value <= high:
+            raise ValueError(f"{name} must lie between {low} and {high}, got {value}.")
 
 
 def check_parameters(parameters: Sequence[tuple[str, Tensor]]) -> None:

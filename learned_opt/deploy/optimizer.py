@@ -1,9 +1,8 @@
 """A meta-optimizer as a ``torch.optim.Optimizer``."""
 
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from copy import deepcopy
-from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -11,13 +10,13 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from learned_opt.core import tree
 from learned_opt.deploy import hub, pretrained
-from learned_opt.deploy.block_step import advance, num_steps
+from learned_opt.deploy.block_step import advance, blocks_of
+from learned_opt.deploy.factor_hooks import watch
 from learned_opt.deploy.finite import FiniteGate
 from learned_opt.deploy.foreign_classes import trusted_modules
 from learned_opt.deploy.fused_step import check_fused
-from learned_opt.deploy.inputs import check_deployable, check_parameters, fingerprint, unwrap
+from learned_opt.deploy.inputs import check_group, check_parameters, fingerprint, unwrap
 from learned_opt.deploy.parity import check_parity
 from learned_opt.deploy.saved_state import matched
 from learned_opt.deploy.training_length import told
@@ -25,9 +24,8 @@ from learned_opt.deploy.weight_space import (
     Slot,
     WeightSpace,
     bind,
-    blocks,
+    check_space,
     labelled,
-    live_slots,
     slots_of,
 )
 from learned_opt.deploy.weights import save_theta
@@ -43,6 +41,10 @@ class LearnedOptimizer(torch.optim.Optimizer):
     the weight space, with a gradient of zero. There is no ``maximize`` (negate the loss), no
     ``capturable`` and no ``differentiable``.
 
+    One that reads the gradients of single examples puts hooks on the layers of the module. Its
+    examples are those of all backward passes since gradients were last zero or None. The loss may
+    be a mean, a sum, scaled or taken in parts, and gradients may be multiplied by one factor.
+
     Args:
         params: a module, ``module.named_parameters()``, tensors, or a list of param groups
             (``params``, ``lr``, ``weight_decay``). All float32 or all float64, on one device, not
@@ -57,6 +59,8 @@ class LearnedOptimizer(torch.optim.Optimizer):
         compile: compile the step, once for every set of shapes. Equal to rounding.
         nonfinite: what becomes of a step whose gradients are not all finite, ``skip`` or ``raise``.
         num_steps: steps of the whole training, which Celo and VeLO must know; others do not.
+        module: the module that ``params`` are of, where they are something else; for
+            meta-optimizers that read the gradients of single examples, see ``factor_hooks``.
 
     Raises:
         ValueError: a value out of its range, a parameter that cannot be treated, or names that do
@@ -82,14 +86,17 @@ class LearnedOptimizer(torch.optim.Optimizer):
         compile: bool = False,
         nonfinite: str = "skip",
         num_steps: int | None = None,
+        module: nn.Module | None = None,
     ) -> None:
-        check_deployable(meta_optimizer)
         self.gate = FiniteGate(nonfinite)
         self.meta_optimizer = told(deepcopy(meta_optimizer).requires_grad_(False), num_steps)
         self.fused = fused
         self.compile = compile
         self.metadata: dict[str, Any] | None = None
         self._spaces: dict[Any, WeightSpace] = {}
+        self.hooks = None
+        module = params if isinstance(params, nn.Module) else module
+        self._module = module if meta_optimizer.needs_factors else None
 
         if isinstance(params, nn.Module):  # whose names must be those that the spec has
             params = unwrap(params).named_parameters()
@@ -97,9 +104,11 @@ class LearnedOptimizer(torch.optim.Optimizer):
         super().__init__(params, defaults)
 
         if not self.meta_optimizer.separable:
-            self._check_space()
+            check_space(self.meta_optimizer.spec, self._slots())
+            self._space(self._slots())
         if fused:
             check_fused(self.meta_optimizer, self._slots()[0].param, compile)
+        self._watch()
 
     @override
     def add_param_group(self, param_group: dict[str, Any]) -> None:
@@ -109,17 +118,15 @@ class LearnedOptimizer(torch.optim.Optimizer):
                 "this meta-optimizer works on one weight space, "
                 "which a new param group would change."
             )
-        for name, low, high in (("lr", 0, float("inf")), ("weight_decay", 0, 1)):
-            value = param_group.get(name, self.defaults[name])
-            if not low <= value <= high:
-                raise ValueError(f"{name} must lie between {low} and {high}, got {value}.")
-
+        check_group(param_group, self.defaults)
         super().add_param_group(param_group)
         try:
             check_parameters(labelled(self._slots()))
         except ValueError:
             self.param_groups.pop()  # what is refused leaves nothing behind
             raise
+        if self.hooks is not None:
+            self._watch()
 
     @torch.no_grad()
     def step(
@@ -146,14 +153,25 @@ class LearnedOptimizer(torch.optim.Optimizer):
             with torch.enable_grad():
                 loss = closure()
 
-        check_parameters(
-            labelled(self._slots())
-        )  # the model may have been cast since the last step
-        if not self.gate.passes(self._slots()):
+        slots = self._slots()
+        check_parameters(labelled(slots))  # the model may have been cast since the last step
+        if not self.gate.passes(slots):
             return loss
-        for block in self._blocks():
-            advance(self._space(block), block, self.state, loss, self.fused)
+        factors = None if self.hooks is None else self.hooks.collect(slots)
+        for block in blocks_of(self.meta_optimizer.separable, slots, self.state, self.fused):
+            advance(self._space(block), block, self.state, loss, self.fused, factors)
         return loss
+
+    @override
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        super().zero_grad(set_to_none)
+        if self.hooks is not None:
+            self.hooks.sets.clear()
+
+    def close(self) -> None:
+        """Take the hooks from the module, where there are any; there are no steps after it."""
+        if self.hooks is not None:
+            self.hooks.close()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from a ``state_dict``, bit for bit; parameters are matched by their names.
@@ -161,14 +179,6 @@ class LearnedOptimizer(torch.optim.Optimizer):
         Raises:
             ValueError: it was written with another theta, or does not fit the parameters.
         """
-        # torch keeps what is in a group, so each group holds the fingerprint of theta
-        theta = self.defaults["theta"]
-        theta_of_state = {group.get("theta") for group in state_dict["param_groups"]}
-        if theta_of_state != {theta}:
-            raise ValueError(
-                f"the state_dict was written with theta {theta_of_state.pop()}, "
-                f"this optimizer has {theta}."
-            )
         super().load_state_dict(matched(state_dict, self.param_groups))
 
     @classmethod
@@ -206,7 +216,7 @@ class LearnedOptimizer(torch.optim.Optimizer):
         meta_optimizer, metadata = pretrained.load(name, revision, modules, weights)
         network = unwrap(model)
         fitted = pretrained.fit(meta_optimizer, metadata, network, example_inputs)
-        optimizer = cls(network, fitted, **options)
+        optimizer = cls(network, fitted, **{"module": model, **options})
         optimizer.metadata = metadata
         return optimizer
 
@@ -249,48 +259,29 @@ class LearnedOptimizer(torch.optim.Optimizer):
             return hub.push(self.save_pretrained(folder), repo_id, **options)
 
     def __repr__(self) -> str:
-        return super().__repr__().replace(type(self).__name__, f"LearnedOptimizer[{self._kind}]", 1)
+        kind = type(self.meta_optimizer).__name__
+        return super().__repr__().replace(type(self).__name__, f"LearnedOptimizer[{kind}]", 1)
 
     def __getstate__(self) -> dict[str, Any]:
-        names = ("meta_optimizer", "fused", "compile", "metadata", "gate")
+        names = ("meta_optimizer", "fused", "compile", "metadata", "gate", "_module")
         return {**super().__getstate__(), **{name: self.__dict__[name] for name in names}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        self._spaces = {}  # compiled steps do not travel
+        self._spaces = {}  # compiled steps do not travel, nor do hooks
+        self._watch()
 
     @property
     def skipped(self) -> int:
         """Steps that a gradient that is not finite has cost."""
         return self.gate.skipped
 
-    @property
-    def _kind(self) -> str:
-        return type(self.meta_optimizer).__name__
-
     def _slots(self) -> list[Slot]:
         return slots_of(self.param_groups, self.meta_optimizer.separable)
 
-    def _check_space(self) -> None:
-        """Check that the spec of a meta-optimizer that is not separable is that of the params."""
-        params = {slot.name: slot.param for slot in self._slots()}
-        spec = self.meta_optimizer.spec
-        if keys := tree.difference(list(spec.parameters), list(params)):
-            raise ValueError(
-                "the meta-optimizer is bound to another weight space than these parameters: "
-                f"{keys}."
-            )
-        spec.sizes(params)  # raises where axes of one name differ in length
-        self._space(self._slots())
-
-    def _blocks(self) -> Iterator[list[Slot]]:
-        """The parameters, in groups that are advanced together."""
-        slots = self._slots()
-        live = live_slots(slots)
-        if self.meta_optimizer.separable:
-            yield from blocks(live, partial(num_steps, self.state), bounded=not self.fused)
-        elif live:
-            yield slots
+    def _watch(self) -> None:
+        """Put hooks on the module, for meta-optimizers that read single examples."""
+        self.hooks = watch(self.meta_optimizer, self._module, self._slots(), self.compile)
 
     def _space(self, slots: list[Slot]) -> WeightSpace:
         param = slots[0].param

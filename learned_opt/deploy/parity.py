@@ -1,7 +1,8 @@
 """Whether the exported optimizer does what meta-training does."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,9 +11,13 @@ from torch.func import functional_call, vmap
 from learned_opt.core import tree
 from learned_opt.core.tree import Tree
 from learned_opt.optimizers.base import MetaOptimizer
+from learned_opt.optimizers.factors import Factors
+from learned_opt.optimizers.routes import Route
+from learned_opt.optimizers.sites import Entrywise, RowOrder
 from learned_opt.symmetry.spec import PermutationSpec
 
 AXIS = 3  # length of an axis of which nothing is known
+ROWS = 4  # of the gradient sets
 ROUNDING = 1e-5  # vmap may sum in another order; relative to the largest update of the tensor
 
 
@@ -28,7 +33,7 @@ def check_parity(
 
     Args:
         meta_optimizer: with its theta, on any spec.
-        deploy: constructor of the deployed optimizer, ``(named_parameters, meta_optimizer)``:
+        deploy: constructor of the deployed optimizer, ``(module, meta_optimizer)``:
             ``LearnedOptimizer``.
         num_steps: steps to compare.
 
@@ -49,20 +54,28 @@ def check_parity(
 
     params = draw()
     deployed_params = {name: nn.Parameter(value.clone()) for name, value in params.items()}
-    deployed = deploy(deployed_params.items(), meta_optimizer)
+    deployed: Any = deploy(_module_of(deployed_params), meta_optimizer)
     state = meta_optimizer.init_state(params)
 
     for step in range(1, num_steps + 1):
         grads = draw()
         loss = torch.rand((), generator=source, dtype=dtype)
+        more: list[Tree] = []
+        if meta_optimizer.needs_factors:
+            more = [{name: _factors(grad, source) for name, grad in grads.items()}]
+            grads = {name: factors.gradient() for name, factors in more[0].items()}
         with torch.no_grad():
-            chained = _updates_of_one_chain(meta_optimizer, theta, grads, state, params, loss)
-            updates, state = meta_optimizer(grads, state, params, loss)
+            inputs = (grads, state, params, loss, *more)
+            chained = _updates_of_one_chain(meta_optimizer, theta, inputs)
+            updates, state = meta_optimizer(*inputs)
         params = tree.add(params, updates)
 
         for name, param in deployed_params.items():
+            if more:
+                param.grad = None  # so that a new set begins
+                deployed.hooks.sets.add(param, more[0][name], grads[name])
             param.grad = grads[name]
-        deployed.step(loss=loss)  # pyright: ignore[reportCallIssue]  # torch's base knows no loss
+        deployed.step(loss=loss)
 
         for name, param in deployed_params.items():
             _check_equal(params[name], param, step, name)
@@ -113,13 +126,45 @@ def _check_close(expected: Tensor, actual: Tensor, step: int, name: str) -> None
 
 
 def _updates_of_one_chain(
-    meta_optimizer: MetaOptimizer, theta: Tree, grads: Tree, state: Tree, params: Tree, loss: Tensor
+    meta_optimizer: MetaOptimizer, theta: Tree, inputs: Sequence[Any]
 ) -> Tree:
-    """Updates of one chain under vmap, as the inner loop computes them."""
+    """Updates of one chain under vmap, as the inner loop computes them.
+
+    Args:
+        meta_optimizer: the optimizer.
+        theta: its parameters.
+        inputs: gradients, state, params and loss; perhaps factors, which the chain closes over.
+    """
+    grads, state, params, loss, *factors = inputs
 
     def step(theta: Tree, *arguments: Tree | Tensor) -> Tree:
-        return functional_call(meta_optimizer, theta, arguments)[0]
+        return functional_call(meta_optimizer, theta, (*arguments, *factors))[0]
 
     chains = [tree.expand(part, 1) for part in (theta, grads, state, params)]
     updates = vmap(step)(*chains, loss.unsqueeze(0))
     return tree.tree_map(lambda leaf: leaf[0], updates)
+
+
+def _module_of(params: Mapping[str, nn.Parameter]) -> nn.Module:
+    """A module whose parameters have these names."""
+    root = nn.Module()
+    for name, param in params.items():
+        *path, last = name.split(".")
+        module = root
+        for part in path:
+            if not hasattr(module, part):
+                module.add_module(part, nn.Module())
+            module = module.get_submodule(part)
+        module.register_parameter(last, param)
+    return root
+
+
+def _factors(like: Tensor, source: torch.Generator) -> Factors:
+    """Random rows of a parameter."""
+    shape = (ROWS, *like.shape)
+    activations = torch.randn(shape, generator=source, dtype=like.dtype)
+    gradients = torch.randn(shape, generator=source, dtype=like.dtype)
+    order = RowOrder(ROWS, examples_first=True)
+    route = Route.along(tuple(like.shape))
+    site = Entrywise(route, gradients, ROWS, activations, order=order)
+    return Factors((site,), float(ROWS))

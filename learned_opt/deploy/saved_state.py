@@ -17,7 +17,7 @@ def matched(state_dict: dict[str, Any], groups: Sequence[dict[str, Any]]) -> dic
         groups: param groups of the optimizer that it is for.
 
     Raises:
-        ValueError: the numbers of groups or the names in one differ; names them.
+        ValueError: the numbers of groups, the names in one or the thetas differ; names them.
 
     >>> saved = {"state": {0: "of a", 1: "of b"},
     ...          "param_groups": [{"params": [0, 1], "param_names": ["a", "b"]}]}
@@ -25,6 +25,14 @@ def matched(state_dict: dict[str, Any], groups: Sequence[dict[str, Any]]) -> dic
     {0: 'of b', 1: 'of a'}
     """
     saved_groups = state_dict["param_groups"]
+    # torch keeps what is in a group, so each group holds the fingerprint of theta
+    theta = groups[0].get("theta")
+    theta_of_state = {group.get("theta") for group in saved_groups}
+    if theta_of_state != {theta}:
+        raise ValueError(
+            f"the state_dict was written with theta {theta_of_state.pop()}, "
+            f"this optimizer has {theta}."
+        )
     if len(saved_groups) != len(groups):
         raise ValueError(
             f"the state_dict holds {len(saved_groups)} param groups, this optimizer has "

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
+from learned_opt.core import tree
 from learned_opt.core.compiled import Compiled
 from learned_opt.core.tree import Tree
 from learned_opt.deploy.inputs import Step
@@ -86,6 +87,20 @@ def live_slots(slots: Sequence[Slot]) -> list[Slot]:
         if slot.param.grad is not None and slot.param.grad.is_sparse:
             raise ValueError(f"sparse gradients are not supported, parameter {slot.label} has one.")
     return live
+
+
+def check_space(spec: PermutationSpec, slots: Sequence[Slot]) -> None:
+    """Check that the spec of a meta-optimizer that is not separable is that of the parameters.
+
+    Raises:
+        ValueError: names differ, or axes of one name differ in length.
+    """
+    params = {slot.name: slot.param for slot in slots}
+    if keys := tree.difference(list(spec.parameters), list(params)):
+        raise ValueError(
+            f"the meta-optimizer is bound to another weight space than these parameters: {keys}."
+        )
+    spec.sizes(params)
 
 
 def blocks(

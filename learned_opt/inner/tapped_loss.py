@@ -25,6 +25,7 @@ from typing_extensions import override
 from learned_opt.core.tracing import traced
 from learned_opt.core.tree import Tree, tree_map
 from learned_opt.inner.graph_sites import GraphSite, find_sites
+from learned_opt.inner.norms import norm_decompositions
 from learned_opt.inner.row_orders import row_order
 from learned_opt.optimizers.factors import Factors, count_rows, uncovered_sentence
 
@@ -225,9 +226,8 @@ def _trace(loss: Loss, params: Tree, batch: Tree, task: Tree) -> fx.GraphModule:
         return loss(dict(zip(names, values, strict=True)), batch, task)
 
     # taken apart, so that their gains and biases are seen
-    aten = torch.ops.aten
-    norms = [aten.native_layer_norm, aten.native_group_norm, aten._prelu_kernel]
-    table = core_aten_decompositions() | get_decompositions(norms)
+    slopes = get_decompositions([torch.ops.aten._prelu_kernel])
+    table = core_aten_decompositions() | slopes | norm_decompositions()
     with warnings.catch_warnings(), sdpa_kernel(SDPBackend.MATH):
         warnings.simplefilter("ignore")  # of settings of machines that are not this one
         with torch.backends.mkldnn.flags(enabled=False), torch.backends.cudnn.flags(enabled=False):

@@ -3,7 +3,6 @@
 import copy
 import logging
 from collections import OrderedDict
-from functools import partial
 
 import pytest
 import torch
@@ -11,9 +10,6 @@ from torch import nn
 from torch.utils._pytree import tree_leaves
 
 from learned_opt import LearnedOptimizer, infer_permutation_spec
-from learned_opt.optimizers.second_moments import SecondMoments
-from learned_opt.optimizers.unf import UNFOptimizer
-from learned_opt.unf.layers import Pointwise
 from tests.deploy.test_learned_optimizer import deep_set
 
 INPUTS = torch.randn(16, 3, generator=torch.Generator().manual_seed(0))
@@ -222,14 +218,3 @@ def test_a_state_as_version_0_2_laid_it_out_goes_on() -> None:
     train(twin, resumed, 2)
     for expected, actual in zip(network.parameters(), twin.parameters(), strict=True):
         assert torch.equal(expected, actual)
-
-
-def test_an_optimizer_that_reads_single_examples_is_refused() -> None:
-    network = nn.Linear(3, 2)
-    features = {"gradient_set": partial(SecondMoments, squares="examples")}
-    optimizer = UNFOptimizer(
-        infer_permutation_spec(network, INPUTS), head=Pointwise, extra_features=features
-    )
-    with pytest.raises(ValueError, match="reads the gradients of single examples"):
-        LearnedOptimizer(network, optimizer)
-    assert LearnedOptimizer(network, deep_set(extra_features={"second_moments": SecondMoments}))

@@ -69,7 +69,7 @@ MODULES = {
     "gru": (lambda: First(nn.GRU(4, 5), 5), (7, 6, 4)),
     "lstm": (lambda: First(nn.LSTM(4, 5, num_layers=2, bidirectional=True), 10), (7, 6, 4)),
 }
-ROWS = {"conv": {"0.weight": 125, "3.weight": 5}, "lstm": {"core.weight_hh_l0": 42}}
+ROWS = {"conv": {"0.weight": 125, "3.weight": 100}, "lstm": {"core.weight_hh_l0": 42}}
 
 
 def problem(name: str, dtype: torch.dtype = torch.float64):
