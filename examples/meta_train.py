@@ -7,10 +7,12 @@ Nothing but ``save`` writes a file. It takes minutes on two cores.
 
 from functools import partial
 
+import learned_opt  # before torch: its threads then share the cores with other programs
+
+# isort: split
 import torch
 from torch import nn
 
-import learned_opt
 from learned_opt.estimators.pes import PES
 from learned_opt.optimizers.unf import UNFOptimizer
 from learned_opt.unf.layers import Pointwise

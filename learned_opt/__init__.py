@@ -4,10 +4,13 @@ import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from learned_opt.core.spinning import bound_spinning
+
 if TYPE_CHECKING:  # for type checkers and editors; at run time the table below imports
     from learned_opt.api.compare import compare as compare
     from learned_opt.api.evaluate import evaluate as evaluate
     from learned_opt.api.meta_train import meta_train as meta_train
+    from learned_opt.deploy.nowcaster import Nowcaster as Nowcaster
     from learned_opt.deploy.optimizer import LearnedOptimizer as LearnedOptimizer
     from learned_opt.symmetry.check import check_spec as check_spec
     from learned_opt.symmetry.infer import infer_permutation_spec as infer_permutation_spec
@@ -15,6 +18,7 @@ if TYPE_CHECKING:  # for type checkers and editors; at run time the table below 
 
 PUBLIC_NAMES = {  # name -> module that defines it
     "LearnedOptimizer": "learned_opt.deploy.optimizer",
+    "Nowcaster": "learned_opt.deploy.nowcaster",
     "PermutationSpec": "learned_opt.symmetry.spec",
     "check_spec": "learned_opt.symmetry.check",
     "compare": "learned_opt.api.compare",
@@ -34,6 +38,8 @@ def __getattr__(name: str) -> Any:
 def __dir__() -> list[str]:
     return sorted([*globals(), *PUBLIC_NAMES])
 
+
+bound_spinning()
 
 # Python's first word while it looks for the module that ``-m`` names, and no later
 if sys.argv[:1] == ["-m"]:

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
+import learned_opt  # noqa: F401 - before any test imports torch, whose threads would spin
+
 if (
     "PYTEST_XDIST_WORKER" in os.environ
 ):  # one thread for each worker and for the processes that it starts

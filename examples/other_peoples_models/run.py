@@ -17,11 +17,13 @@ from functools import partial
 from importlib import import_module
 from pathlib import Path
 
+import learned_opt  # before torch: its threads then share the cores with other programs
+
+# isort: split
 import lightning
 import torch
 from typing_extensions import override
 
-import learned_opt
 from learned_opt.api.meta_trained import MetaTrained
 from learned_opt.estimators.pes import PES
 from learned_opt.inner.task_spec import TOLERANCE, symmetry_of

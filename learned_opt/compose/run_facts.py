@@ -5,6 +5,7 @@ from pathlib import Path
 
 from learned_opt.compose.inner_problems import Problem
 from learned_opt.estimators.shared_estimator import SharedEstimator
+from learned_opt.runtime.machine import busy_machine
 
 HIDDEN = ("task", "fingerprint", "num_train", "num_test")  # of a task's description
 
@@ -37,8 +38,14 @@ def facts_of_run(
         ("meta-optimizer", f"{problem.optimizer_name}, theta has {parameters}"),
         ("memory", memory),
         ("device", str(problem.unroll.device)),
+        *_of_machine(),
         ("run folder", str(folder)),
     ]
+
+
+def _of_machine() -> list[tuple[str, str]]:
+    sentence = busy_machine()
+    return [("machine", sentence)] if sentence else []
 
 
 def _of_task(

@@ -14,10 +14,12 @@ import torch
 from torch import Tensor
 from torch._dynamo.exc import TorchDynamoException
 from torch._guards import TracingContext, tracing
+from torch._inductor import config as inductor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx import GraphModule
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
+from learned_opt.core.threads import FasterThreads, is_choice, uses_all_cores
 from learned_opt.core.tracing import traced
 
 log = logging.getLogger(__name__)
@@ -120,10 +122,12 @@ def _compile(graph: GraphModule, leaves: list[Tensor]) -> Callable[..., Any]:
         return torch.compile(graph, dynamic=False, fullgraph=True)
 
     # nothing is to be differentiated: Inductor alone, torch.compile would trace the graph once more
-    compiled = torch._inductor.standalone_compile(
-        graph, [*leaves], dynamic_shapes="from_example_inputs"
-    )
-    return captured(compiled, leaves) if capturable(leaves) else compiled
+    # unless it uses all cores, generated code asks for a fixed number of threads
+    with inductor.patch({"cpp.dynamic_threads": is_choice() and not uses_all_cores()}):
+        compiled: Any = torch._inductor.standalone_compile(
+            graph, [*leaves], dynamic_shapes="from_example_inputs"
+        )
+    return captured(compiled, leaves) if capturable(leaves) else FasterThreads(compiled, leaves)
 
 
 def capturable(leaves: list[Tensor]) -> bool:

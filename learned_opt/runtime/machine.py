@@ -26,6 +26,15 @@ def describe_machine(device: torch.device) -> dict[str, Any]:
     }
 
 
+def busy_machine() -> str | None:
+    """That more processes want to run than there are cores; None where they fit."""
+    load = os.getloadavg()[0]  # mean of the last minute
+    cores = len(os.sched_getaffinity(0))
+    if load <= cores:
+        return None
+    return f"busy: load {load:.1f} on {cores} cores, so everything takes longer than alone"
+
+
 def differences(new: dict[str, Any], old: dict[str, Any]) -> list[str]:
     """The deciding facts in which two machines differ."""
     lines = []
