@@ -77,7 +77,8 @@ def read(path: Path) -> Published:
     if digest not in metadata.pop("sha256"):
         _warn_of_unknown(path, name, digest)
         metadata["provenance"]["source"] = "not known"
-    return Published(_theta(arrays, name), metadata, tree.num_elements(arrays))
+    num_numbers = sum(array.numel() for array in arrays.values())
+    return Published(_theta(arrays, name), metadata, num_numbers)
 
 
 def load(name: str, path: Path) -> tuple[MetaOptimizer, dict[str, Any]]:

@@ -128,13 +128,13 @@ class _NodeUpdate(nn.Module):
     def __init__(self, hidden_size: int) -> None:
         super().__init__()
         self.edge_encoder = nn.Linear(hidden_size, 2 * hidden_size)
-        self.pre_nns = _nested(nn.Linear(2 * hidden_size, hidden_size))
-        self.post_nns = _nested(nn.Linear(2 * hidden_size, hidden_size))
+        self.pre_nns = _Nested(nn.Linear(2 * hidden_size, hidden_size))
+        self.post_nns = _Nested(nn.Linear(2 * hidden_size, hidden_size))
         self.lin = nn.Linear(hidden_size, hidden_size)
 
     @override
     def forward(self, nodes: Tensor, edges: Tensor, graph: WeightGraph) -> Tensor:
-        pre = self.pre_nns[0][0]
+        pre = self.pre_nns.layer
         # nodes are far fewer than edges, so they are multiplied before they are gathered
         of_target, of_source = pre.weight.chunk(2, 1)
         at_target = nodes @ of_target.T + pre.bias
@@ -148,7 +148,7 @@ class _NodeUpdate(nn.Module):
             total = total.index_add(0, targets, scale * hidden + shift)
         count = torch.bincount(graph.targets, minlength=graph.num_nodes)
         mean = total / count.clamp_min(1).unsqueeze(1).to(total)
-        return self.lin(self.post_nns[0][0](torch.cat([nodes, mean], 1)))
+        return self.lin(self.post_nns.layer(torch.cat([nodes, mean], 1)))
 
 
 class _EdgeUpdate(nn.Module):
@@ -156,8 +156,10 @@ class _EdgeUpdate(nn.Module):
 
     def __init__(self, hidden_size: int) -> None:
         super().__init__()
-        for name in ("lin_e", "lin_s", "lin_t", "lin1"):
-            self.add_module(name, nn.Linear(hidden_size, hidden_size))
+        self.lin_e = nn.Linear(hidden_size, hidden_size)
+        self.lin_s = nn.Linear(hidden_size, hidden_size)
+        self.lin_t = nn.Linear(hidden_size, hidden_size)
+        self.lin1 = nn.Linear(hidden_size, hidden_size)
 
     @override
     def forward(self, nodes: Tensor, edges: Tensor, graph: WeightGraph) -> Tensor:
@@ -197,8 +199,19 @@ class _Stack(nn.Module):
         return self.fc(inputs)
 
 
-def _nested(layer: nn.Linear) -> nn.ModuleList:
-    return nn.ModuleList([nn.Sequential(layer)])
+class _Nested(nn.ModuleList):
+    """One layer where the authors' program has a list of stacks, whose names its files have."""
+
+    def __init__(self, layer: nn.Linear) -> None:
+        super().__init__([nn.Sequential(layer)])
+
+    @property
+    def layer(self) -> nn.Linear:
+        stack = self[0]
+        assert isinstance(stack, nn.Sequential)
+        layer = stack[0]
+        assert isinstance(layer, nn.Linear)
+        return layer
 
 
 def _blocks(count: int) -> Iterator[slice]:
