@@ -208,8 +208,8 @@ def test_predictions_permute_as_neurons_do(name) -> None:
     def permuted(values: dict) -> dict:
         return spec.apply(values, element)
 
-    by_time = [{key: leaf[i] for key, leaf in snapshots.items()} for i in range(5)]
-    moved = tree.stack([permuted(each) for each in by_time])
+    by_time = [permuted(tree.tree_map(lambda leaf, i=i: leaf[i], snapshots)) for i in range(5)]
+    moved = tree.stack(by_time)
     expected = permuted(predictor.predict(snapshots, 20))
     predicted = predictor.predict(moved, 20)
     for key, leaf in predicted.items():
