@@ -68,6 +68,14 @@ def test_rows() -> None:
     assert by_name["small loop"]["/ loop"] == by_name["AdamW foreach"]["/ AdamW"] == 1
 
 
+def test_those_that_read_the_loss_and_the_length_of_the_training_are_measured_too() -> None:
+    nets = {"net": (nn.Linear(30, 10), torch.zeros(1, 30))}
+    learned = {name: partial(OPTIMIZERS[name], num_steps=None) for name in ("celo", "velo")}
+    rows = list(deployed.measure(nets, learned, 1, lambda text: None))
+    assert [row["optimizer"] for row in rows][2:] == ["celo exact", "velo exact"]
+    assert rows[2]["/ loop"] is None
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -15,10 +15,12 @@ from learned_opt.deploy.optimizer import LearnedOptimizer
 from learned_opt.evaluation.cost.layer_costs import peak_live_bytes
 from learned_opt.evaluation.cost.plain_loop import PlainLoop
 from learned_opt.evaluation.cost.timing import Progress, Times, interleave, prefixed
+from learned_opt.optimizers.base import MetaOptimizer
 from learned_opt.symmetry.infer import infer_permutation_spec
 from learned_opt.symmetry.spec import PermutationSpec
 
 NO_SPEC = PermutationSpec({"any": ("entry",)})  # pointwise optimizers move to any weight space
+NUM_STEPS = 1000  # of the training, for optimizers that must know
 REFERENCE = "AdamW foreach"
 Make = Callable[[dict[str, nn.Parameter]], torch.optim.Optimizer]
 RIVALS: dict[str, Make] = {
@@ -49,7 +51,10 @@ class DeployedStep:
 
     def __call__(self, number: int = 0) -> None:
         """Make one step of the optimizer."""
-        self.optimizer.step()
+        if isinstance(self.optimizer, LearnedOptimizer):
+            self.optimizer.step(loss=1.0)
+        else:
+            self.optimizer.step()
 
     def state_bytes(self) -> float:
         """Bytes of state for each parameter."""
@@ -91,9 +96,11 @@ def measure(
         raise ValueError(f"repeats must be at least 1, got {repeats}.")
 
     torch.manual_seed(0)
-    optimizers = {name: make(NO_SPEC) for name, make in learned.items()}
+    optimizers = {}
+    for name, make in learned.items():
+        optimizers[name] = make(NO_SPEC).with_num_steps(NUM_STEPS)
     for name, optimizer in optimizers.items():
-        if optimizer.separable and optimizer.normalisation != "joint":
+        if _has_kernel(optimizer) and optimizer.separable and optimizer.normalisation != "joint":
             raise ValueError(
                 f"learned[{name}] is pointwise, so that it must have joint normalisation, "
                 f"got {optimizer.normalisation!r}."
@@ -133,7 +140,7 @@ def _rows(
     num_theta = sum(p.numel() for p in optimizer.parameters())
     for key, step in steps.items():
         is_rival = key in RIVALS
-        has_loop = optimizer.separable and not is_rival
+        has_loop = f"{name} loop" in makes and not is_rival
         yield {
             "optimizer": key,
             "theta": 0 if is_rival else num_theta,
@@ -150,11 +157,18 @@ def _ways(optimizer: Any, spec: PermutationSpec) -> dict[str, Make]:
     if not optimizer.separable:
         bound = optimizer.rebind(spec)
         return {"exact": lambda params: LearnedOptimizer(params.items(), bound)}
+    if not _has_kernel(optimizer):
+        return {"exact": lambda params: LearnedOptimizer(params.values(), optimizer)}
     return {
         "fused": lambda params: LearnedOptimizer(params.values(), optimizer, fused=True),
         "exact": lambda params: LearnedOptimizer(params.values(), optimizer),
         "loop": lambda params: PlainLoop(params.values(), optimizer),
     }
+
+
+def _has_kernel(optimizer: MetaOptimizer) -> bool:
+    """Whether a step in place is written for its class."""
+    return type(optimizer).step_ is not MetaOptimizer.step_
 
 
 def _label(network: str, shapes: Mapping[str, torch.Size]) -> str:
