@@ -28,8 +28,8 @@ class MetaOptimizer(nn.Module, ABC):
             training loss may matter, which is the same for all.
         reads_spec: whether the step of one that is not separable depends on the spec: if not, the
             names of the tensors are all that it needs.
-        reads_num_steps: whether it must know how many inner steps the training will have, see
-            ``with_num_steps``.
+        reads_num_steps: whether it must know how many inner steps the training will have.
+        num_steps: those of one that must know, None as long as nobody has told it.
         factor_needs: what ``forward`` reads of one more argument, ``factors``: those of the
             gradients of single examples, see ``factors.NEEDS``. Empty: there is no such argument.
     """
@@ -37,6 +37,7 @@ class MetaOptimizer(nn.Module, ABC):
     separable: bool = False
     reads_spec: bool = True
     reads_num_steps: bool = False
+    num_steps: int | None = None
     factor_needs: frozenset[str] = frozenset()
 
     def __init__(self, spec: PermutationSpec) -> None:
@@ -111,22 +112,56 @@ class MetaOptimizer(nn.Module, ABC):
     def with_num_steps(self, num_steps: int) -> Self:
         """The same theta for trainings of another length; this module stays as it is.
 
-        Whoever starts a training says how long it will be. The default is for optimizers that do
-        not ask; ``ScheduledOptimizer`` is the base of those that do.
+        Whoever starts a training says how long it will be.
 
         Args:
             num_steps: inner steps.
 
         Returns:
-            Self: a module that holds these very parameters, not copies.
+            Self: a module that holds these very parameters, not copies; this one where it does not
+            read the number.
+
+        Raises:
+            ValueError: it must know, and the number is below 1.
         """
-        return self
+        if not self.reads_num_steps:
+            return self
+        check_at_least_one(num_steps=num_steps)
+        other = copy(self)
+        other.num_steps = num_steps
+        return other
 
 
 def init_step(params: Tree) -> Tensor:
     """The counter of a fresh opt_state: an int64 zero on the device of the parameters."""
     device = next(iter(params.values())).device
     return torch.zeros((), dtype=torch.int64, device=device)
+
+
+def init_num_steps(optimizer: MetaOptimizer, like: Tensor) -> Tensor:
+    """The length of the training in a fresh opt_state, so that every chain has its own.
+
+    Args:
+        optimizer: one that reads it.
+        like: the counter of steps.
+
+    Raises:
+        ValueError: nobody has told it.
+    """
+    if optimizer.num_steps is None:
+        name = type(optimizer).__name__
+        raise ValueError(f"{name} needs num_steps, the inner steps of the training, got none.")
+    return torch.full_like(like, optimizer.num_steps)
+
+
+def check_num_steps(num_steps: int | None) -> None:
+    """Check the length of a training, which may still be unknown.
+
+    Raises:
+        ValueError: it is below 1.
+    """
+    if num_steps is not None:
+        check_at_least_one(num_steps=num_steps)
 
 
 def check_at_least_one(**values: int) -> None:

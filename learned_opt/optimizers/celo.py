@@ -7,11 +7,16 @@ from torch import Tensor
 from typing_extensions import override
 
 from learned_opt.core.tree import Tree
-from learned_opt.optimizers.base import check_at_least_one, check_positive
+from learned_opt.optimizers.base import (
+    MetaOptimizer,
+    check_at_least_one,
+    check_num_steps,
+    check_positive,
+)
 from learned_opt.optimizers.features import Reading
-from learned_opt.optimizers.scheduled import ScheduledOptimizer, clip_gradients, relative_step
+from learned_opt.optimizers.relative_step import clip_gradients, relative_step
 from learned_opt.optimizers.scheduler import Scheduler
-from learned_opt.optimizers.training_stage import NUM_STAGE_FEATURES
+from learned_opt.optimizers.training_stage import NUM_STAGE_FEATURES, init_stage, read_stage
 from learned_opt.optimizers.velo_features import VeLOFeatures
 from learned_opt.symmetry.spec import PermutationSpec
 from learned_opt.unf.layers import Pointwise
@@ -20,7 +25,7 @@ from learned_opt.unf.stack import UNF
 RATE = 0.1  # of the exponential of the scheduler's read-out
 
 
-class Celo(ScheduledOptimizer):
+class Celo(MetaOptimizer):
     """``update = -rate step_mult direction exp(exp_mult magnitude) rms(parameter)``.
 
     (direction, magnitude) = MLP(30 features of the weight); ``rate = 0.1 exp(read-out)`` of the
@@ -30,7 +35,8 @@ class Celo(ScheduledOptimizer):
 
     Args:
         spec: permutation spec of the inner parameters; the update does not depend on it.
-        num_steps: as of ``ScheduledOptimizer``.
+        num_steps: inner steps of the training; None where whoever starts it will tell, which
+            meta-training and evaluation do.
         hidden_layers: hidden layers of the MLP.
         hidden_size: width of each.
         lstm_size: hidden units of the scheduler.
@@ -46,6 +52,7 @@ class Celo(ScheduledOptimizer):
     """
 
     separable = True
+    reads_num_steps = True
 
     def __init__(
         self,
@@ -57,12 +64,14 @@ class Celo(ScheduledOptimizer):
         step_mult: float = 1e-3,
         exp_mult: float = 1e-3,
     ) -> None:
-        super().__init__(spec, num_steps)
+        super().__init__(spec)
+        check_num_steps(num_steps)
         check_at_least_one(
             hidden_layers=hidden_layers, hidden_size=hidden_size, lstm_size=lstm_size
         )
         check_positive(step_mult=step_mult, exp_mult=exp_mult)
 
+        self.num_steps = num_steps
         self.features = VeLOFeatures()
         widths = (self.features.num_channels, *[hidden_size] * hidden_layers, 2)
         self.function = UNF(spec, widths, Pointwise, Pointwise)  # fused on the CPU
@@ -74,17 +83,15 @@ class Celo(ScheduledOptimizer):
     def init_state(self, params: Tree) -> Tree:
         first = next(iter(params.values()))
         return {
-            **self.init_stage(params),
+            **init_stage(self, params),
             "lstm": self.scheduler.init_state(first),
             "features": self.features.init_state(params),
         }
 
     @override
     def forward(self, grads: Tree, state: Tree, params: Tree, loss: Tensor) -> tuple[Tree, Tree]:
-        stage, next_state = self.stage(state, loss)
-        rate, next_state["lstm"] = shared_rate(
-            self.scheduler, stage.features, state["lstm"], state["step"]
-        )
+        stage, next_state = read_stage(state, loss)
+        rate, next_state["lstm"] = shared_rate(self.scheduler, stage, state["lstm"], state["step"])
 
         reading = Reading(clip_gradients(grads), params, next_state["step"])
         inputs, next_state["features"] = self.features(reading, state["features"])

@@ -20,8 +20,8 @@ from learned_opt.optimizers.features import Reading
 from learned_opt.optimizers.hand.adam import Adam
 from learned_opt.optimizers.hand.base import Rule, StepInfo, log_parameter
 from learned_opt.optimizers.linear_algebra import orthogonalise
+from learned_opt.optimizers.relative_step import clip_gradients
 from learned_opt.optimizers.schedule import Schedule, constant
-from learned_opt.optimizers.scheduled import clip_gradients
 from learned_opt.optimizers.velo_features import VeLOFeatures
 from learned_opt.symmetry.spec import PermutationSpec
 from learned_opt.unf.layers import Pointwise

@@ -7,16 +7,22 @@ from torch import Tensor
 from typing_extensions import override
 
 from learned_opt.core.tree import Tree
-from learned_opt.optimizers.base import check_at_least_one, check_between_0_and_1, check_positive
+from learned_opt.optimizers.base import (
+    MetaOptimizer,
+    check_at_least_one,
+    check_between_0_and_1,
+    check_num_steps,
+    check_positive,
+)
 from learned_opt.optimizers.celo import RATE, shared_rate
 from learned_opt.optimizers.features import ema
-from learned_opt.optimizers.scheduled import ScheduledOptimizer, clip_gradients
+from learned_opt.optimizers.relative_step import clip_gradients
 from learned_opt.optimizers.scheduler import Scheduler
-from learned_opt.optimizers.training_stage import NUM_STAGE_FEATURES
+from learned_opt.optimizers.training_stage import NUM_STAGE_FEATURES, init_stage, read_stage
 from learned_opt.symmetry.spec import PermutationSpec
 
 
-class CeloAdam(ScheduledOptimizer):
+class CeloAdam(MetaOptimizer):
     """``update = -rate lr m / (1e-8 + sqrt(v + 1e-10))``, m and v the bias-corrected moments.
 
     theta is the scheduler, which reads time and loss and writes the rate, one number for all
@@ -24,7 +30,8 @@ class CeloAdam(ScheduledOptimizer):
 
     Args:
         spec: permutation spec of the inner parameters; the update does not depend on it.
-        num_steps: as of ``ScheduledOptimizer``.
+        num_steps: inner steps of the training; None where whoever starts it will tell, which
+            meta-training and evaluation do.
         lstm_size: hidden units of the scheduler.
         lr: learning rate at rate 1.
         beta1: decay of the first moment.
@@ -38,6 +45,7 @@ class CeloAdam(ScheduledOptimizer):
     """
 
     separable = True
+    reads_num_steps = True
 
     def __init__(
         self,
@@ -48,10 +56,12 @@ class CeloAdam(ScheduledOptimizer):
         beta1: float = 0.9,
         beta2: float = 0.999,
     ) -> None:
-        super().__init__(spec, num_steps)
+        super().__init__(spec)
+        check_num_steps(num_steps)
         check_at_least_one(lstm_size=lstm_size)
         check_positive(lr=lr)
         check_between_0_and_1(beta1=beta1, beta2=beta2)
+        self.num_steps = num_steps
         self.scheduler = Scheduler(NUM_STAGE_FEATURES, lstm_size, rate=-log(RATE))
         self.lr = lr
         self.beta1 = beta1
@@ -61,7 +71,7 @@ class CeloAdam(ScheduledOptimizer):
     def init_state(self, params: Tree) -> Tree:
         first = next(iter(params.values()))
         return {
-            **self.init_stage(params),
+            **init_stage(self, params),
             "lstm": self.scheduler.init_state(first),
             "first": {name: torch.zeros_like(param) for name, param in params.items()},
             "second": {name: torch.zeros_like(param) for name, param in params.items()},
@@ -69,10 +79,8 @@ class CeloAdam(ScheduledOptimizer):
 
     @override
     def forward(self, grads: Tree, state: Tree, params: Tree, loss: Tensor) -> tuple[Tree, Tree]:
-        stage, next_state = self.stage(state, loss)
-        rate, next_state["lstm"] = shared_rate(
-            self.scheduler, stage.features, state["lstm"], state["step"]
-        )
+        stage, next_state = read_stage(state, loss)
+        rate, next_state["lstm"] = shared_rate(self.scheduler, stage, state["lstm"], state["step"])
 
         count = next_state["step"].to(rate.dtype)
         left1 = 1 - self.beta1**count

@@ -7,10 +7,11 @@ Source: code of VeLO, Metz et al. 2022 (arXiv 2211.09760), which Celo shares.
 Legend: J = 10 decays.
 """
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
+
+from learned_opt.core.tree import Tree
+from learned_opt.optimizers.base import MetaOptimizer, init_num_steps, init_step
 
 NUM_DECAYS = 10
 SHORTEST = 10.0  # inner steps that the fastest decay averages over
@@ -22,44 +23,68 @@ HIGHEST = 999_999_999_999.0  # that a minimum starts from
 UNSURE = 2  # updates of which the loss features show nothing
 
 
-class Stage(NamedTuple):
-    """What is known of a training at one inner step.
+def init_stage(optimizer: MetaOptimizer, params: Tree) -> Tree:
+    """The part of a fresh opt_state that belongs to all tensors at once.
 
     Args:
-        features: time (9), then loss (9): ``(18,)``.
-        losses: the loss buffer behind the step, ``(2, J)``.
+        optimizer: one that must know how long the training will be.
+        params: inner parameters.
+
+    Raises:
+        ValueError: nobody has told it.
     """
-
-    features: Tensor
-    losses: Tensor
-
-
-def init_losses(like: Tensor) -> Tensor:
-    """The loss buffer of a fresh training, ``(2, J)``: averages and their minima."""
+    step = init_step(params)
+    like = next(iter(params.values()))
     means = like.new_zeros(NUM_DECAYS)
     minima = like.new_full((NUM_DECAYS,), HIGHEST)
-    return torch.stack([means, minima])
+    return {
+        "step": step,
+        "num_steps": init_num_steps(optimizer, step),
+        "losses": torch.stack([means, minima]),
+    }
 
 
-def read_stage(
-    losses: Tensor, loss: Tensor, step: Tensor, num_steps: Tensor, fixed_decays: bool = False
-) -> Stage:
+def read_stage(state: Tree, loss: Tensor, fixed_decays: bool = False) -> tuple[Tensor, Tree]:
     """The stage at an inner step.
 
     Args:
-        losses: the loss buffer before it, ``(2, J)``.
+        state: opt_state, of which ``step``, ``num_steps`` and ``losses`` are read.
         loss: training loss, a scalar.
-        step: inner steps before this one, a scalar.
-        num_steps: inner steps of the whole training, a scalar.
         fixed_decays: all decays are those of ten steps, whatever the length of the training.
-    """
-    loss = loss.to(losses)
-    count = step.to(losses)  # updates of the buffer so far
-    length = num_steps.to(losses)
-    longest = torch.full_like(length, SHORTEST) if fixed_decays else length
-    means, minima = losses.unbind(0)
 
-    # H_j steps, from 10 to num_steps by equal factors
+    Returns:
+        tuple[Tensor, Tree]: features, time (9) and then loss (9), ``(18,)``; and that part of the
+        next opt_state.
+    """
+    losses = state["losses"]  # (2, J)
+    count = state["step"].to(losses)
+    length = state["num_steps"].to(losses)
+    longest = torch.full_like(length, SHORTEST) if fixed_decays else length
+    loss_features, losses_after = _read_losses(losses, loss.to(losses), count, longest)
+
+    times = torch.tensor(TIMES, dtype=losses.dtype, device=losses.device)
+    time_features = torch.tanh(10 * (count / length - times))
+    next_state = {
+        "step": state["step"] + 1,
+        "num_steps": state["num_steps"],
+        "losses": losses_after,
+    }
+    return torch.cat([time_features, loss_features]), next_state
+
+
+def _read_losses(
+    losses: Tensor, loss: Tensor, count: Tensor, longest: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Features of the loss ``(9,)``, and the next buffer.
+
+    Args:
+        losses: averages and minima before, ``(2, J)``.
+        loss: the next one, a scalar.
+        count: losses seen before it, a scalar.
+        longest: steps that the slowest decay averages over, a scalar.
+    """
+    means, minima = losses.unbind(0)
+    # from SHORTEST to the longest by equal factors
     shares = torch.linspace(0, 1, NUM_DECAYS, dtype=losses.dtype, device=losses.device)
     decays = torch.exp(-1 / (SHORTEST * (longest / SHORTEST) ** shares))
     correction = 1 - decays ** (count + 1)
@@ -72,10 +97,5 @@ def read_stage(
     minima = torch.minimum(minima, corrected)
 
     relative = (corrected - minima)[:-1] / (corrected[1:] - minima[:-1]).clamp_min(1e-8)
-    is_unsure = count + 1 <= UNSURE
-    loss_features = torch.where(is_unsure, 0.0, (relative - 1).clamp(-1, 1))
-
-    times = torch.tensor(TIMES, dtype=losses.dtype, device=losses.device)
-    time_features = torch.tanh(10 * (count / length - times))
-    features = torch.cat([time_features, loss_features])
-    return Stage(features, torch.stack([means, minima]))
+    features = torch.where(count + 1 <= UNSURE, 0.0, (relative - 1).clamp(-1, 1))
+    return features, torch.stack([means, minima])

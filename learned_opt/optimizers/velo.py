@@ -10,11 +10,16 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from learned_opt.core.tree import Tree
-from learned_opt.optimizers.base import check_at_least_one, check_positive
+from learned_opt.optimizers.base import (
+    MetaOptimizer,
+    check_at_least_one,
+    check_num_steps,
+    check_positive,
+)
 from learned_opt.optimizers.features import Reading
-from learned_opt.optimizers.scheduled import ScheduledOptimizer, clip_gradients, relative_step
+from learned_opt.optimizers.relative_step import clip_gradients, relative_step
 from learned_opt.optimizers.scheduler import Scheduler, truncated_normal_
-from learned_opt.optimizers.training_stage import NUM_STAGE_FEATURES
+from learned_opt.optimizers.training_stage import NUM_STAGE_FEATURES, init_stage, read_stage
 from learned_opt.optimizers.velo_features import DECAYS, VeLOFeatures
 from learned_opt.symmetry.spec import PermutationSpec
 from learned_opt.unf.mixing import matmul
@@ -23,7 +28,7 @@ MAX_RANK = 5  # ranks that the one-hot code tells apart, from 0 on
 NUM_TENSOR_INPUTS = 1 + MAX_RANK + 2 * len(DECAYS)  # of the LSTM, beside the stage of the training
 
 
-class VeLO(ScheduledOptimizer):
+class VeLO(MetaOptimizer):
     """``update = -rate step_mult direction exp(exp_mult magnitude) rms(parameter)``.
 
     (direction, magnitude) = MLP(30 features of the weight). Rate and MLP of a tensor are read from
@@ -33,7 +38,8 @@ class VeLO(ScheduledOptimizer):
 
     Args:
         spec: permutation spec of the inner parameters; the update does not depend on it.
-        num_steps: as of ``ScheduledOptimizer``.
+        num_steps: inner steps of the training; None where whoever starts it will tell, which
+            meta-training and evaluation do.
         lstm_size: H.
         bank_size: B.
         hidden_layers: hidden layers of the MLPs.
@@ -52,6 +58,7 @@ class VeLO(ScheduledOptimizer):
     """
 
     reads_spec = False
+    reads_num_steps = True
 
     def __init__(
         self,
@@ -67,11 +74,13 @@ class VeLO(ScheduledOptimizer):
         fixed_decays: bool = False,
         fixed_lstm: bool = False,
     ) -> None:
-        super().__init__(spec, num_steps, fixed_decays)
+        super().__init__(spec)
+        check_num_steps(num_steps)
         check_at_least_one(lstm_size=lstm_size, bank_size=bank_size)
         check_at_least_one(hidden_layers=hidden_layers, hidden_size=hidden_size)
         check_positive(step_mult=step_mult, exp_mult=exp_mult, bank_mult=bank_mult)
 
+        self.num_steps = num_steps
         self.features = VeLOFeatures()
         self.scheduler = Scheduler(NUM_STAGE_FEATURES + NUM_TENSOR_INPUTS, lstm_size, rate=1.0)
         self.controls = nn.Linear(lstm_size, bank_size)
@@ -82,24 +91,25 @@ class VeLO(ScheduledOptimizer):
         self.step_mult = step_mult
         self.exp_mult = exp_mult
         self.bank_mult = bank_mult
+        self.fixed_decays = fixed_decays
         self.fixed_lstm = fixed_lstm
 
     @override
     def init_state(self, params: Tree) -> Tree:
         return {
-            **self.init_stage(params),
+            **init_stage(self, params),
             "lstm": {name: self.scheduler.init_state(param) for name, param in params.items()},
             "features": self.features.init_state(params),
         }
 
     @override
     def forward(self, grads: Tree, state: Tree, params: Tree, loss: Tensor) -> tuple[Tree, Tree]:
-        stage, next_state = self.stage(state, loss)
+        stage, next_state = read_stage(state, loss, self.fixed_decays)
         # one without entries has no statistics, and its row must not spoil the maximum over all
         names = [name for name, param in params.items() if param.numel()]
         rows = []
         for name in names:
-            rows.append(_lstm_inputs(params[name], stage.features, **state["features"][name]))
+            rows.append(_lstm_inputs(params[name], stage, **state["features"][name]))
 
         lstm = torch.stack([state["lstm"][name] for name in names], 1)  # (2, T, H)
         step = torch.zeros_like(state["step"]) if self.fixed_lstm else state["step"]

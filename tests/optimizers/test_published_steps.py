@@ -14,7 +14,7 @@ from learned_opt.deploy import construct, published, published_layout
 from learned_opt.optimizers import celo
 from learned_opt.optimizers.celo2 import Celo2
 from learned_opt.optimizers.features import Reading
-from learned_opt.optimizers.scheduled import clip_gradients
+from learned_opt.optimizers.relative_step import clip_gradients
 from learned_opt.optimizers.velo_features import VeLOFeatures
 from learned_opt.symmetry import PermutationSpec
 from tests.helpers.flax_file import flax_bytes
