@@ -35,6 +35,8 @@ from learned_opt.optimizers.lstm import LSTMOptimizer
 from learned_opt.optimizers.mlp import MLPOptimizer
 from learned_opt.optimizers.neuron_moments import NeuronMoments
 from learned_opt.optimizers.nominal import Relative
+from learned_opt.optimizers.nowcast.networks import EntryNetwork
+from learned_opt.optimizers.nowcast.optimizer import Nowcast
 from learned_opt.optimizers.schedule import Cosine
 from learned_opt.optimizers.second_moments import SecondMoments
 from learned_opt.optimizers.unf import UNFOptimizer
@@ -241,6 +243,14 @@ OPTIMIZERS = {
     "velo": partial(
         VeLO, num_steps=20, lstm_size=5, bank_size=3, step_mult=0.1, exp_mult=0.1, bank_mult=3.0
     ),
+    # what a prediction has moved is seen by the decay of the other optimizer
+    "nowcast": partial(
+        Nowcast,
+        base=partial(HandDesigned, rule=NAdam, lr=0.01, weight_decay=0.1),
+        network=partial(EntryNetwork, 4),
+        period=5,
+        num_steps=20,
+    ),
     "deep_set": partial(UNFOptimizer, head=Pointwise, channels=6, beta=0.1),
     "unf": partial(UNFOptimizer, channels=6, beta=0.1),
     "unf_channel": partial(UNFOptimizer, channels=6, beta=0.1, normalisation="channel"),
@@ -321,6 +331,7 @@ POINTWISE = {
     "celo2",
     "celo2_base",
     "velo",
+    "nowcast",
 }
 # theta of these moves to any weight space, that of the others belongs to one
 FITS_EVERY_SPEC = {*POINTWISE, "deep_set", "unf_tied"}

@@ -12,16 +12,17 @@ from learned_opt.core.checks import check_at_least
 from learned_opt.deploy.inputs import unwrap
 from learned_opt.deploy.nowcast_files import load_network
 from learned_opt.optimizers.nowcast.networks import (
-    FARTHEST,
     MAX_POSITIONS,
     NUM_SNAPSHOTS,
     GraphNetwork,
 )
+from learned_opt.optimizers.nowcast.optimizer import steps_ahead
 from learned_opt.optimizers.nowcast.prediction import (
     EntryPrediction,
     GraphPrediction,
     LinearExtrapolation,
     Predictor,
+    check_period,
 )
 from learned_opt.optimizers.nowcast.roles import reads_first_axis, roles_of
 from learned_opt.optimizers.nowcast.weight_graph import WeightGraph
@@ -75,15 +76,14 @@ class Nowcaster(torch.optim.Optimizer):
         horizon: int = 10_000,
         example_inputs: Sequence[Tensor] | None = None,
     ) -> None:
-        check_at_least(NUM_SNAPSHOTS, period=period)
+        check_period(period)
         check_at_least(1, horizon=horizon)
-        if period % NUM_SNAPSHOTS:
-            raise ValueError(f"period must be a multiple of {NUM_SNAPSHOTS}, got {period}.")
 
         self.optimizer = optimizer
         self.period = period
         self.horizon = horizon
-        self.schedule = step_schedule(horizon // period)
+        count = horizon // period
+        self.schedule = steps_ahead(torch.arange(1, count + 1), torch.tensor(count)).tolist()
         self.model = unwrap(model)
         self.calls = 0
         self.predictions = 0
@@ -187,16 +187,6 @@ class Nowcaster(torch.optim.Optimizer):
         for name, param in self.model.named_parameters():
             if not param.is_floating_point():
                 raise ValueError(f"parameter {name} must hold real numbers, got {param.dtype}.")
-
-
-def step_schedule(count: int) -> list[int]:
-    """How many snapshots ahead each prediction looks: from 40 down to 1, squares of equal steps.
-
-    >>> step_schedule(10)
-    [40, 33, 26, 21, 16, 11, 8, 5, 3, 1]
-    """
-    roots = torch.linspace(FARTHEST**0.5, 1, count, dtype=torch.float64)
-    return roots.square().round().int().tolist()
 
 
 def _predictor(

@@ -1,6 +1,7 @@
 """Nowcasting: the authors' predictions, the graph of a spec, equivariance, and the wrapper."""
 
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,9 @@ from torch import nn
 from learned_opt import Nowcaster, infer_permutation_spec
 from learned_opt.core import tree
 from learned_opt.deploy.nowcast_files import load_network
+from learned_opt.optimizers.hand.references import make_adam
 from learned_opt.optimizers.nowcast.networks import EntryNetwork, GraphNetwork
+from learned_opt.optimizers.nowcast.optimizer import Nowcast
 from learned_opt.optimizers.nowcast.prediction import EntryPrediction, GraphPrediction
 from learned_opt.optimizers.nowcast.roles import reads_first_axis, roles_of
 from learned_opt.optimizers.nowcast.weight_graph import WeightGraph
@@ -386,3 +389,39 @@ def test_files_and_models_that_do_not_fit_are_refused(tmp_path, network_file) ->
         Nowcaster(other, wide, network_file, example_inputs=(torch.zeros(1, 1, 5, 5),))
     with pytest.raises(ValueError, match="group 0 of the optimizer must hold parameters of the mo"):
         Nowcaster(other, model, "linear")
+
+
+def test_the_meta_optimizer_makes_the_steps_of_the_wrapper() -> None:
+    """Around the same Adam, with the same network; matrices and vectors have the same roles."""
+    torch.manual_seed(0)
+    network = EntryNetwork(8)
+    inner = Nowcast(
+        infer_permutation_spec(net(), torch.zeros(1, 6)),
+        partial(make_adam, lr=0.01),
+        lambda: network,
+        period=10,
+        num_steps=25,
+    )
+    model = net()
+    params = {key: param.detach().clone() for key, param in model.named_parameters()}
+    base = torch.optim.Adam(model.parameters(), lr=0.01)
+    optimizer = Nowcaster(base, model, "linear", period=10, horizon=25)
+    optimizer.predictor = EntryPrediction(network, roles_of(model))
+
+    source = torch.Generator().manual_seed(1)
+    state = inner.init_state(params)
+    before = params
+    for step in range(24):
+        grads = {key: torch.randn(leaf.shape, generator=source) for key, leaf in params.items()}
+        for key, param in model.named_parameters():
+            param.grad = grads[key]
+        optimizer.step()
+        with torch.no_grad():
+            updates, state = inner(grads, state, params, torch.tensor(1.0))
+        before, params = params, tree.add(params, updates)
+        for key, param in model.named_parameters():
+            torch.testing.assert_close(params[key], param.detach(), rtol=1e-4, atol=1e-5)
+        if step == 9:
+            moves = [(params[key] - before[key]).abs().max().item() for key in params]
+            assert max(moves) > 0.05  # a prediction, not a step of Adam
+    assert optimizer.predictions == 2

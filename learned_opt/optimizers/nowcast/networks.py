@@ -40,19 +40,24 @@ class EntryNetwork(nn.Module):
         self.edge_mlp = _Stack(*hidden, nn.Linear(hidden_size, FARTHEST))
 
     @override
-    def forward(self, snapshots: Tensor, types: Tensor, steps: int) -> Tensor:
+    def forward(self, snapshots: Tensor, types: Tensor, steps: int | Tensor) -> Tensor:
         """Scaled weights ``(E,)`` that many steps ahead.
 
         Args:
             snapshots: scaled weights ``(E, S)``.
             types: roles ``(E,)``.
-            steps: k, from 1 to 40.
+            steps: k, from 1 to 40, a number or a scalar.
         """
+        outputs = self.edge_mlp.last
+        weight = outputs.weight[steps - 1]
+        bias = outputs.bias[steps - 1]
+
         moves = []
         for block in _blocks(len(snapshots)):
-            embedded = self.layer_embed(types[block])
-            hidden = self.edge_proj(snapshots[block]) + embedded
-            moves.append(self.edge_mlp(hidden)[:, steps - 1])
+            hidden = self.edge_proj(snapshots[block]) + self.layer_embed(types[block])
+            for layer in list(self.edge_mlp.fc)[:-1]:
+                hidden = layer(hidden)
+            moves.append(hidden @ weight + bias)
         return snapshots[:, -1] + torch.cat(moves)
 
 
@@ -74,7 +79,11 @@ class GraphNetwork(nn.Module):
 
     @override
     def forward(
-        self, attributes: Tensor, graph: WeightGraph, steps: int, coordinates: Tensor | None = None
+        self,
+        attributes: Tensor,
+        graph: WeightGraph,
+        steps: int | Tensor,
+        coordinates: Tensor | None = None,
     ) -> Tensor:
         """Moves of the scaled weights, ``(E, 9)``, that many steps ahead.
 

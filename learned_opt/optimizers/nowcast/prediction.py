@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
+from learned_opt.core.checks import check_at_least
 from learned_opt.core.tree import Tree
-from learned_opt.optimizers.nowcast.networks import EntryNetwork, GraphNetwork
+from learned_opt.optimizers.nowcast.networks import NUM_SNAPSHOTS, EntryNetwork, GraphNetwork
 from learned_opt.optimizers.nowcast.roles import Roles
 from learned_opt.optimizers.nowcast.weight_graph import WeightGraph
 
@@ -22,12 +23,12 @@ class Predictor(ABC):
     """Predicts parameters from snapshots of them that lie equally far apart."""
 
     @abstractmethod
-    def predict(self, snapshots: Tree, steps: int) -> Tree:
+    def predict(self, snapshots: Tree, steps: int | Tensor) -> Tree:
         """The parameters ``(*shape,)`` that many snapshots ahead.
 
         Args:
             snapshots: parameters, the oldest first, ``(S, *shape)``.
-            steps: k.
+            steps: k, a number or a scalar.
         """
 
 
@@ -35,7 +36,7 @@ class LinearExtrapolation(Predictor):
     """The line through the first and the last snapshot, gone on."""
 
     @override
-    def predict(self, snapshots: Tree, steps: int) -> Tree:
+    def predict(self, snapshots: Tree, steps: int | Tensor) -> Tree:
         predicted = {}
         for name, leaf in snapshots.items():
             slope = (leaf[-1] - leaf[0]) / (len(leaf) - 1)
@@ -56,9 +57,12 @@ class EntryPrediction(Predictor):
         self.roles = roles
 
     @override
-    def predict(self, snapshots: Tree, steps: int) -> Tree:
+    def predict(self, snapshots: Tree, steps: int | Tensor) -> Tree:
         predicted = {}
         for name, leaf in snapshots.items():
+            if not leaf.numel():
+                predicted[name] = leaf[-1]
+                continue
             scale = _Scale(leaf)
             rows = scale.scaled(leaf).reshape(len(leaf), -1).T  # (E, S)
             types = self._types(name, leaf[0])
@@ -88,7 +92,7 @@ class GraphPrediction(Predictor):
         self.coordinates = coordinates
 
     @override
-    def predict(self, snapshots: Tree, steps: int) -> Tree:
+    def predict(self, snapshots: Tree, steps: int | Tensor) -> Tree:
         scales = {name: _Scale(leaf) for name, leaf in snapshots.items()}
         scaled = {name: scales[name].scaled(leaf) for name, leaf in snapshots.items()}
         attributes = self.graph.attributes(scaled)
@@ -98,6 +102,17 @@ class GraphPrediction(Predictor):
         for name, move in self.graph.parameters(values).items():
             predicted[name] = scales[name].unscaled(scaled[name][-1] + move)
         return predicted
+
+
+def check_period(period: int) -> None:
+    """Check the number of steps between two predictions.
+
+    Raises:
+        ValueError: snapshots cannot divide it into equal parts.
+    """
+    check_at_least(NUM_SNAPSHOTS, period=period)
+    if period % NUM_SNAPSHOTS:
+        raise ValueError(f"period must be a multiple of {NUM_SNAPSHOTS}, got {period}.")
 
 
 class _Scale:
