@@ -15,7 +15,6 @@ torch.nn is not seen; such a parameter is named in a warning, and its channels a
 import logging
 import weakref
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -25,6 +24,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.hooks import RemovableHandle
 
 from learned_opt.deploy.factor_sets import FactorSets
+from learned_opt.deploy.forward_hook import ForwardHook
 from learned_opt.deploy.inputs import unwrap
 from learned_opt.deploy.module_call import ModuleCall, current_pass
 from learned_opt.deploy.module_replay import REPLAYED, Replay, has_positions_first
@@ -50,13 +50,21 @@ class FactorHooks:
         module: the model.
         params: name in messages -> parameter of the model.
         sets: what records are added to.
+        is_compiled: whether the model is compiled already.
 
     Attributes:
         uncovered: name of a parameter without factors -> reason.
     """
 
-    def __init__(self, module: nn.Module, params: Mapping[str, Tensor], sets: FactorSets) -> None:
+    def __init__(
+        self,
+        module: nn.Module,
+        params: Mapping[str, Tensor],
+        sets: FactorSets,
+        is_compiled: bool = False,
+    ) -> None:
         self.sets = sets
+        self.is_compiled = is_compiled
         self.labels = {param: name for name, param in params.items()}
         self.uncovered: dict[str, str] = {}
         self.reported: set[str] = set()
@@ -83,6 +91,11 @@ class FactorHooks:
         """
         if not self.close.alive:
             raise ValueError("this optimizer was closed: it sees no single examples any more.")
+        if self.is_compiled and not self.calls:
+            raise ValueError(
+                "torch.compile does not see the hooks of an optimizer that was made after the "
+                "compiled model ran: make the optimizer first, or call torch.compiler.reset()."
+            )
         factors = self.sets.collect(slots)
 
         news = {}
@@ -181,27 +194,6 @@ class FactorHooks:
         return UNSEEN
 
 
-class ForwardHook:
-    """A forward hook that knows its recorder weakly; copies and pickles of a model lose it.
-
-    Args:
-        recorder: reference to the recorder.
-    """
-
-    def __init__(self, recorder: "weakref.ref[FactorHooks]") -> None:
-        self.recorder = recorder
-
-    def __call__(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
-        """Tell the recorder of a call."""
-        recorder = self.recorder()
-        if recorder is not None:
-            recorder.called(module, args, kwargs, output)
-
-    def __reduce__(self) -> Any:
-        # a hook of Python's library that does nothing: the model is read where this package is not
-        return getattr, (nullcontext(), "__exit__")
-
-
 def hooked_modules(module: nn.Module) -> list[nn.Module]:
     """The modules that hooks see into."""
     layers = []
@@ -246,7 +238,9 @@ def watch(
     seen = {p for layer in hooked_modules(unwrap(model)) for p in layer.parameters()}
     params = {slot.label: slot.param for slot in slots}
     candidates = [param for param in params.values() if param in seen]
-    return FactorHooks(unwrap(model), params, FactorSets(needs, candidates, group))
+    module = unwrap(model)
+    is_compiled = hasattr(model, "_orig_mod") or module._compiled_call_impl is not None
+    return FactorHooks(module, params, FactorSets(needs, candidates, group), is_compiled)
 
 
 def _arrived(

@@ -36,53 +36,60 @@ def scaled(factors: Factors, factor: float) -> Factors:
 
 
 def _joined(first: Site, second: Site) -> Site:
+    """The rows of two sites of one operation, in the order that one batch has."""
     num_rows = first.num_rows + second.num_rows
-    order = _order(first.order, second.order)
-    if isinstance(first, Product) and isinstance(second, Product):
-        activations = _cat_rows(first.activations, second.activations, first, second)
-        gradients = _cat_rows(first.gradients, second.gradients, first, second)
-        return replace(
-            first, activations=activations, gradients=gradients, num_rows=num_rows, order=order
-        )
+    order = _order(first, second)
 
-    first_gradients, second_gradients = first.gradients, second.gradients
+    def rows_of_both(left: Tensor, right: Tensor, dim: int) -> Tensor:
+        if order is None or order.examples_first:
+            return torch.cat([left, right], dim)
+        parts = []
+        for part, site in ((left, first), (right, second)):
+            assert site.order is not None  # else there is none of both
+            parts.append(part.unflatten(dim, (-1, site.order.num_examples)))
+        axis = dim + 1 if dim >= 0 else dim
+        return torch.cat(parts, axis).flatten(axis - 1, axis)
+
+    dim = 0
     changes: dict[str, Tensor | float] = {}
-    if isinstance(first, Entrywise) and isinstance(second, Entrywise):
-        first_gradients = _with_rows(first)
-        second_gradients = _with_rows(second)
-        if isinstance(first.activations, Tensor):
-            left = first.activations.expand(first_gradients.shape)
-            right = torch.as_tensor(second.activations).expand(second_gradients.shape)
-            changes["activations"] = torch.cat([left, right])
-    elif isinstance(first, Lookup) and isinstance(second, Lookup):
-        changes["indices"] = torch.cat([first.indices, second.indices])
+    left, right = first.gradients, second.gradients
+    if isinstance(first, Product) and isinstance(second, Product):
+        dim = -2
+        changes["activations"] = rows_of_both(first.activations, second.activations, dim)
     elif isinstance(first, Convolution) and isinstance(second, Convolution):
         changes["activations"] = torch.cat([first.activations, second.activations])
+    elif isinstance(first, Lookup) and isinstance(second, Lookup):
+        changes["indices"] = rows_of_both(first.indices, second.indices, dim)
+    elif isinstance(first, Entrywise) and isinstance(second, Entrywise):
+        (left, left_factors), (right, right_factors) = _by_row(first), _by_row(second)
+        if isinstance(first.activations, Tensor):
+            changes["activations"] = rows_of_both(left_factors, right_factors, dim)
 
-    gradients = torch.cat([first_gradients, second_gradients])
+    gradients = rows_of_both(left, right, dim)
     return replace(first, gradients=gradients, num_rows=num_rows, order=order, **changes)
 
 
-def _with_rows(site: Entrywise) -> Tensor:
-    """The gradients with an axis of rows in front, where the result has none."""
-    is_single = tuple(site.gradients.shape) == site.route.shape
-    return site.gradients.unsqueeze(0) if is_single else site.gradients
+def _by_row(site: Entrywise) -> tuple[Tensor, Tensor]:
+    """Gradients and activations with one axis of rows in front: ``(R, *reading)``."""
+    every = torch.arange(site.num_rows, device=site.gradients.device)
+    activations, gradients = site.rows(every)  # (entries, R, 1)
+    assert activations is not None
+    shape = (site.num_rows, *site.route.shape)
+    return gradients.squeeze(2).T.reshape(shape), activations.squeeze(2).T.reshape(shape)
 
 
-def _order(first: RowOrder | None, second: RowOrder | None) -> RowOrder | None:
-    if first is None or second is None or first.examples_first != second.examples_first:
+def _order(first: Site, second: Site) -> RowOrder | None:
+    if first.order is None or second.order is None:
         return None
-    return RowOrder(first.num_examples + second.num_examples, first.examples_first)
+    both = _possible(first.order, first.num_rows) & _possible(second.order, second.num_rows)
+    if not both:
+        return None
+    num_examples = first.order.num_examples + second.order.num_examples
+    return RowOrder(num_examples, examples_first=max(both))
 
 
-def _cat_rows(left: Tensor, right: Tensor, first: Site, second: Site) -> Tensor:
-    """Rows ``(*G, R, channels)`` of both, in the order that one batch has."""
-    orders = (first.order, second.order)
-    if any(order is None or order.examples_first for order in orders):
-        return torch.cat([left, right], -2)
-
-    parts = []
-    for part, order in zip((left, right), orders, strict=True):
-        assert order is not None
-        parts.append(part.unflatten(-2, (-1, order.num_examples)))
-    return torch.cat(parts, -2).flatten(-3, -2)
+def _possible(order: RowOrder, num_rows: int) -> set[bool]:
+    """Whether examples come first: both, where there is one example or one position."""
+    if order.num_examples in (1, num_rows):
+        return {True, False}
+    return {order.examples_first}

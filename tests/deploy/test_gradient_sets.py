@@ -179,3 +179,114 @@ def test_a_step_is_that_of_meta_training(name: str, features: dict, caplog) -> N
     assert not warnings(caplog)
     assert_same(problem.module, expected)
     assert min((expected[key] - value).abs().max() for key, value in before.items()) > 1e-6
+
+
+@pytest.mark.parametrize("features", [SUMS, ROWS], ids=["sums", "rows"])
+@pytest.mark.parametrize("name", ["mlp", "conv", "attention", "gru_positions_first"])
+def test_gradient_accumulation_equals_one_batch(name: str, features: dict) -> None:
+    """Parts of unequal sizes, each with its share of the mean."""
+    problem = Problem(name, features)
+    expected = problem.of_meta_training(2)
+    optimizer = LearnedOptimizer(problem.module, problem.meta)
+    count = len(problem.inputs)
+    for _ in range(2):
+        for part in (slice(0, 2), slice(2, 3), slice(3, count)):
+            share = len(range(count)[part]) / count
+            (share * problem.loss(problem.module, part)).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    assert_same(problem.module, expected)
+
+
+def test_norms_of_a_batch_have_the_sets_of_its_parts() -> None:
+    """The one kind of layer whose parts are not those of one batch: statistics differ."""
+    problem = Problem("norms", SUMS)
+    optimizer = LearnedOptimizer(problem.module, problem.meta)
+    for part in (slice(0, 2), slice(2, 5)):
+        problem.loss(problem.module, part).backward()
+    factors = optimizer.hooks.collect(optimizer._slots())
+    assert factors["norms.0.weight"].num_rows == 5 * 9
+
+
+def zero_none(problem: Problem, optimizer: LearnedOptimizer) -> None:
+    optimizer.zero_grad()
+
+
+def zero_in_place(problem: Problem, optimizer: LearnedOptimizer) -> None:
+    optimizer.zero_grad(set_to_none=False)
+
+
+def zero_by_module(problem: Problem, optimizer: LearnedOptimizer) -> None:
+    problem.module.zero_grad()
+
+
+def zero_by_hand(problem: Problem, optimizer: LearnedOptimizer) -> None:
+    for param in problem.module.parameters():
+        if param.grad is not None:
+            param.grad.zero_()
+
+
+@pytest.mark.parametrize("zero", [zero_none, zero_in_place, zero_by_module, zero_by_hand])
+@pytest.mark.parametrize("features", [SUMS, ROWS], ids=["sums", "rows"])
+def test_zero_grad_starts_a_new_set_wherever_it_stands(zero, features: dict) -> None:
+    problem = Problem("attention", features)
+    expected = problem.of_meta_training(3)
+    optimizer = LearnedOptimizer(problem.module, problem.meta)
+    for _ in range(3):
+        problem.loss(problem.module, slice(0, 2)).backward()  # thrown away
+        loss = problem.loss(problem.module)
+        zero(problem, optimizer)  # between the forward and the backward pass
+        loss.backward()
+        optimizer.step()
+    assert_same(problem.module, expected)
+
+
+def test_passes_that_are_not_differentiated_leave_nothing() -> None:
+    problem = Problem("lstm_examples_first", ROWS)
+    expected = problem.of_meta_training(2)
+    optimizer = LearnedOptimizer(problem.module, problem.meta)
+    for _ in range(2):
+        optimizer.zero_grad()
+        with torch.no_grad():
+            problem.module(problem.inputs)
+        problem.module(problem.inputs)  # with a graph, which goes at once
+        kept = problem.module(problem.inputs)
+        inputs = problem.inputs.clone().requires_grad_()
+        saliency = problem.module(inputs)
+        torch.autograd.grad(saliency.sum(), inputs)  # no gradient of a parameter
+        problem.loss(problem.module).backward()
+        optimizer.step()
+    assert_same(problem.module, expected)
+    assert kept.requires_grad
+    assert saliency.requires_grad
+
+
+@pytest.mark.parametrize("features", [SUMS, ROWS], ids=["sums", "rows"])
+def test_a_scaled_loss_and_clipped_gradients_keep_the_sets_in_step(features: dict) -> None:
+    """With ``GradScaler`` and a norm that clips, the set is that of the loss times the clipping."""
+    problem = Problem("mlp", features)
+    twin = copy.deepcopy(problem)
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)
+    optimizer = LearnedOptimizer(problem.module, problem.meta)
+    scaler.scale(problem.loss(problem.module)).backward()
+    scaler.unscale_(optimizer)
+    norm = nn.utils.clip_grad_norm_(problem.module.parameters(), 0.01)
+    scaler.step(optimizer)
+
+    other = LearnedOptimizer(twin.module, twin.meta)
+    (0.01 / (norm + 1e-6) * twin.loss(twin.module)).backward()
+    other.step()
+    assert norm > 0.05
+    assert_same(problem.module, dict(twin.module.named_parameters()))
+
+
+def test_gradients_changed_one_by_one_are_warned_of_once(caplog) -> None:
+    problem = Problem("mlp", SUMS)
+    optimizer = LearnedOptimizer(problem.module, problem.meta)
+    for _ in range(2):
+        optimizer.zero_grad()
+        problem.loss(problem.module).backward()
+        nn.utils.clip_grad_value_(problem.module.parameters(), 1e-3)
+        optimizer.step()
+    assert len(warnings(caplog)) == 1
+    assert "changed between backward and step by more than one factor" in warnings(caplog)[0]
