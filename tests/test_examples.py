@@ -11,6 +11,7 @@ from examples import (
     meta_train,
     moe_approximation,
     moe_on_disk,
+    nowcasting,
     quadratize,
     text,
 )
@@ -43,6 +44,14 @@ def test_lightning(weights, capsys) -> None:
     lightning_digits.main([weights, "--steps", "30"])
     first, last = numbers(capsys.readouterr().out)
     assert last < first - 0.05
+
+
+def test_nowcasting(capsys) -> None:
+    nowcasting.main(["--steps", "30", "--seeds", "1", "--task", "cnn"])
+    heading, *rows = capsys.readouterr().out.splitlines()
+    assert heading.split() == ["rate", "AdamW", "linear"]
+    assert len(rows) == 5
+    assert all(alone != predicted for *_, alone, predicted in map(numbers, rows))
 
 
 def test_text(weights, capsys) -> None:
