@@ -14,12 +14,21 @@ from torch.nn.parallel import DistributedDataParallel
 
 from learned_opt import LearnedOptimizer
 from learned_opt.deploy.module_call import ModuleCall
+from learned_opt.deploy.parity import check_parity
 from learned_opt.optimizers.second_moments import SecondMoments
 from learned_opt.optimizers.unf import UNFOptimizer
 from learned_opt.symmetry import infer_permutation_spec
 from learned_opt.symmetry.spec import PermutationSpec
 from learned_opt.unf import Pointwise
+from tests.cases import FAMILIES, READS_EXAMPLES, spec_of
 from tests.deploy.test_gradient_sets import ROWS, SUMS, Problem, assert_same, train, warnings
+
+
+@pytest.mark.parametrize("name", READS_EXAMPLES)
+def test_an_export_is_checked_against_the_inner_step(name: str) -> None:
+    torch.manual_seed(0)
+    meta = READS_EXAMPLES[name](spec_of(FAMILIES["mlp"]()))
+    check_parity(meta, LearnedOptimizer)
 
 
 class Outside(nn.Module):
