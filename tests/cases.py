@@ -288,7 +288,7 @@ OPTIMIZERS = {
         extra_features={"second_moments": partial(SecondMoments, factored=True)},
     ),
 }
-# read the gradients of single examples, which the inner loop hands to them: no gradients alone
+# read the gradients of single examples, which the inner loop hands to them, or hooks on a module
 READS_EXAMPLES = {
     "unf_gradient_set": partial(
         UNFOptimizer,
