@@ -196,3 +196,17 @@ def shown(value: Any) -> str:
     if isinstance(value, type):
         return f"the class {value.__name__}"
     return getattr(value, "__name__", None) or f"a {type(value).__name__}"
+
+
+def check_blocks(blocks: Any) -> None:
+    """Check the settings of blocks of theta, as far as no theta is needed.
+
+    Raises:
+        TypeError: it is no mapping of mappings.
+    """
+    rule = "blocks must map each block to its settings, such as {'equivariant': {'lr': 1e-3}}"
+    if not isinstance(blocks, Mapping):
+        raise TypeError(f"{rule}, got {shown(blocks)}.")
+    for name, settings in blocks.items():
+        if not isinstance(settings, Mapping):
+            raise TypeError(f"{rule}, got {shown(settings)} for {name!r}.")

@@ -36,6 +36,7 @@ def meta_train(
     name: str | None = None,
     outer_optimizer: Callable[..., torch.optim.Optimizer] | None = None,
     schedule: Callable[..., Any] | None = None,
+    blocks: Mapping[str, Mapping[str, Any]] | None = None,
     gradient_clip: float | None = 1.0,
     truncation: Truncation | None = None,
     augment: Callable[[TaskFamily], TaskFamily] | None = None,
@@ -75,7 +76,10 @@ def meta_train(
         outer_optimizer: constructor ``(parameters) -> torch.optim.Optimizer``, which trains theta;
             None for that of the commands, Adam at a rate of 0.01 that falls along a cosine.
         schedule: constructor ``(outer optimizer) -> learning-rate schedule``, stepped once each
-            outer step; None for none.
+            outer step; None for none. ``block_schedule`` has one for each block.
+        blocks: pattern -> settings of the outer optimizer that differ there, such as
+            ``{"equivariant": {"lr": 2e-3}, "*": {}}``: names of tensors of theta, wildcards
+            allowed, or ``scalars``, ``pointwise``, ``equivariant``; the first that matches counts.
         gradient_clip: largest global norm of a meta-gradient; None for no limit.
         truncation: inner steps until a chain restarts; None for ``horizon``.
         augment: constructor ``(task) -> task`` of what is trained on; validation is on the task as
@@ -85,7 +89,9 @@ def meta_train(
         checkpoint_every: outer steps between two checkpoints.
         validate_every: outer steps between two validations on seeds that are not trained on, the
             last step included; None for none.
-        callbacks: Lightning callbacks of your own; they act behind the others.
+        callbacks: Lightning callbacks of your own; they act behind the others. ``ThetaAverage``
+            averages theta, its ``optimizer`` has the average at the end; ``SignalRates`` scales
+            the rates of blocks by their measured signal.
         logger: Lightning logger or loggers of your own.
         device: ``auto`` (the GPU where there is one), ``cpu`` or ``cuda``.
         compile: compile the inner step.
@@ -129,6 +135,7 @@ def meta_train(
         seed=seed,
         outer_optimizer=outer_optimizer,
         schedule=schedule,
+        blocks={} if blocks is None else blocks,
         gradient_clip=gradient_clip,
         truncation=truncation,
         augment=augment,

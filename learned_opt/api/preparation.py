@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from learned_opt.api.arguments import built
 from learned_opt.api.settings import Settings
@@ -19,6 +20,7 @@ from learned_opt.inner.bound_task import BoundTask, LoopSettings, TaskBinder
 from learned_opt.optimizers.base import MetaOptimizer
 from learned_opt.symmetry.spec import PermutationSpec
 from learned_opt.training.inner_problem import InnerProblem
+from learned_opt.training.parameter_groups import parameter_groups
 
 log = logging.getLogger(__name__)
 
@@ -60,22 +62,31 @@ def prepare(settings: Settings, loops: LoopSettings, *, is_kept: bool) -> Prepar
         ValueError: a task cannot train, a value is out of its range, the optimizer does not fit a
             task, or theta could not be written.
     """
-    outer_optimizer, schedule = settings.outer
     parameter = torch.nn.Parameter(torch.zeros(1))
-    kind = torch.optim.Optimizer
-    outer = built(partial(outer_optimizer, [parameter]), "outer_optimizer", kind)
-    if schedule is not None:
-        built(partial(schedule, outer), "schedule", object)
+    outer_optimizer, _ = settings.outer
+    built(partial(outer_optimizer, [parameter]), "outer_optimizer", torch.optim.Optimizer)
 
     tasks = _bound_tasks(settings, loops)
-    problems = _inner_problems(settings, tasks)
     first = next(iter(tasks.values()))
+    _check_outer(settings, dict(first.optimizer.named_parameters()))
+    problems = _inner_problems(settings, tasks)
     node, obstacle = _node(settings, first.optimizer.spec)
     if obstacle and is_kept:
         raise ValueError(obstacle)
     if obstacle:
         log.warning("%s", obstacle)
     return Prepared(settings, tasks, problems, node, obstacle)
+
+
+def _check_outer(settings: Settings, theta: Mapping[str, Tensor]) -> None:
+    """Build the outer optimizer and its schedule once, on the theta that they will train."""
+    outer_optimizer, schedule = settings.outer
+    parameters: Any = list(theta.values())
+    if settings.blocks:
+        parameters = parameter_groups(theta, settings.blocks, outer_optimizer)
+    outer = outer_optimizer(parameters)
+    if schedule is not None:
+        built(partial(schedule, outer), "schedule", object)
 
 
 def _bound_tasks(settings: Settings, loops: LoopSettings) -> dict[str, BoundTask]:

@@ -1,7 +1,7 @@
 """What ``meta_train`` is asked for, as its arguments name it, checked."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -42,6 +42,7 @@ class Settings:
         weights: of the tasks.
         precision: of ``Unroll``.
         name: of the optimizer in tables; None for that of its class.
+        blocks: pattern -> settings of the outer optimizer; empty for none.
     """
 
     tasks: Mapping[str, TaskFamily]
@@ -58,6 +59,7 @@ class Settings:
     weights: Mapping[str, float]
     precision: str
     name: str | None
+    blocks: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         arguments.check_optimizer(self.optimizer)
@@ -76,6 +78,7 @@ class Settings:
             example = "functools.partial(CosineAnnealingLR, T_max=600)"
             kind = torch.optim.lr_scheduler.LRScheduler
             check_constructor(self.schedule, "schedule", kind, example)
+        arguments.check_blocks(self.blocks)
         if self.truncation is not None and not isinstance(self.truncation, Truncation):
             raise TypeError(
                 f"truncation must be a Truncation such as Constant(200), "
@@ -110,7 +113,9 @@ class Settings:
         """What the numbers depend on, as plain data: a folder belongs to one of these."""
         values = {}
         for name, value in vars(self).items():
-            if name not in ("tasks", "name"):
+            # folders of versions without blocks belong to trainings without them
+            is_left_out = name in ("tasks", "name") or (name == "blocks" and not value)
+            if not is_left_out:
                 values[name] = described(value)
         tasks = {name: described(family.describe()) for name, family in self.tasks.items()}
         return {"tasks": tasks, **values}

@@ -51,6 +51,7 @@ def run_training(prepared: Prepared, run: RunInFolder, watching: Watching) -> Me
         loggers=[table, *watching.loggers],
         folder=run.path,
         checkpoint=run.checkpoint,
+        blocks=settings.blocks,
     )
 
     training = assemble(parts)

@@ -35,7 +35,11 @@ from learned_opt.evaluation.results import read_evaluation
 from learned_opt.inner.truncation import Constant
 from learned_opt.inner.unroll import Unroll
 from learned_opt.optimizers.hand.references import make_adam, make_sgdm
+from learned_opt.optimizers.schedule import Cosine
 from learned_opt.optimizers.unf import UNFOptimizer
+from learned_opt.training.block_schedule import After, block_schedule
+from learned_opt.training.callbacks.signal_rates import SignalRates
+from learned_opt.training.callbacks.theta_average import ThetaAverage
 from learned_opt.unf.layers import Pointwise, PointwiseUNFLinear
 from tasks.data.embedded import digits
 from tasks.networks.mlp import MLP
@@ -54,6 +58,7 @@ UNF = partial(
 DEEP_SET = partial(UNFOptimizer, head=Pointwise, channels=4)
 SMALL = {"num_tasks": 3, "unroll_length": 2, "sigma": 0.03}
 SMALL_PES = partial(PES, **SMALL)
+ADAMW = partial(torch.optim.AdamW, lr=0.01, betas=(0.9, 0.999), weight_decay=0.0)
 QUIET = {"compile": False, "progress": False}
 
 
@@ -121,6 +126,49 @@ def test_the_same_bits_as_the_command(command) -> None:
     assert {key: node[key] for key in written["meta_optimizer"] if key != "trunk"} == {
         key: value for key, value in written["meta_optimizer"].items() if key != "trunk"
     }
+
+
+def test_settings_by_block_give_the_bits_of_the_command(tmp_path, monkeypatch) -> None:
+    """Rates of blocks, a stage, rates by signal, and an average of theta."""
+    words = ["+task=mlp", "outer_optimizer=signal", "benchmark=none", "trainer.max_steps=4"]
+    words += ["horizon=8", "estimator.unroll_length=4", "estimator.num_tasks=3", "compile=false"]
+    words += ["device=cpu", "~callbacks.diagnostics", f"hydra.run.dir={tmp_path / 'run'}"]
+    words += [
+        "+outer_optimizer.schedule.factors.equivariant._target_="
+        "learned_opt.training.block_schedule.After",
+        "+outer_optimizer.schedule.factors.equivariant.start=2",
+    ]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["learned_opt", *words])
+    train.main()
+
+    average = ThetaAverage(0.99)
+    result = learned_opt.meta_train(
+        Classification("mlp", partial(MLP, hidden_sizes=[32]), digits(0.2), batch_size=128),
+        UNF,
+        partial(PES, num_tasks=3, unroll_length=4, sigma=0.03),
+        steps=4,
+        horizon=8,
+        outer_optimizer=ADAMW,
+        blocks={
+            "equivariant": {"lr": 2e-3, "betas": (0.99, 0.999), "weight_decay": 0.01},
+            "pointwise": {},
+            "scalars": {},
+        },
+        schedule=partial(
+            block_schedule, factors={"equivariant": After(2)}, otherwise=Cosine(4, final=0.05)
+        ),
+        callbacks=[average, SignalRates(0.99, 0.1)],
+        device="cpu",
+        **QUIET,
+    )
+    assert equal(
+        dict(sorted(result.theta.items())), load_file(tmp_path / "run" / "theta.safetensors")
+    )
+    averaged = {name: p.detach() for name, p in average.optimizer.named_parameters()}
+    written = load_file(tmp_path / "run" / "theta_average.safetensors")
+    assert equal(dict(sorted(averaged.items())), written)
+    assert "rate_factor/equivariant" in result.history
 
 
 def test_the_defaults_are_those_of_the_commands() -> None:
@@ -413,6 +461,19 @@ BAD = {
         {"task": {"a": FAMILIES["mlp"](), "b": Quadratic()}, "optimizer": UNF},
         ValueError,
         "optimizer UNFOptimizer cannot go from task a to task b",
+    ),
+    "blocks": ({"blocks": {"*": 0.1}}, TypeError, "blocks must map each block to its settings"),
+    "block of nothing": (
+        {"blocks": {"equivariant": {}, "*": {}}},
+        ValueError,
+        "equivariant",
+    ),
+    "half of theta": ({"blocks": {"scalars": {}}}, ValueError, "blocks must take every tensor"),
+    "setting of a block": ({"blocks": {"*": {"lr": -1}}}, ValueError, "Invalid learning rate"),
+    "schedule of no block": (
+        {"schedule": partial(block_schedule, factors={"*": After(1)}), "outer_optimizer": ADAMW},
+        ValueError,
+        "factors of the schedule must be of the outer optimizer's blocks",
     ),
     "folder for a function": (
         {"optimizer": make_adam, "folder": "here"},
