@@ -19,10 +19,15 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx import GraphModule
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
+from learned_opt.core.shared_loops import shared_outer_loops
 from learned_opt.core.threads import FasterThreads, is_choice, uses_all_cores
 from learned_opt.core.tracing import traced
 
 log = logging.getLogger(__name__)
+
+
+class NotCompiledError(Exception):
+    """A function does not compile."""
 
 
 class Compiled:
@@ -45,29 +50,45 @@ class Compiled:
             return self.function(*arguments)
 
         leaves, structure = tree_flatten(arguments)
-        layout = (structure, *map(_layout, leaves))
-        if layout not in self.graphs:
-            graph, outputs = trace(
-                self.function, leaves, structure
-            )  # its errors are the function's
-            try:
-                self.graphs[layout] = _compile(graph, leaves), outputs
-            except Exception as error:  # whatever it is, the graph itself runs
-                return self._eagerly(error, arguments)
-
-        compiled, outputs = self.graphs[layout]
         try:
+            compiled, outputs = self.graph(leaves, structure)
             return tree_unflatten(compiled(*leaves), outputs)
+        except NotCompiledError:
+            return self.function(*arguments)
         except TorchDynamoException as error:  # torch.compile compiles at the first call
-            return self._eagerly(error, arguments)
+            self._give_up(error)
+            return self.function(*arguments)
 
-    def _eagerly(self, error: Exception, arguments: tuple[Any, ...]) -> Any:
-        _warn_once(str(error).strip().splitlines()[0] or type(error).__name__)
+    def graph(
+        self, leaves: list[Tensor], structure: TreeSpec
+    ) -> tuple[Callable[..., list[Tensor]], TreeSpec]:
+        """The compiled function of leaves for one layout, and the tree of what it returns.
+
+        Args:
+            leaves: of the arguments.
+            structure: the tree of the arguments.
+
+        Raises:
+            NotCompiledError: it does not compile.
+        """
+        key = (structure, *map(layout, leaves))
+        if key not in self.graphs:
+            # its errors are those of the function
+            graph, outputs = trace(self.function, leaves, structure)
+            try:
+                self.graphs[key] = _compile(graph, leaves), outputs
+            except Exception as error:  # whatever it is, the function itself runs
+                self._give_up(error)
+                raise NotCompiledError(str(error)) from error
+        return self.graphs[key]
+
+    def _give_up(self, error: Exception) -> None:
+        lines = str(error).strip().splitlines()
+        _warn_once(lines[0] if lines else type(error).__name__)
         self.failed = True
-        return self.function(*arguments)
 
 
-def _layout(leaf: Tensor) -> tuple[object, ...]:
+def layout(leaf: Tensor) -> tuple[object, ...]:
     """Everything about a tensor that a compiled graph relies on."""
     return leaf.shape, leaf.stride(), leaf.dtype, leaf.device, leaf.requires_grad
 
@@ -123,7 +144,8 @@ def _compile(graph: GraphModule, leaves: list[Tensor]) -> Callable[..., Any]:
 
     # nothing is to be differentiated: Inductor alone, torch.compile would trace the graph once more
     # unless it uses all cores, generated code asks for a fixed number of threads
-    with inductor.patch({"cpp.dynamic_threads": is_choice() and not uses_all_cores()}):
+    dynamic = inductor.patch({"cpp.dynamic_threads": is_choice() and not uses_all_cores()})
+    with dynamic, shared_outer_loops():
         compiled: Any = torch._inductor.standalone_compile(
             graph, [*leaves], dynamic_shapes="from_example_inputs"
         )

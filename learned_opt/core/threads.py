@@ -19,6 +19,7 @@ from torch import Tensor
 log = logging.getLogger(__name__)
 
 ROUNDS = 3  # of a comparison, each with a turn of one thread and one of all
+CLEAR = 1.5  # ratio of times at which the first round decides
 TURN = 0.03  # least seconds of a turn: several slices of time that a busy machine gives a thread
 LEAST_CALLS = 2  # of a turn; the first one wakes threads up and is not counted
 PAUSE = 5.0  # least seconds between two comparisons
@@ -106,7 +107,7 @@ class _Comparison:
 
     def __init__(self, start: float, all_threads: int) -> None:
         self.start = start
-        self.numbers = [1, all_threads] * ROUNDS
+        self.numbers = [1, all_threads] * ROUNDS  # of the turns that are left
         self.turn_start = start
         self.calls = 0
         self.seconds: dict[int, list[float]] = {1: [], all_threads: []}
@@ -118,7 +119,11 @@ class _Comparison:
 
     @property
     def is_over(self) -> bool:
-        return not self.numbers
+        """Whether all turns were taken, or it is clear already."""
+        if len(self.numbers) % len(self.seconds) or len(self.numbers) == 2 * ROUNDS:
+            return False  # in the middle of a round
+        means = [self._mean(number) for number in self.seconds]
+        return not self.numbers or max(means) > CLEAR * min(means)
 
     @property
     def faster(self) -> int:
@@ -131,7 +136,7 @@ class _Comparison:
         if self.calls > 1:
             self.seconds[self.num_threads].append(end - start)
 
-        if self.calls > LEAST_CALLS and end - self.turn_start >= TURN:
+        if self.calls >= LEAST_CALLS and end - self.turn_start >= TURN:
             del self.numbers[0]
             self.turn_start = end
             self.calls = 0

@@ -8,14 +8,18 @@ of batches.
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 import torch
 from torch import Tensor
 from torch.func import functional_call, grad_and_value, vmap
+from torch.utils._pytree import tree_leaves
 
 from learned_opt.core import tree
-from learned_opt.core.compiled import Compiled
+from learned_opt.core.compiled import Compiled, NotCompiledError
+from learned_opt.core.forward_only import forward_only
 from learned_opt.core.recompute import recompute
+from learned_opt.core.repeated import repeat
 from learned_opt.core.rng import Key, generator
 from learned_opt.core.tree import Tree
 from learned_opt.inner.tapped_loss import TappedLoss
@@ -142,14 +146,21 @@ class Unroll:
         """
         streams = [batches] if measured is None else [batches, measured]
         num_steps = len(tree.leaves(batches)[0])
+        # uncompiled steps stay what they are without kernels, bit for bit
+        step = self._batched_step
+        is_forward = not any(leaf.requires_grad for leaf in tree_leaves((theta, chains, streams)))
+        if is_forward and isinstance(step, Compiled) and not step.failed:
+            with suppress(NotCompiledError), forward_only():
+                losses, chains = repeat(step, theta, chains, streams)
+                return torch.stack(losses), chains
 
         losses = []
         for k in range(num_steps):
             inputs = [tree.tree_map(lambda leaf, k=k: leaf[k], stream) for stream in streams]
             if remat:
-                loss, chains = recompute(self._batched_step, theta, chains, *inputs)
+                loss, chains = recompute(step, theta, chains, *inputs)
             else:
-                loss, chains = self._batched_step(theta, chains, *inputs)
+                loss, chains = step(theta, chains, *inputs)
             losses.append(loss)  # (M,)
         return torch.stack(losses), chains
 

@@ -120,9 +120,9 @@ def test_theta_is_the_same_whenever_the_number_changes(monkeypatch: pytest.Monke
 
     monkeypatch.delenv("OMP_NUM_THREADS")
     monkeypatch.setattr(threads, "TURN", 0.0)
-    monkeypatch.setattr(threads, "LEAST_CALLS", 1)
     monkeypatch.setattr(threads, "PAUSE", 0.0)
     monkeypatch.setattr(threads, "SHARE", math.inf)
+    monkeypatch.setattr(threads, "CLEAR", math.inf)
     used: list[int] = []
     run_with = threads._threads
 

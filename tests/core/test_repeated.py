@@ -1,0 +1,59 @@
+"""Repeated calls of a compiled step are the calls one by one."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from learned_opt.core import compiled
+from learned_opt.core.compiled import Compiled, NotCompiledError
+from learned_opt.core.repeated import repeat
+from learned_opt.core.tree import Tree
+
+FIXED = {"scale": torch.tensor([1.0, 2.0])}
+STREAMS = [{"x": torch.arange(10.0).reshape(5, 2)}, {"y": torch.ones(5, 2)}]
+
+
+def turned(fixed: Tree, carried: Tree, first: Tree, second: Tree) -> tuple[Tensor, Tree]:
+    """Leaves its matrix in another layout, and its keys in another order, than it gets them."""
+    total = carried["sum"] + fixed["scale"] * first["x"]
+    matrix = (carried["matrix"] + second["y"]).mT.contiguous().mT
+    return total.sum() + matrix.sum(), {"matrix": matrix, "sum": total}
+
+
+def one_by_one(carried: Tree) -> tuple[list[Tensor], Tree]:
+    outputs = []
+    for k in range(5):
+        inputs = [{name: leaf[k] for name, leaf in stream.items()} for stream in STREAMS]
+        output, carried = turned(FIXED, carried, *inputs)
+        outputs.append(output)
+    return outputs, carried
+
+
+def test_outputs_and_what_is_left() -> None:
+    start = {"sum": torch.zeros(2), "matrix": torch.zeros(3, 2)}
+    step = Compiled(turned)
+    results = repeat(step, FIXED, start, STREAMS)
+
+    torch.testing.assert_close(results, one_by_one(start))
+    # that of the start, and that of what a step leaves
+    assert len(step.graphs) == 2
+
+
+def test_one_step() -> None:
+    start = {"sum": torch.zeros(2), "matrix": torch.zeros(3, 2)}
+    streams = [{name: leaf[:1] for name, leaf in stream.items()} for stream in STREAMS]
+    outputs, carried = repeat(Compiled(turned), FIXED, start, streams)
+    assert len(outputs) == 1
+    assert list(carried) == ["matrix", "sum"]
+
+
+def test_a_step_that_does_not_compile(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise ValueError
+
+    monkeypatch.setattr(compiled, "_compile", fail)
+    step = Compiled(turned)
+    start = {"sum": torch.zeros(2), "matrix": torch.zeros(3, 2)}
+    with pytest.raises(NotCompiledError):
+        repeat(step, FIXED, start, STREAMS)
+    assert step.failed
