@@ -23,9 +23,32 @@ MOMENTUM_DECAYS = (0.1, 0.5, 0.9, 0.99, 0.999, 0.9999)
 TIME_SCALES = (1, 3, 10, 30, 100, 300, 1_000, 3_000, 10_000, 30_000, 100_000)  # inner steps
 NUM_TENSOR_FEATURES = 2 + len(MOMENTUM_DECAYS)  # parameter, gradient, momenta
 NUM_FEATURES = NUM_TENSOR_FEATURES + len(TIME_SCALES)
-NORMALISATIONS = ("joint", "channel")
 # keeps a weight that never had a gradient from 0 / 0; its rsqrt to the third power is still finite
 TINY = 1e-24
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """How parameter, gradient and momenta are brought to order one.
+
+    Args:
+        joint: clip them and divide by one root mean square of all; False for one of each channel.
+        epsilon: is added to mean squares.
+        scalars: treat parameters without an axis, which have a mean over one entry, like others.
+    """
+
+    joint: bool
+    epsilon: float
+    scalars: bool
+
+
+# what ``tensor_features`` does
+NORMALISATIONS = {
+    "joint": Normalisation(joint=True, epsilon=1e-5, scalars=True),
+    "channel": Normalisation(joint=False, epsilon=1e-12, scalars=False),
+}
+# what ``MomentumFeatures`` does
+OF_MOMENTUM_FEATURES = Normalisation(joint=False, epsilon=1e-5, scalars=True)
 
 
 def ema(average: Tensor, value: Tensor, decay: Tensor | float) -> Tensor:
@@ -72,12 +95,13 @@ def tensor_features(
 
     def features(param: Tensor, grad: Tensor, momentum: Tensor, *more: Tensor) -> Tensor:
         channels = torch.cat([torch.stack([param, grad]), momentum])  # (8, *shape)
-        if normalisation == "joint":
+        kind = NORMALISATIONS[normalisation]
+        if kind.joint:
             # clipped first: one spike must not hide all other entries
             channels = channels.clamp(-1, 1)
-            channels = channels * torch.rsqrt(1e-5 + channels.square().mean())
+            channels = channels * torch.rsqrt(kind.epsilon + channels.square().mean())
         elif param.ndim:  # a scalar over its own size would be its sign alone
-            channels = normalise(channels, epsilon=1e-12)
+            channels = normalise(channels, kind.epsilon)
 
         if more:
             channels = torch.cat([channels, torch.stack(more)])
@@ -175,7 +199,7 @@ class MomentumFeatures(Features):
 
         def features(param: Tensor, grad: Tensor, momentum: Tensor) -> Tensor:
             channels = torch.cat([torch.stack([grad, param]), momentum])  # (8, *shape)
-            return normalise(channels, epsilon=1e-5).movedim(0, -1)
+            return normalise(channels, OF_MOMENTUM_FEATURES.epsilon).movedim(0, -1)
 
         features_of_all = tree_map(features, reading.params, reading.grads, momenta)
         return features_of_all, {"momenta": momenta}

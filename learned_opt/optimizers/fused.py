@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from learned_opt.core import native
-from learned_opt.optimizers.features import MOMENTUM_DECAYS
+from learned_opt.optimizers.features import MOMENTUM_DECAYS, Normalisation
 from learned_opt.unf import fused
 
 SOURCE = Path(__file__).with_name("momentum_step.cpp")
@@ -27,7 +27,7 @@ def momentum_step(
     weights: Sequence[Tensor],
     biases: Sequence[Tensor],
     nominal: tuple[float, float, float],
-    joint: bool,
+    normalisation: Normalisation,
     rates: Sequence[tuple[float, float]],
 ) -> bool:
     """``p <- keep p - rate alpha (m + beta f(features))``, and the momenta and m moved before.
@@ -40,7 +40,7 @@ def momentum_step(
         weights: of the layers of f, ``(C_l, C_{l+1})``, 8 channels in, 1 out.
         biases: ``(C_{l+1},)``.
         nominal: alpha, beta, and the decay gamma of m.
-        joint: normalisation of the features, see ``features.tensor_features``.
+        normalisation: of the features.
         rates: (rate, keep) of each tensor.
 
     Returns:
@@ -72,7 +72,9 @@ def momentum_step(
         fused.addresses(read[1]),
         fused.addresses(read[2]),
         *map(ctypes.c_double, nominal),
-        int(joint),
+        int(normalisation.joint),
+        ctypes.c_double(normalisation.epsilon),
+        int(normalisation.scalars),
         torch.get_num_threads(),
     )
 

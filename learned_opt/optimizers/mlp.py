@@ -16,6 +16,7 @@ from learned_opt.optimizers.base import (
 )
 from learned_opt.optimizers.features import (
     NO_FEATURES,
+    OF_MOMENTUM_FEATURES,
     TIME_SCALES,
     Features,
     JoinedFeatures,
@@ -24,6 +25,7 @@ from learned_opt.optimizers.features import (
     join,
     time_features,
 )
+from learned_opt.optimizers.fused_function import FusedFunction
 from learned_opt.symmetry.spec import PermutationSpec
 from learned_opt.unf.layers import Pointwise
 from learned_opt.unf.stack import UNF
@@ -95,15 +97,21 @@ class MLPOptimizer(MetaOptimizer):
         del loss
         dtype = next(iter(params.values())).dtype
         reading = Reading(grads, params, state["step"] + 1, factors, self.spec)
-        inputs, accumulators = self.features(reading, state["features"])
-        next_state = {"step": reading.step, "features": accumulators}
+        next_state: Tree = {"step": reading.step}
+        more = None
         if self.extra is not None:
             more, next_state["extra"] = self.extra(reading, state["extra"])
-            inputs = join(inputs, more)
 
         time = time_features(state["step"], dtype)  # the same for all entries: (11,)
-        outputs = self.function(inputs, time)  # (*shape, 2)
-        updates = tree_map(self._update, outputs)
+        fused = FusedFunction(self.function, self.spec, OF_MOMENTUM_FEATURES, time, params)
+        if isinstance(self.features, MomentumFeatures) and fused.fits:
+            momenta = state["features"]["momenta"]
+            outputs, moved = fused(grads, momenta, [], more, gradient_first=True)
+            next_state["features"] = {"momenta": moved}
+        else:
+            inputs, next_state["features"] = self.features(reading, state["features"])
+            outputs = self.function(join(inputs, more) if more is not None else inputs, time)
+        updates = tree_map(self._update, outputs)  # of (*shape, 2)
         return updates, next_state
 
     def _update(self, output: Tensor) -> Tensor:

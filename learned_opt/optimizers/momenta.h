@@ -31,7 +31,10 @@ struct Normalisation {
   bool joint, scalars;
 };
 
-static inline void write(const REAL* from, int64_t count, REAL* to) { memcpy(to, from, sizeof(REAL) * count); }
+// the first count of at most P numbers
+static inline void write(const REAL* from, int64_t count, REAL* to) {
+  memcpy(to, from, count == P ? sizeof(REAL) * P : sizeof(REAL) * count);  // a constant size needs no call
+}
 
 template <bool CLAMP>
 static inline Vector clamped(Vector x) {
@@ -49,13 +52,16 @@ static void move(const Source& t, int64_t first, int64_t count, double* squares)
     Vector param[VECTORS], grad[VECTORS], momentum[VECTORS];
     read(t.param + start, 1, left, (REAL*)param);
     read(t.grad + start, 1, left, (REAL*)grad);
+#pragma GCC unroll 8
     for (int v = 0; v < VECTORS; v++) {
       const Vector p = clamped<CLAMP>(param[v]), g = clamped<CLAMP>(grad[v]);
       sums[0] += p * p;
       sums[1] += g * g;
     }
+#pragma GCC unroll 8
     for (int k = 0; k < MOMENTA; k++) {
       read(t.momenta + k * t.size + start, 1, left, (REAL*)momentum);
+#pragma GCC unroll 8
       for (int v = 0; v < VECTORS; v++) {
         momentum[v] = DECAY[k] * momentum[v] + (1 - DECAY[k]) * grad[v];
         const Vector m = clamped<CLAMP>(momentum[v]);

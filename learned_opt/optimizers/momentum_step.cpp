@@ -63,27 +63,35 @@ static void step(const Tensor* tensors, int64_t T, const Function& f, const Nomi
   const int64_t num_pieces = pieces.size();
   std::vector<double> squares(num_pieces * FEATURES), sums(T * FEATURES);
   std::vector<REAL> scales(T * FEATURES);
-#pragma omp parallel for num_threads(num_threads) schedule(static)
-  for (int64_t i = 0; i < num_pieces; i++)
-    move_momenta(tensors[pieces[i].tensor].source, pieces[i].first, pieces[i].count, normalisation.joint,
-                 &squares[i * FEATURES]);
-  for (int64_t i = 0; i < num_pieces; i++)
-    for (int c = 0; c < FEATURES; c++) sums[pieces[i].tensor * FEATURES + c] += squares[i * FEATURES + c];
-  for (int64_t t = 0; t < T; t++) scale(tensors[t].source, &sums[t * FEATURES], normalisation, &scales[t * FEATURES]);
-#pragma omp parallel for num_threads(num_threads) schedule(static)
-  for (int64_t i = 0; i < num_pieces; i++)
-    for (int64_t at = 0; at < pieces[i].count; at += P)
-      update(tensors[pieces[i].tensor], pieces[i].first + at, std::min<int64_t>(P, pieces[i].count - at),
-             normalisation.joint, &scales[pieces[i].tensor * FEATURES], f, nominal);
+#pragma omp parallel num_threads(num_threads)
+  {
+    const TinyIsZero tiny_is_zero;
+#pragma omp for schedule(static)
+    for (int64_t i = 0; i < num_pieces; i++)
+      move_momenta(tensors[pieces[i].tensor].source, pieces[i].first, pieces[i].count, normalisation.joint,
+                   &squares[i * FEATURES]);
+#pragma omp single
+    {
+      for (int64_t i = 0; i < num_pieces; i++)
+        for (int c = 0; c < FEATURES; c++) sums[pieces[i].tensor * FEATURES + c] += squares[i * FEATURES + c];
+      for (int64_t t = 0; t < T; t++)
+        scale(tensors[t].source, &sums[t * FEATURES], normalisation, &scales[t * FEATURES]);
+    }
+#pragma omp for schedule(static)
+    for (int64_t i = 0; i < num_pieces; i++)
+      for (int64_t at = 0; at < pieces[i].count; at += P)
+        update(tensors[pieces[i].tensor], pieces[i].first + at, std::min<int64_t>(P, pieces[i].count - at),
+               normalisation.joint, &scales[pieces[i].tensor * FEATURES], f, nominal);
+  }
 }
 
-// weights[l]: (C_l, C_l+1) and biases[l]: (C_l+1,), one layer more than WIDTHS; joint: see momenta.h
+// weights[l]: (C_l, C_l+1) and biases[l]: (C_l+1,), one layer more than WIDTHS; joint, epsilon, scalars: see momenta.h
 extern "C" void momentum_step(int64_t T, const int64_t* sizes, const int64_t* ranks, REAL* const* params,
                               const REAL* const* grads, REAL* const* momentum, REAL* const* momenta,
                               const double* rates, const double* keeps, const REAL* const* weights,
                               const REAL* const* biases, double alpha, double beta, double gamma, int joint,
-                              int num_threads) {
-  const Normalisation normalisation{joint ? 1e-5 : 1e-12, (bool)joint, (bool)joint};
+                              double epsilon, int scalars, int num_threads) {
+  const Normalisation normalisation{epsilon, (bool)joint, (bool)scalars};
   const Nominal nominal{(REAL)alpha, (REAL)beta, (REAL)gamma};
   Function f{};
   f.stack.pack(weights, biases);

@@ -12,6 +12,7 @@ from learned_opt.optimizers import features
 from learned_opt.optimizers.base import MetaOptimizer, check_at_least_one, init_step
 from learned_opt.optimizers.features import NO_FEATURES, Features, JoinedFeatures, Reading
 from learned_opt.optimizers.fused import momentum_step
+from learned_opt.optimizers.fused_function import FusedFunction
 from learned_opt.optimizers.hand.base import log_parameter, logit_parameter
 from learned_opt.optimizers.nominal import Momentum, Nominal
 from learned_opt.symmetry.spec import PermutationSpec
@@ -80,7 +81,8 @@ class UNFOptimizer(MetaOptimizer):
             raise ValueError(f"beta must not be negative, got {beta}.")
         if normalisation not in features.NORMALISATIONS:
             raise ValueError(
-                f"normalisation must be one of {features.NORMALISATIONS}, got {normalisation!r}."
+                f"normalisation must be one of {', '.join(features.NORMALISATIONS)}, "
+                f"got {normalisation!r}."
             )
 
         self.nominal = nominal()
@@ -123,21 +125,29 @@ class UNFOptimizer(MetaOptimizer):
         beta = self.log_beta.exp()
         step = state["step"] + 1
 
-        momenta = features.update_momenta(state["momenta"], grads)
         directions, nominal_state = self.nominal.advance(grads, state, step, gamma)
-
+        next_state = {"step": step, **nominal_state}
         # a direction in units of its tensor is of order one already
         others = [directions] if self.nominal.num_features else []
-        inputs = features.tensor_features(params, grads, momenta, self.normalisation, *others)
-        next_state = {"step": step, **nominal_state, "momenta": momenta}
+        more = None
         if self.extra is not None:
             reading = Reading(grads, params, step, factors, self.spec)
             more, next_state["extra"] = self.extra(reading, state["extra"])
-            inputs = features.join(inputs, more)
 
         time = features.time_features(state["step"], self.log_alpha.dtype)
-        # views split axes that the spec knows as several, e.g. the heads of an attention
-        outputs = self.spec.unview(self.function(self.spec.view(inputs), time))
+        kind = features.NORMALISATIONS[self.normalisation]
+        fused = FusedFunction(self.function, self.spec, kind, time, params)
+        if fused.fits:
+            outputs, momenta = fused(grads, state["momenta"], others, more)
+        else:
+            momenta = features.update_momenta(state["momenta"], grads)
+            inputs = features.tensor_features(params, grads, momenta, self.normalisation, *others)
+            if more is not None:
+                inputs = features.join(inputs, more)
+            # views split axes that the spec knows as several, e.g. the heads of an attention
+            outputs = self.spec.unview(self.function(self.spec.view(inputs), time))
+
+        next_state["momenta"] = momenta
         steps = self.nominal.updates(directions, outputs, params, nominal_state, step, beta)
         return tree_map(lambda towards: -alpha * towards, steps), next_state
 
@@ -163,7 +173,7 @@ class UNFOptimizer(MetaOptimizer):
             weights,
             biases,
             (alpha, beta, gamma),
-            self.normalisation == "joint",
+            features.NORMALISATIONS[self.normalisation],
             [rates[name] for name in params],
         )
 

@@ -3,7 +3,7 @@
 from copy import copy
 from typing import Self, TypeVar
 
-from torch import nn
+from torch import Tensor, nn
 
 from learned_opt.symmetry.spec import PermutationSpec
 
@@ -22,6 +22,19 @@ class Layer(nn.Module):
     def fits_every_spec(self) -> bool:
         """Whether no parameter belongs to the spec, so that ``rebind`` works."""
         return False
+
+    def columns(self, name: str) -> Tensor | None:
+        """What a tensor of the spec is multiplied with where it is read as a whole.
+
+        Where there are columns, ``forward`` takes a ``reading.Summary`` in the place of the tensor.
+
+        Args:
+            name: of the tensor.
+
+        Returns:
+            Tensor | None: ``(C_in, Q)``; None where ``forward`` needs the tensor itself.
+        """
+        return None
 
     def rebind(self, spec: PermutationSpec) -> Self:
         """The same parameters on another spec, in a new module; this one stays as it is.

@@ -11,6 +11,10 @@
 #include <limits>
 #include <utility>
 
+#if defined(__SSE__)
+#include <xmmintrin.h>
+#endif
+
 #if defined(__AVX512F__)
 constexpr int VECTOR_BYTES = 64, ACCUMULATORS = 24;  // of 32 registers
 #elif defined(__AVX__)
@@ -41,6 +45,21 @@ constexpr int num_packed() {
   for (int l = 0; l < L; l++) count += (WIDTH[l] + 1) * vectors(WIDTH[l + 1]);
   return count;
 }
+
+// Averages of gradients that have become zero fall below the smallest normal number, where a product takes a hundred
+// times as long. While this lives, such numbers count as zero in its thread.
+class TinyIsZero {
+#if defined(__SSE__)
+  const unsigned before = _mm_getcsr();
+
+ public:
+  TinyIsZero() { _mm_setcsr(before | 0x8040); }
+  ~TinyIsZero() { _mm_setcsr(before); }
+#else
+ public:
+  TinyIsZero() {}
+#endif
+};
 
 // the layers of one chain in vectors, zeros behind the last channel: bias, then weight (C_l, C_{l+1}), of each layer
 struct Stack {

@@ -99,7 +99,7 @@ def _(info, in_dims, inputs, weights, biases, final_relu):
     """A batch of M chains is more chains."""
     folded = []
     for tensors, dims in zip((inputs, weights, biases), in_dims, strict=False):
-        folded.append(_fold_batch(tensors, dims, info.batch_size))
+        folded.append(fold_batch(tensors, dims, info.batch_size))
 
     outputs = []
     for output in pointwise_stack(*folded, final_relu):
@@ -107,10 +107,10 @@ def _(info, in_dims, inputs, weights, biases, final_relu):
     return outputs, [0] * len(outputs)
 
 
-def _fold_batch(
+def fold_batch(
     tensors: Sequence[Tensor], dims: Sequence[int | None], batch_size: int
 ) -> list[Tensor]:
-    """``(M, ...)`` with a batch axis somewhere, or none, to ``(batch M, ...)``."""
+    """``(M, ...)`` with a batch axis somewhere, or none, to ``(batch M, ...)``, of every tensor."""
     folded = []
     for tensor, dim in zip(tensors, dims, strict=True):
         if dim is None:

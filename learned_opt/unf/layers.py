@@ -14,10 +14,11 @@ from typing_extensions import override
 
 from learned_opt.symmetry.spec import PermutationSpec
 from learned_opt.unf.base import Layer, with_modules
+from learned_opt.unf.coefficients import escape, weight_key, zero_biases
 from learned_opt.unf.fixed import fold, num_folds, unfold, without_folded
-from learned_opt.unf.mixing import gain, matmul, mix
+from learned_opt.unf.mixing import gain, matmul, mix_group
 from learned_opt.unf.plan import Group, Pattern, make_plan
-from learned_opt.unf.reading import Reducer, spread, total
+from learned_opt.unf.reading import Reducer, Summary, spread, total
 
 
 class UNFLinear(Layer):
@@ -85,20 +86,32 @@ class UNFLinear(Layer):
         return sum(weight.shape[0] * weight.shape[2] for weight in self.weights.values())
 
     @override
+    def columns(self, name: str) -> Tensor | None:
+        whole = None if self.spec.folded else self.plan.whole(name)
+        if whole is None:
+            return None
+
+        group, source = whole
+        weight = self.weights[weight_key(group.signature)]  # (K, C, D, C_out)
+        return weight[group.sources.index(source)].flatten(1)
+
+    @override
     def forward(
-        self, inputs: Mapping[str, Tensor], shared: Tensor | None = None
+        self, inputs: Mapping[str, Tensor | Summary], shared: Tensor | None = None
     ) -> dict[str, Tensor]:
         """Apply the map.
 
         Args:
-            inputs: ``name -> Tensor[*shape, C]`` for every name of the spec.
+            inputs: ``name -> Tensor[*shape, C]`` for every name of the spec, or a summary where
+                the layer has ``columns``.
             shared: channels ``(C_shared,)`` that are constant over all entries, or None;
                 C + C_shared = in_channels.
 
         Returns:
             dict[str, Tensor]: ``name -> Tensor[*shape, out_channels]``.
         """
-        folded = fold(self.spec, inputs)
+        tensors: Any = inputs  # no summaries where axes are folded, see ``columns``
+        folded: Mapping[str, Tensor | Summary] = fold(self.spec, tensors)
         read = Reducer(folded)
 
         terms: dict[str, list[Tensor]] = {}
@@ -107,8 +120,7 @@ class UNFLinear(Layer):
 
         for group in self.plan.groups:
             weight = self.weights[weight_key(group.signature)]
-            sources = [read(source) for source in group.sources]  # (*kept, F C) each
-            mixed = mix(sources, weight, shared)  # (*kept, D, C_out)
+            mixed = mix_group(group, weight, read, shared)  # (*kept, D, C_out)
             sizes = [self.num_folds[target.parameter] for target in group.targets]
             for target, part in zip(group.targets, mixed.split(sizes, -2), strict=True):
                 name = target.parameter
@@ -247,42 +259,30 @@ class PointwiseUNFLinear(Layer):
         return with_modules(self, equivariant=self.equivariant.rebind(spec))
 
     @override
+    def columns(self, name: str) -> Tensor | None:
+        columns = self.equivariant.columns(name)
+        if columns is None:
+            return None
+
+        # what is pointwise goes through the column of the tensor to itself, see ``forward``
+        group, _ = self.equivariant.plan.whole(name)
+        position = [target.parameter for target in group.targets].index(name)
+        weight = self.pointwise.weight * self.equivariant.num_terms[name] ** 0.5
+        targets = list(columns.split(weight.shape[1], 1))  # D of (C, C_out)
+        targets[position] = targets[position] + weight
+        return torch.cat(targets, 1)
+
+    @override
     def forward(
-        self, inputs: Mapping[str, Tensor], shared: Tensor | None = None
+        self, inputs: Mapping[str, Tensor | Summary], shared: Tensor | None = None
     ) -> dict[str, Tensor]:
-        pointwise = self.pointwise(inputs, shared)
+        whole = {name: each for name, each in inputs.items() if isinstance(each, Tensor)}
+        pointwise = self.pointwise(whole, shared)
         equivariant = self.equivariant(inputs, shared)
 
         outputs = {}
         for name, terms in self.equivariant.num_terms.items():
-            outputs[name] = pointwise[name] + terms**-0.5 * equivariant[name]
+            outputs[name] = terms**-0.5 * equivariant[name]
+            if name in whole:
+                outputs[name] = pointwise[name] + outputs[name]
         return outputs
-
-
-def weight_key(signature: tuple[str, ...]) -> str:
-    """The key of a group's coefficients in a ParameterDict.
-
-    >>> weight_key(("0.weight[0]", "pixel"))
-    '(0/weight[0],pixel)'
-    """
-    return f"({','.join(map(escape, signature))})"
-
-
-def escape(name: str) -> str:
-    r"""A name as a key of a ParameterDict, which may hold no dots; no two names share a key.
-
-    >>> escape("0.weight"), escape("a,b")
-    ('0/weight', 'a\\,b')
-    """
-    # commas separate names within a key
-    for letter in ("\\", "/", ","):
-        name = name.replace(letter, "\\" + letter)
-    return name.replace(".", "/")
-
-
-def zero_biases(num_folds: Mapping[str, int], channels: int) -> nn.ParameterDict:
-    """One bias ``(F C_out,)`` of zeros for each tensor, F the number of its folded indices."""
-    biases = {}
-    for name, folds in num_folds.items():
-        biases[escape(name)] = nn.Parameter(torch.zeros(folds * channels))
-    return nn.ParameterDict(biases)

@@ -3,10 +3,14 @@
 Legend: K sources, D targets, C_in / C_out channels.
 """
 
+from itertools import compress
 from math import sqrt
 
 import torch
 from torch import Tensor
+
+from learned_opt.unf.plan import Group
+from learned_opt.unf.reading import Reducer, total
 
 INIT_GAINS = {"lecun": 1.0, "he": sqrt(2.0), "zero": 0.0}
 
@@ -55,3 +59,29 @@ def mix(sources: list[Tensor], weight: Tensor, shared: Tensor | None) -> Tensor:
     if shared is None:
         return mixed
     return mixed + torch.einsum("kcdo,c->do", weight[:, channels:], shared)
+
+
+def mix_group(group: Group, weight: Tensor, read: Reducer, shared: Tensor | None) -> Tensor:
+    """All sources of a group into all of its targets.
+
+    Args:
+        group: of a plan.
+        weight: ``(K, C_in, D, C_out)``.
+        read: the inputs. Those that were never written come mixed already, as dots.
+        shared: as in ``mix``.
+
+    Returns:
+        Tensor: ``(*kept, D, C_out)``.
+    """
+    unwritten = [read.is_unwritten(source) for source in group.sources]
+    if not any(unwritten):
+        return mix([read(source) for source in group.sources], weight, shared)
+
+    terms = []
+    for source in compress(group.sources, unwritten):
+        terms.append(read.dots(source).unflatten(-1, weight.shape[2:]))
+    rows = [row for row, is_unwritten in enumerate(unwritten) if not is_unwritten]
+    if rows:
+        written = [read(group.sources[row]) for row in rows]
+        terms.append(mix(written, weight[rows], shared))
+    return total(terms)

@@ -13,8 +13,8 @@ from typing_extensions import override
 
 from learned_opt.symmetry.spec import PermutationSpec
 from learned_opt.unf.base import Layer
+from learned_opt.unf.coefficients import escape, zero_biases
 from learned_opt.unf.fixed import fold, num_folds, unfold
-from learned_opt.unf.layers import escape, zero_biases
 from learned_opt.unf.mixing import gain, mix
 from learned_opt.unf.reading import mean_over
 

@@ -51,6 +51,21 @@ class Plan(NamedTuple):
         """Number of basis maps, the Bell-number count."""
         return sum(len(group.sources) * len(group.targets) for group in self.groups)
 
+    def whole(self, parameter: str) -> tuple[Group, Pattern] | None:
+        """Where a parameter of two axes or more is read as a whole.
+
+        Returns:
+            tuple[Group, Pattern] | None: the group and its source; None for vectors and scalars,
+            and where two axes have one name, which are read in several orders and on a diagonal.
+        """
+        readings = []
+        for group in self.groups:
+            for source in group.sources:
+                is_whole = len(source.kept) == len(source.labels) > 1
+                if source.parameter == parameter and is_whole:
+                    readings.append((group, source))
+        return readings[0] if len(readings) == 1 else None
+
 
 @cache
 def make_plan(spec: PermutationSpec) -> Plan:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise, takewhile
-from typing import Self, cast
+from typing import Any, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,7 @@ from learned_opt.unf.base import Layer, with_modules
 from learned_opt.unf.fixed import FIXED_AXES, PositionalEncoding, fold_short
 from learned_opt.unf.fused import apply_pointwise
 from learned_opt.unf.layers import Pointwise, UNFLinear
-from learned_opt.unf.reading import mean_over
+from learned_opt.unf.reading import Summary, mean_over
 
 
 class InvariantPool(nn.Module):
@@ -105,6 +105,18 @@ class UNF(nn.Module):
         self, inputs: Mapping[str, Tensor], shared: Tensor | None = None
     ) -> dict[str, Tensor]:
         hidden, rest = self._begin(inputs, shared)
+        return self._end(hidden, rest)
+
+    def columns(self, name: str) -> Tensor | None:
+        """Of the layer behind the leading pointwise ones, see ``Layer.columns``."""
+        layer = cast(Layer, self.layers[self.num_fused])
+        return layer.columns(name)
+
+    def behind_pointwise(self, hidden: Mapping[str, Tensor | Summary]) -> dict[str, Tensor]:
+        """The output, from that of the leading pointwise layers."""
+        return self._end(hidden, list(self.layers[self.num_fused :]))
+
+    def _end(self, hidden: Any, rest: list[nn.Module]) -> dict[str, Tensor]:
         if not rest:
             return hidden
 

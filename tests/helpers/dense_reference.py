@@ -7,7 +7,7 @@ from torch import Tensor
 
 from learned_opt.symmetry import PermutationSpec
 from learned_opt.unf import UNFLinear
-from learned_opt.unf.layers import escape, weight_key
+from learned_opt.unf.coefficients import escape, weight_key
 from learned_opt.unf.plan import Pattern
 
 

@@ -13,7 +13,7 @@ from learned_opt.inner.unroll import Unroll
 from learned_opt.symmetry import PermutationSpec
 from learned_opt.unf import UNF, PointwiseUNFLinear, TypeTied, UNFLinear
 from learned_opt.unf.cells import make_blocks
-from learned_opt.unf.layers import escape, weight_key
+from learned_opt.unf.coefficients import escape, weight_key
 from learned_opt.unf.plan import Pattern
 from learned_opt.unf.types import TYPES
 from tests.cases import FAMILIES, OPTIMIZERS, SPECS, spec_of, spec_tensors

@@ -1,0 +1,210 @@
+"""Momenta, features and pointwise layers of an inner step, of all chains in one call, on the CPU.
+
+It has no gradient. The outputs of the layers, the *rows*, are written only where the caller wants
+them; otherwise what it reads of them is.
+
+Legend: M chains, N entries of a tensor, C channels, L layers, Q columns.
+"""
+
+import ctypes
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from learned_opt.core import native
+from learned_opt.optimizers.features import MOMENTUM_DECAYS, Normalisation
+from learned_opt.unf import fused
+
+SOURCE = Path(__file__).with_name("momentum_stack.cpp")
+INCLUDES = (Path(__file__).with_name("momenta.h"), fused.DENSE)
+MAX_RANK = 8
+# what is wanted of a tensor
+ROWS, DOTS, DOTS_AND_MEANS = range(3)
+
+
+# defined at a lower level than torch.library.custom_op, whose checks cost 50 us of each call
+_library_of_torch = torch.library.Library("learned_opt", "FRAGMENT")
+_library_of_torch.define(
+    "momentum_stack(Tensor[] params, Tensor[] grads, Tensor[] momenta, Tensor[] further, "
+    "Tensor[] weights, Tensor[] biases, Tensor[] columns, int[] wanted, "
+    "bool joint, float epsilon, bool scalars) -> Tensor[]",
+    tags=(torch.Tag.needs_fixed_stride_order,),
+)
+
+
+def momentum_stack(
+    params: Sequence[Tensor],
+    grads: Sequence[Tensor],
+    momenta: Sequence[Tensor],
+    further: Sequence[Tensor],
+    weights: Sequence[Tensor],
+    biases: Sequence[Tensor],
+    columns: Sequence[Tensor],
+    wanted: Sequence[int],
+    normalisation: Normalisation,
+) -> list[Tensor]:
+    """Move momenta and run pointwise layers, each with a ReLU behind it, on what they say.
+
+    Args:
+        params: ``(M, *shape)``.
+        grads: ``(M, *shape)``.
+        momenta: ``(M, 6, *shape)``.
+        further: channels ``(M, E, *shape)`` beside the eight of ``features.tensor_features``, as
+            they are; empty where there are none.
+        weights: of the layers, ``(M, C_l, C_{l+1})``, 8 + E channels in.
+        biases: ``(M, C_{l+1})``.
+        columns: ``(M, C_L, Q)`` for each tensor of which dots are wanted.
+        wanted: of each tensor, ``ROWS``, ``DOTS`` (products of rows and columns) or
+            ``DOTS_AND_MEANS``.
+        normalisation: of the eight features.
+
+    Returns:
+        list[Tensor]: the moved momenta; then for each tensor rows ``(M, *shape, C_L)`` or dots
+        ``(M, Q, *shape)``, these followed by the means of the rows over each axis
+        ``(M, *other axes, C_L)`` where they are wanted.
+    """
+    tensors = (params, grads, momenta, further, weights, biases, columns)
+    kind = normalisation
+    operator = torch.ops.learned_opt.momentum_stack.default
+    return operator(*map(list, tensors), list(wanted), kind.joint, kind.epsilon, kind.scalars)
+
+
+def _on_cpu(
+    params, grads, momenta, further, weights, biases, columns, wanted, joint, epsilon, scalars
+) -> list[Tensor]:
+    library = _library(params[0].dtype, weights)
+    if library is None:
+        raise RuntimeError("momentum_stack needs a kernel: ask has_kernel before.")
+
+    outputs = _allocate(params, momenta, weights, columns, wanted)
+    # copies need names that outlive the call, since C holds no reference
+    read = [list(map(_by_chain, tensors)) for tensors in (params, grads, momenta, further)]
+    matrices = [list(map(_by_chain, tensors)) for tensors in (weights, biases, columns)]
+
+    layers = []
+    for weight, bias in zip(*matrices[:2], strict=True):
+        layers += [weight.data_ptr(), weight.stride(0), bias.data_ptr(), bias.stride(0)]
+
+    members = []
+    results = iter(outputs[len(params) :])
+    remaining = iter(matrices[2])
+    for index, kind in enumerate(wanted):
+        inputs = [tensors[index] for tensors in read[:3]]
+        more = read[3][index] if further else None
+        column = next(remaining) if kind != ROWS else None
+        written = [outputs[index], next(results)]
+        if kind == DOTS_AND_MEANS:
+            written += [next(results) for _ in range(params[index].ndim - 1)]
+        members += _members(inputs, more, column, kind, written)
+
+    library.momentum_stack(
+        ctypes.c_int64(len(params[0])),
+        ctypes.c_int64(len(params)),
+        (ctypes.c_int64 * len(layers))(*layers),
+        (ctypes.c_int64 * len(members))(*members),
+        int(joint),
+        ctypes.c_double(epsilon),
+        int(scalars),
+        torch.get_num_threads(),
+    )
+    return outputs
+
+
+def _members(
+    inputs: Sequence[Tensor],
+    further: Tensor | None,
+    columns: Tensor | None,
+    kind: int,
+    written: Sequence[Tensor],
+) -> list[int]:
+    """The members of ``Tensor`` of momentum_stack.cpp, for one tensor of all chains."""
+    param, *_ = inputs
+    shape = list(param.shape[1:])
+    optional = (further, columns)
+    addresses = [tensor.data_ptr() for tensor in inputs]
+    addresses += [0 if tensor is None else tensor.data_ptr() for tensor in optional]
+    strides = [tensor.stride(0) for tensor in inputs]
+    strides += [0 if tensor is None else tensor.stride(0) for tensor in optional]
+
+    moved, output, *means = [tensor.data_ptr() for tensor in written]
+    rows, dots = (output, 0) if kind == ROWS else (0, output)
+    padding = [0] * (MAX_RANK - len(shape))
+    means += [0] * (MAX_RANK - len(means))
+    num_columns = 0 if columns is None else columns.shape[2]
+    sizes = [param[0].numel(), len(shape), *shape, *padding, num_columns]
+    return [*sizes, *addresses, *strides, moved, rows, dots, *means]
+
+
+def _fake(params, grads, momenta, further, weights, biases, columns, wanted, *normalisation):
+    return _allocate(params, momenta, weights, columns, wanted)
+
+
+def _batched(info, in_dims, *arguments):
+    """A batch of M chains is more chains."""
+    folded = []
+    for tensors, dims in zip(arguments[:7], in_dims, strict=False):
+        folded.append(fused.fold_batch(tensors, dims, info.batch_size))
+
+    outputs = []
+    for output in torch.ops.learned_opt.momentum_stack.default(*folded, *arguments[7:]):
+        outputs.append(output.unflatten(0, (info.batch_size, -1)))
+    return outputs, [0] * len(outputs)
+
+
+_library_of_torch.impl("momentum_stack", _on_cpu, "CPU")
+torch.library.register_fake("learned_opt::momentum_stack", _fake, lib=_library_of_torch)
+torch.library.register_vmap("learned_opt::momentum_stack", _batched, lib=_library_of_torch)
+
+
+def has_kernel(like: Tensor, weights: Sequence[Tensor]) -> bool:
+    """Whether ``momentum_stack`` runs on tensors like this one.
+
+    Args:
+        like: a parameter.
+        weights: of the layers, ``(C_l, C_{l+1})``.
+    """
+    if like.device.type != "cpu" or like.dtype not in fused.C_TYPES:
+        return False
+    if torch.is_autocast_enabled("cpu") or weights[0].dtype != like.dtype:
+        return False
+    return _library(like.dtype, weights) is not None
+
+
+def _library(dtype: torch.dtype, weights: Sequence[Tensor]) -> ctypes.CDLL | None:
+    widths = [weights[0].shape[-2], *(weight.shape[-1] for weight in weights)]
+    decays = ",".join(map(str, MOMENTUM_DECAYS))
+    return native.load(SOURCE, (*fused.defines(dtype, widths), ("DECAYS", decays)), INCLUDES)
+
+
+def _by_chain(tensor: Tensor) -> Tensor:
+    """The tensor, or a copy where the entries of a chain do not lie side by side in their order."""
+    if tensor.is_contiguous() or tensor[0].is_contiguous():
+        return tensor
+    return tensor.contiguous()
+
+
+def _allocate(
+    params: Sequence[Tensor],
+    momenta: Sequence[Tensor],
+    weights: Sequence[Tensor],
+    columns: Sequence[Tensor],
+    wanted: Sequence[int],
+) -> list[Tensor]:
+    channels = weights[-1].shape[2]
+    remaining = iter(columns)
+    outputs = [tensor.new_empty(tensor.shape) for tensor in momenta]
+
+    for param, kind in zip(params, wanted, strict=True):
+        num_chains, *shape = param.shape
+        if kind == ROWS:
+            outputs.append(param.new_empty(num_chains, *shape, channels))
+            continue
+        outputs.append(param.new_empty(num_chains, next(remaining).shape[2], *shape))
+        if kind == DOTS_AND_MEANS:
+            for axis in range(len(shape)):
+                others = shape[:axis] + shape[axis + 1 :]
+                outputs.append(param.new_empty(num_chains, *others, channels))
+
+    return outputs
