@@ -12,6 +12,12 @@ import torch
 from learned_opt.core import tree
 from learned_opt.training.checkpoint_files import newest, read
 
+RUNS = ("straight", "killed")
+STAGED = [  # the second stage begins in the middle of the kills
+    *("meta_optimizer=unf", "outer_optimizer=staged"),
+    "outer_optimizer.schedule.factors.equivariant.start=9",
+    "outer_optimizer.schedule.factors.equivariant.then.num_steps=2",
+]
 OF_THE_MACHINE = ("inner_steps_per_second", "peak_memory")
 
 
@@ -83,8 +89,8 @@ def test_two_ranks_survive_kills_and_agree_with_one(tmp_path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("ranks", "kills", "words"),
-    [(1, 20, []), (2, 20, []), (1, 5, ["compile=true"])],
-    ids=["one-rank", "two-ranks", "compiled"],
+    [(1, 20, []), (2, 20, []), (1, 5, ["compile=true"]), (2, 4, STAGED)],
+    ids=["one-rank", "two-ranks", "compiled", "two-ranks-in-stages"],
 )
 def test_many_kills(tmp_path, ranks, kills, words) -> None:
     steps = 4 * kills + 4
@@ -93,3 +99,6 @@ def test_many_kills(tmp_path, ranks, kills, words) -> None:
     )
     assert result == {"kills": kills, "orphans": 0}
     check_equal_to_the_straight_run(tmp_path, steps)
+    if words is STAGED:
+        averages = [tmp_path / name / "run/theta_average.safetensors" for name in RUNS]
+        assert averages[0].read_bytes() == averages[1].read_bytes()
