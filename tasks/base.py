@@ -82,6 +82,25 @@ class TaskFamily(ABC):
             Batch: tensors on the CPU by name; their shapes are the same for every batch.
         """
 
+    def batches(
+        self, generator: torch.Generator, task: TaskParams, num: int, split: str = "train"
+    ) -> Batch:
+        """Draw the batches of several inner steps.
+
+        By default by as many calls of ``batch``; what a family draws at once must be the same.
+
+        Args:
+            generator: CPU generator.
+            task: what ``sample`` returned.
+            num: of the batches.
+            split: one of ``splits``.
+
+        Returns:
+            Batch: those of ``batch`` with ``num`` as their first axis.
+        """
+        drawn = [self.batch(generator, task, split) for _ in range(num)]
+        return {name: torch.stack([batch[name] for batch in drawn]) for name in drawn[0]}
+
     @abstractmethod
     def loss(self, params: Params, batch: Batch, task: TaskParams) -> Tensor:
         """The loss on a batch; vmap, grad and compile go through it.

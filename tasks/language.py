@@ -68,6 +68,15 @@ class NextToken(NetworkTask):
         return {"start": self.draw_rows(generator, split, self.length)}
 
     @override
+    def batches(
+        self, generator: torch.Generator, task: TaskParams, num: int, split: str = "train"
+    ) -> Batch:
+        if type(self).batch is not NextToken.batch:
+            return super().batches(generator, task, num, split)
+        starts = self.draw_rows(generator, split, self.length, num)
+        return {"start": starts.unflatten(0, (num, self.batch_size))}
+
+    @override
     def rows(self, split: str) -> Tensor:
         texts = {"train": self.train[0], "test": self.test[0]}
         size = min(STRETCH, len(texts["train"]), len(texts["test"]))

@@ -70,19 +70,33 @@ class NetworkTask(TaskFamily):
     def batch(self, generator: torch.Generator, task: TaskParams, split: str = "train") -> Batch:
         return {"index": self.draw_rows(generator, split)}
 
-    def draw_rows(self, generator: torch.Generator, split: str, margin: int = 0) -> Tensor:
+    @override
+    def batches(
+        self, generator: torch.Generator, task: TaskParams, num: int, split: str = "train"
+    ) -> Batch:
+        if type(self).batch is not NetworkTask.batch:  # a family below it draws in its way
+            return super().batches(generator, task, num, split)
+        # integers come one by one out of a generator, however many are asked for
+        rows = self.draw_rows(generator, split, num_batches=num)
+        return {"index": rows.unflatten(0, (num, self.batch_size))}
+
+    def draw_rows(
+        self, generator: torch.Generator, split: str, margin: int = 0, num_batches: int = 1
+    ) -> Tensor:
         """Draw rows of the training data with replacement.
 
         Args:
             generator: CPU generator.
             split: ``train`` or ``valid``.
             margin: how many rows at the end of the split are never drawn.
+            num_batches: that are drawn, one behind the other.
 
         Returns:
-            Tensor: indices ``(batch_size,)``.
+            Tensor: indices ``(num_batches * batch_size,)``.
         """
         low, high = split_bounds(split, self.num_train, self.num_valid)
-        return torch.randint(low, high - margin, (self.batch_size,), generator=generator)
+        size = num_batches * self.batch_size
+        return torch.randint(low, high - margin, (size,), generator=generator)
 
     @override
     def to(self, device: torch.device | str) -> Self:

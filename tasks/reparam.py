@@ -81,6 +81,12 @@ class Reparametrised(TaskFamily):
         return self.family.batch(generator, task["inner"], split)
 
     @override
+    def batches(
+        self, generator: torch.Generator, task: TaskParams, num: int, split: str = "train"
+    ) -> Batch:
+        return self.family.batches(generator, task["inner"], num, split)
+
+    @override
     def without_noise(self, batch: Batch) -> Batch:
         return self.family.without_noise(batch)
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from learned_opt.core.checks import check_at_least
-from learned_opt.core.rng import draw_key, generator
+from learned_opt.core.rng import Key, draw_key, generator
 from learned_opt.core.tree import Tree, contiguous, leaves, tree_map
 from learned_opt.estimators.base import State
 from learned_opt.estimators.meta_loss import MetaLoss
@@ -112,7 +112,7 @@ class Population:
         position = (torch.tensor(self.tasks) + offset) / self.num_tasks
 
         keys = [(root, task) for task in self.tasks]
-        chains = self.unroll.start(keys * self.num_copies, horizon.tolist() * self.num_copies)
+        chains = self._fresh(keys, horizon)
         like = leaves(chains["params"])[0]
         return {
             "chains": chains,
@@ -139,7 +139,7 @@ class Population:
         numbers = [self.tasks[row] for row in rows]
         keys = [(root, number) for number in numbers]
         horizons = self._horizons(root, numbers)
-        fresh = self.unroll.start(keys * self.num_copies, horizons.tolist() * self.num_copies)
+        fresh = self._fresh(keys, horizons)
 
         num_rows = len(self.tasks)
         chain_rows = [row + r * num_rows for r in range(self.num_copies) for row in rows]
@@ -227,6 +227,11 @@ class Population:
         keys = [(start.root, task) for task in self.tasks]
         batches = self.unroll.batches(keys, start.state["chains"], self.unroll_length, split)
         return tree_map(lambda leaf: torch.cat([leaf] * num_copies, 1), batches)
+
+    def _fresh(self, keys: Sequence[tuple[Key, ...]], horizons: Tensor) -> Tree:
+        """Chains that start, all copies of the tasks of these keys."""
+        first = self.unroll.start(keys, horizons.tolist())
+        return tree_map(lambda leaf: torch.cat([leaf] * self.num_copies), first)
 
     def _horizons(self, root: int, numbers: Sequence[int]) -> Tensor:
         """Horizons of the tasks of these numbers, in inner steps."""

@@ -109,18 +109,15 @@ class Unroll:
             Tree: leaves ``(K, M, ...)``.
         """
         word = "batch" if split == "train" else split
-        sources = [generator(*key, word) for key in keys]
-        tasks = [self._task_of(chains, i) for i in range(len(keys))]
+        drawn = []
+        for i, key in enumerate(keys):
+            task = self._task_of(chains, i)
+            batches = self.family.batches(generator(*key, word), task, num_steps, split)
+            # a family without data has empty batches, whose tree would have no length K
+            drawn.append(batches or {"step": torch.arange(num_steps)})
 
-        steps = []
-        for k in range(num_steps):
-            drawn = []
-            for source, task in zip(sources, tasks, strict=True):
-                batch = self.family.batch(source, task, split)
-                # a family without data has empty batches, whose tree would have no length K
-                drawn.append(batch or {"step": torch.tensor(k)})
-            steps.append(tree.stack(drawn))
-        return tree.to(tree.stack(steps), self.device)
+        joined = tree.tree_map(lambda *leaves: torch.stack(leaves, 1), drawn[0], *drawn[1:])
+        return tree.to(joined, self.device)
 
     def run(
         self,

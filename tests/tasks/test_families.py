@@ -54,6 +54,33 @@ def test_vmap_equals_loop(name) -> None:
     )
 
 
+@pytest.mark.parametrize("name", FAMILIES)
+def test_batches_drawn_at_once_are_those_drawn_one_by_one(name) -> None:
+    family = FAMILIES[name]()
+    task = family.sample(torch.Generator().manual_seed(0))
+    for split in family.splits:
+        source = torch.Generator().manual_seed(1)
+        batches = family.batches(source, task, 3, split)
+        again = torch.Generator().manual_seed(1)
+        for k in range(3):
+            batch = family.batch(again, task, split)
+            assert set(batch) == set(batches)
+            for field, leaf in batch.items():
+                assert torch.equal(batches[field][k], leaf)
+        assert torch.equal(source.get_state(), again.get_state())
+
+
+def test_batches_of_a_family_that_draws_in_its_way() -> None:
+    class Ordered(type(FAMILIES["mlp"]())):
+        def batch(self, generator, task, split="train"):
+            return {"index": torch.arange(self.batch_size)}
+
+    family = FAMILIES["mlp"]()
+    family.__class__ = Ordered
+    batches = family.batches(torch.Generator(), {}, 2)
+    assert torch.equal(batches["index"][1], torch.arange(family.batch_size))
+
+
 def test_four_methods_make_a_family() -> None:
     assert TaskFamily.__abstractmethods__ == {"sample", "init", "batch", "loss"}
     family = FAMILIES["four_methods"]()
