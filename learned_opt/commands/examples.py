@@ -50,9 +50,9 @@ EXAMPLES = {
     "zoo": (
         "zoo build",
         "zoo predict",
-        "zoo build zoo=cnn",
         "zoo predict zoo=cnn num_seeds=3",
-        "zoo predict ~predictors.statnn",
+        "zoo build zoo=trajectories",
+        "zoo forecast zoo=trajectories",
     ),
     "contest": (
         "contest +experiment=quadratic_mlp_fashion",

@@ -1,4 +1,7 @@
-"""Weight-space prediction: ``zoo build`` trains a zoo, ``zoo predict`` predicts from it."""
+"""Weight-space prediction: ``zoo build`` trains a zoo, ``zoo predict`` predicts success from it.
+
+``zoo forecast`` predicts later weights, from a zoo of trajectories.
+"""
 
 import sys
 from collections.abc import Callable
@@ -14,7 +17,8 @@ from learned_opt.commands import cli
 from learned_opt.compose import config_files, trained_theta
 from learned_opt.core.errors import UsageError
 
-VERBS = ("build", "predict")
+NETWORK = "network.safetensors"  # that a Nowcaster takes as its weights
+VERBS = ("build", "predict", "forecast")
 
 
 @hydra.main(version_base="1.3", config_path=config_files.config_dir(), config_name="zoo")
@@ -29,7 +33,7 @@ def run(cfg: DictConfig) -> None:
     trained_theta.refuse(cfg, "theta", "checkpoint")
     cfg = resolve.final(cfg)
     config_tree.print_if_asked(cfg, Console())
-    act = _build if cfg.verb == "build" else _predict
+    act = {"build": _build, "predict": _predict, "forecast": _forecast}[cfg.verb]
     with usage_errors():
         act(cfg, Path(cfg.folder), Console())
 
@@ -66,6 +70,8 @@ def _predict(cfg: DictConfig, folder: Path, console: Any) -> None:
         raise ValueError(f"num_seeds must be at least 1, got {cfg.num_seeds}.")
 
     settings = read_settings(folder)
+    if settings["recipe"].get("snapshot_every"):
+        raise ValueError(f"{folder} holds trajectories: zoo forecast reads them.")
     zoo = read_zoo(folder)
     predictors, fit_settings = weight_zoo.build_predictors(cfg)
 
@@ -99,6 +105,35 @@ def _predict(cfg: DictConfig, folder: Path, console: Any) -> None:
     console.print(table_of(prediction_report.HEADINGS, rows))
 
 
+def _forecast(cfg: DictConfig, folder: Path, console: Any) -> None:
+    from hydra.utils import instantiate
+
+    from learned_opt.core.files import write_json
+    from learned_opt.deploy.nowcast_files import save_network
+    from learned_opt.evaluation.prediction import forecast
+    from learned_opt.evaluation.prediction.zoo import read_settings, read_zoo
+    from learned_opt.reporting.tables import table_of
+
+    settings = read_settings(folder)
+    if not settings["recipe"].get("snapshot_every"):
+        raise ValueError(f"{folder} holds no trajectories; zoo=trajectories builds them.")
+    zoo = read_zoo(folder)
+    for sentence in zoo.broken:
+        console.print(f"left out: {sentence}", style="yellow", soft_wrap=True)
+
+    network = forecast.train(zoo, instantiate(cfg.forecast))
+    rows = forecast.heldout_errors(zoo, network)
+    save_network(folder / NETWORK, network)
+    write_json(folder / "forecast.json", rows)
+
+    shown = []
+    for row in rows:
+        shown.append({name: f"{value:.4g}" for name, value in row.items()})
+    console.print(table_of(list(rows[0]), shown))
+    console.print("mean L1 of scaled weights on networks held out, by snapshots ahead")
+    console.print(f"written to {folder}: {NETWORK}, forecast.json", highlight=False)
+
+
 def _fit_seeds(
     name: str, fit_seed: Callable[[int], Any], num_seeds: int, console: Any
 ) -> list[Any]:
@@ -128,7 +163,7 @@ def _with_keys(words: list[str]) -> list[str]:
         return words
     if not words or words[0] not in VERBS:
         raise UsageError(
-            f"say what to do: python -m learned_opt zoo {' or '.join(VERBS)}, "
+            f"say what to do: python -m learned_opt zoo {', '.join(VERBS[:-1])} or {VERBS[-1]}, "
             "then KEY=VALUE as you like."
         )
     return [f"verb={words[0]}", *words[1:]]

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
 from functools import cache, partial
 from typing import Any
 
@@ -47,7 +46,7 @@ def build_zoo(cfg: DictConfig) -> tuple[Recipe, Callable[[int], Unroll], dict[st
     task = dict(family.describe())
     # each shard draws a batch size of its own
     task.pop("batch_size", None)
-    return recipe, unroll_of, {"task": task, "recipe": asdict(recipe), "spec": spec.as_dict()}
+    return recipe, unroll_of, {"task": task, "recipe": recipe.as_dict(), "spec": spec.as_dict()}
 
 
 def build_probe(cfg: DictConfig, task: Mapping[str, Any]) -> Callable[[Tree], Tree] | None:

@@ -4,10 +4,11 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from learned_opt.core import tree
+from learned_opt.core.files import write_whole
 from learned_opt.deploy.theta_header import read_header
 from learned_opt.optimizers.nowcast.networks import EntryNetwork, GraphNetwork
 
@@ -40,6 +41,12 @@ def load_network(path: Path) -> EntryNetwork | GraphNetwork:
     numbers = _numbers(path)
     network.load_state_dict({name: numbers[name].float() for name in header})
     return network.requires_grad_(False).eval()
+
+
+def save_network(path: Path, network: EntryNetwork | GraphNetwork) -> None:
+    """Write a network to a file that ``load_network`` reads."""
+    state = {name: leaf.detach().cpu().contiguous() for name, leaf in network.state_dict().items()}
+    write_whole(path, save(state))
 
 
 def _network_like(header: dict[str, Tensor], path: Path) -> EntryNetwork | GraphNetwork:

@@ -37,12 +37,15 @@ class Runs:
         params: the trained networks, leaves ``(M, *shape)``.
         test_losses: test loss after every so many inner steps, ``(P, M)``; None where that was not
             measured.
+        snapshots: params after every so many inner steps, leaves ``(M, P, *shape)``; None where
+            none were kept.
     """
 
     losses: Tensor
     heldout: dict[str, Tensor]
     params: Tree
     test_losses: Tensor | None = None
+    snapshots: Tree | None = None
 
     @property
     def mean_loss(self) -> Tensor:
@@ -90,6 +93,7 @@ def run_seeds(
     num_chains: int,
     progress: Progress = SILENT,
     heldout_every: int | None = None,
+    snapshot_every: int | None = None,
 ) -> Runs:
     """Train one network per seed.
 
@@ -105,24 +109,29 @@ def run_seeds(
         progress: told of the runs as they go on.
         heldout_every: inner steps between two measurements of the test loss, a divisor of
             ``SEGMENT``; None to measure at the end alone.
+        snapshot_every: inner steps between two snapshots of the params, a divisor of ``SEGMENT``;
+            None to keep those at the end alone.
     """
     losses: list[Tensor] = []
     test_losses: list[Tensor] = []
     heldout: list[Tree] = []
     params: list[Tree] = []
+    snapshots: list[Tree] = []
     for start in range(0, len(seeds), num_chains):
         index = [min(start + i, len(seeds) - 1) for i in range(num_chains)]
         keys = [(split, seeds[i]) for i in index]
         block_theta = tree.tree_map(lambda leaf, index=index: leaf[index], theta)
 
         num_new = min(num_chains, len(seeds) - start)  # the others fill up the block
-        block = _Block(unroll, block_theta, keys, heldout_every)
+        block = _Block(unroll, block_theta, keys, heldout_every, snapshot_every)
         chains = block.run(horizon, num_new, progress)
         losses.append(torch.cat(block.losses))
         if block.test_losses:
             test_losses.append(torch.stack(block.test_losses))
         heldout.append(unroll.evaluate(chains))
         params.append(chains["params"])
+        if block.snapshots:
+            snapshots.append(tree.tree_map(_by_run, *block.snapshots))
 
     all_losses = torch.cat(losses, 1)[:, : len(seeds)].double().cpu()  # (T, M)
     # from the first step that is not finite on, even if later ones are
@@ -133,6 +142,7 @@ def run_seeds(
         heldout=_join(heldout, len(seeds)),
         params=_join(params, len(seeds)),
         test_losses=torch.cat(test_losses, 1)[:, : len(seeds)].cpu() if test_losses else None,
+        snapshots=_join(snapshots, len(seeds)) if snapshots else None,
     )
 
 
@@ -144,10 +154,12 @@ class _Block:
         theta: leaves ``(M, *shape)``.
         keys: of the draws of each.
         heldout_every: as of ``run_seeds``.
+        snapshot_every: as of ``run_seeds``.
 
     Attributes:
         losses: of segments, ``(K, M)`` each.
         test_losses: at the measured steps, ``(M,)`` each, float64.
+        snapshots: params at the steps that were asked for, leaves ``(M, *shape)``.
     """
 
     def __init__(
@@ -156,13 +168,16 @@ class _Block:
         theta: Tree,
         keys: Sequence[tuple[Key, ...]],
         heldout_every: int | None,
+        snapshot_every: int | None,
     ) -> None:
         self.unroll = unroll
         self.theta = theta
         self.keys = keys
         self.heldout_every = heldout_every
+        self.snapshot_every = snapshot_every
         self.losses: list[Tensor] = []
         self.test_losses: list[Tensor] = []
+        self.snapshots: list[Tree] = []
 
     def run(self, horizon: int, num_new: int, progress: Progress) -> Tree:
         """Train; returns the chains at the end."""
@@ -176,13 +191,15 @@ class _Block:
         return chains
 
     def _segment(self, chains: Tree, batches: Tree, num_steps: int) -> Tree:
-        every = self.heldout_every or num_steps
+        every = self.heldout_every or self.snapshot_every or num_steps
         for first in range(0, num_steps, every):
             part = tree.tree_map(lambda leaf, k=first: leaf[k : k + every], batches)
             losses, chains = self.unroll.run(self.theta, chains, part)
             self.losses.append(losses)
             if self.heldout_every and len(losses) == every:
                 self.test_losses.append(self._test_loss(chains).double())
+            if self.snapshot_every and len(losses) == every:
+                self.snapshots.append(tree.to(chains["params"], "cpu"))
         return chains
 
     def _test_loss(self, chains: Tree) -> Tensor:
@@ -193,6 +210,11 @@ class _Block:
                 f"{', '.join(figures) or 'nothing'}."
             )
         return figures[TEST_LOSS]
+
+
+def _by_run(*leaves: Tensor) -> Tensor:
+    """Snapshots ``(M, *shape)`` side by side: ``(M, P, *shape)``."""
+    return torch.stack(leaves, 1)
 
 
 def _join(blocks: Sequence[Tree], num_runs: int) -> Tree:

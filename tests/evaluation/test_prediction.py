@@ -479,10 +479,10 @@ def test_the_commands(tmp_path, monkeypatch, capsys) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "say what to do: python -m learned_opt zoo build or predict"),
+        ([], "say what to do: python -m learned_opt zoo build, predict or forecast"),
         (["predict"], "there is no zoo in runs/zoo-gru; build one first"),
         (["build", "recipe.num_models=5"], "num_models must be at least 10"),
-        (["build", "zoo=gnu"], "unknown zoo 'gnu'; choose one of: cnn, gru"),
+        (["build", "zoo=gnu"], "unknown zoo 'gnu'; choose one of: cnn, gru, trajectories"),
     ],
 )
 def test_what_people_get_wrong(arguments, message, tmp_path, monkeypatch, capsys) -> None:

@@ -3,8 +3,9 @@
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
@@ -14,7 +15,7 @@ from learned_opt.core import tree
 from learned_opt.core.rng import generator
 from learned_opt.core.tree import Tree
 from learned_opt.evaluation.prediction.zoo import is_absent, read_shard, split_of, write_shard
-from learned_opt.evaluation.seeded_runs import run_seeds
+from learned_opt.evaluation.seeded_runs import SEGMENT, run_seeds
 from learned_opt.inner.unroll import Unroll
 
 
@@ -32,6 +33,8 @@ class Recipe:
         num_steps: inner steps, one number is drawn for each shard.
         success: the figure of ``TaskFamily.evaluate`` that is to be predicted.
         seed: root of all randomness.
+        snapshot_every: inner steps between two snapshots of a trajectory, a divisor of 50; 0 to
+            keep trained networks alone.
 
     Raises:
         ValueError: a value is out of its range.
@@ -45,8 +48,17 @@ class Recipe:
     num_steps: Sequence[int]
     success: str
     seed: int
+    snapshot_every: int = 0
 
     def __post_init__(self) -> None:
+        if self.snapshot_every < 0 or (self.snapshot_every and SEGMENT % self.snapshot_every):
+            raise ValueError(
+                f"snapshot_every must be 0 or a divisor of {SEGMENT}, got {self.snapshot_every}."
+            )
+        if self.snapshot_every and len(set(self.num_steps)) > 1:
+            raise ValueError(
+                f"num_steps must be one number where snapshots are kept, got {self.num_steps}."
+            )
         if self.shard_size < 1:
             raise ValueError(f"shard_size must be at least 1, got {self.shard_size}.")
         if self.num_models < 10 or self.num_models % self.shard_size:
@@ -64,6 +76,13 @@ class Recipe:
             object.__setattr__(self, name, values)
             if not values or min(values) < 1:
                 raise ValueError(f"{name} must hold positive numbers, got {list(values)}.")
+
+    def as_dict(self) -> dict[str, Any]:
+        """For ``zoo.json``; zoos of before there were snapshots say nothing of them."""
+        values = asdict(self)
+        if not self.snapshot_every:
+            del values["snapshot_every"]
+        return values
 
     @property
     def num_shards(self) -> int:
@@ -117,7 +136,7 @@ def train_shard(
 
     Returns:
         tuple[pd.DataFrame, Tree]: a row for each network, and their weights, leaves
-        ``(shard_size, *shape)``.
+        ``(shard_size, *shape)``, or trajectories ``(shard_size, T, *shape)``.
     """
     size = recipe.shard_size
     source = generator(recipe.seed, "zoo", shard)
@@ -132,7 +151,15 @@ def train_shard(
     theta["log_lr"] = log_lrs.to(theta["log_lr"])
 
     models = list(range(shard * size, (shard + 1) * size))
-    runs = run_seeds(unroll, theta, f"zoo {recipe.seed}", models, num_steps, size)
+    runs = run_seeds(
+        unroll,
+        theta,
+        f"zoo {recipe.seed}",
+        models,
+        num_steps,
+        size,
+        snapshot_every=recipe.snapshot_every or None,
+    )
     by_tensor = [leaf.flatten(1).isfinite().all(1) for leaf in tree.leaves(runs.params)]
     success = runs.heldout[recipe.success].double()
     finite = torch.stack([*by_tensor, success.isfinite().cpu()]).all(0)  # (shard_size,)
@@ -150,7 +177,7 @@ def train_shard(
         }
     )
 
-    return table, runs.params
+    return table, runs.params if runs.snapshots is None else runs.snapshots
 
 
 def _log_uniform(recipe: Recipe, source: torch.Generator) -> Tensor:

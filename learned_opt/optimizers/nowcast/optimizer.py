@@ -26,7 +26,7 @@ from learned_opt.optimizers.nowcast.prediction import (
     Predictor,
     check_period,
 )
-from learned_opt.optimizers.nowcast.roles import BIAS, CONVOLUTION, LINEAR
+from learned_opt.optimizers.nowcast.roles import rank_role
 from learned_opt.symmetry.spec import PermutationSpec
 from learned_opt.unf.base import with_modules
 
@@ -138,7 +138,7 @@ class Nowcast(MetaOptimizer):
     def _predictor(self, params: Tree) -> Predictor:
         if self.network is None:
             return LinearExtrapolation()
-        roles = {name: (_role(param),) for name, param in params.items()}
+        roles = {name: (rank_role(param.ndim),) for name, param in params.items()}
         return EntryPrediction(self.network, roles)
 
 
@@ -155,10 +155,3 @@ def steps_ahead(number: Tensor, count: Tensor) -> Tensor:
     share = (number - 1).double() / (count - 1).clamp_min(1)
     root = sqrt(FARTHEST) + (1 - sqrt(FARTHEST)) * share
     return root.square().round().long().clamp(1, FARTHEST)
-
-
-def _role(param: Tensor) -> int:
-    """What a tensor of a rank mostly is."""
-    if param.ndim < 2:
-        return BIAS
-    return LINEAR if param.ndim == 2 else CONVOLUTION

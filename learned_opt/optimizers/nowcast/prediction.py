@@ -104,6 +104,11 @@ class GraphPrediction(Predictor):
         return predicted
 
 
+def deviation_of(snapshots: Tensor) -> Tensor:
+    """Standard deviation over all entries and snapshots of a tensor; 0 of a single number."""
+    return snapshots.std() if snapshots.numel() > 1 else snapshots.new_zeros(())
+
+
 def check_period(period: int) -> None:
     """Check the number of steps between two predictions.
 
@@ -120,8 +125,7 @@ class _Scale:
 
     def __init__(self, snapshots: Tensor) -> None:
         self.mean = snapshots.mean()
-        # of a single number in equal snapshots it is 0, and the way back gives the number again
-        self.deviation = snapshots.std() if snapshots.numel() > 1 else snapshots.new_zeros(())
+        self.deviation = deviation_of(snapshots)
 
     def scaled(self, values: Tensor) -> Tensor:
         return (values - self.mean) / (self.deviation + TINY)

@@ -53,6 +53,13 @@ def roles_of(model: nn.Module) -> dict[str, Roles]:
     return roles
 
 
+def rank_role(num_axes: int) -> int:
+    """What a tensor of a rank mostly is, where nothing but its shape is known."""
+    if num_axes < 2:
+        return BIAS
+    return LINEAR if num_axes == 2 else CONVOLUTION
+
+
 def reads_first_axis(model: nn.Module) -> set[str]:
     """The parameters whose first axis is the input, not the second."""
     names = set()
