@@ -97,21 +97,23 @@ class MLPOptimizer(MetaOptimizer):
         del loss
         dtype = next(iter(params.values())).dtype
         reading = Reading(grads, params, state["step"] + 1, factors, self.spec)
-        next_state: Tree = {"step": reading.step}
         more = None
+        extra_state: Tree = {}
         if self.extra is not None:
-            more, next_state["extra"] = self.extra(reading, state["extra"])
+            more, extra_state["extra"] = self.extra(reading, state["extra"])
 
         time = time_features(state["step"], dtype)  # the same for all entries: (11,)
         fused = FusedFunction(self.function, self.spec, OF_MOMENTUM_FEATURES, time, params)
         if isinstance(self.features, MomentumFeatures) and fused.fits:
             momenta = state["features"]["momenta"]
-            outputs, moved = fused(grads, momenta, [], more, gradient_first=True)
-            next_state["features"] = {"momenta": moved}
+            outputs, momenta = fused(grads, momenta, [], more, gradient_first=True)
+            accumulators = {"momenta": momenta}
         else:
-            inputs, next_state["features"] = self.features(reading, state["features"])
+            inputs, accumulators = self.features(reading, state["features"])
             outputs = self.function(join(inputs, more) if more is not None else inputs, time)
         updates = tree_map(self._update, outputs)  # of (*shape, 2)
+        # in the order of init_state: a state of another order would be compiled for anew
+        next_state = {"step": reading.step, "features": accumulators, **extra_state}
         return updates, next_state
 
     def _update(self, output: Tensor) -> Tensor:

@@ -126,13 +126,13 @@ class UNFOptimizer(MetaOptimizer):
         step = state["step"] + 1
 
         directions, nominal_state = self.nominal.advance(grads, state, step, gamma)
-        next_state = {"step": step, **nominal_state}
         # a direction in units of its tensor is of order one already
         others = [directions] if self.nominal.num_features else []
         more = None
+        extra_state: Tree = {}
         if self.extra is not None:
             reading = Reading(grads, params, step, factors, self.spec)
-            more, next_state["extra"] = self.extra(reading, state["extra"])
+            more, extra_state["extra"] = self.extra(reading, state["extra"])
 
         time = features.time_features(state["step"], self.log_alpha.dtype)
         kind = features.NORMALISATIONS[self.normalisation]
@@ -147,7 +147,8 @@ class UNFOptimizer(MetaOptimizer):
             # views split axes that the spec knows as several, e.g. the heads of an attention
             outputs = self.spec.unview(self.function(self.spec.view(inputs), time))
 
-        next_state["momenta"] = momenta
+        # in the order of init_state: a state of another order would be compiled for anew
+        next_state = {"step": step, **nominal_state, "momenta": momenta, **extra_state}
         steps = self.nominal.updates(directions, outputs, params, nominal_state, step, beta)
         return tree_map(lambda towards: -alpha * towards, steps), next_state
 

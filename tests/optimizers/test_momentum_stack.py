@@ -30,9 +30,14 @@ SPEC = PermutationSpec(
     },
     views={"merged": ((3, 2), (70,))},
 )
-SIZES = {"out": 60, "in": 70, "one": 1, "head": 3, "size": 2}
-SHAPES = {name: tuple(SIZES[axis] for axis in axes) for name, axes in SPEC.axes.items()}
-SHAPES["merged"] = (6, 70)
+SHAPES = {
+    "weight": (60, 70),
+    "bias": (60,),
+    "scale": (),
+    "square": (60, 60),
+    "kernel": (1, 70, 60),
+    "merged": (6, 70),
+}
 MAKE = {
     "unf": partial(UNFOptimizer, head=PointwiseUNFLinear),
     "paper": partial(UNFOptimizer, normalisation="channel"),
@@ -115,6 +120,7 @@ def test_equals_the_plain_layers(name, dtype, calls) -> None:
     assert calls == [3] * (2 * len(SHAPES))
     for left, right in zip(plain, fused, strict=True):
         check_equal(left, right, TOLERANCE[dtype])
+        assert list(left) == list(right)  # trees of another order are compiled for anew
 
 
 def test_entries_that_do_not_lie_side_by_side(calls) -> None:
