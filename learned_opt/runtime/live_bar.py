@@ -85,6 +85,12 @@ class LiveBar:
         if not self.is_live:
             self._print_line_if_due(int(completed), figures)
 
+    def describe(self, description: str) -> None:
+        """Show what is done at present, on a terminal."""
+        self.bar.update(self.task, description=description)
+        if self.is_live:
+            self.bar.refresh()
+
     def stop(self) -> None:
         """Leave the bar as it is, and the terminal to others."""
         for handler, stream in self.log_streams:

@@ -129,6 +129,31 @@ def test_on_a_terminal_the_bar_is_one_line(width, words) -> None:
     assert len(last) <= width
 
 
+def start(screen: Console) -> ProgressBar:
+    bar = ProgressBar(screen)
+    trainer: Any = SimpleNamespace(is_global_zero=True, max_steps=20, global_step=0)
+    bar.on_train_start(trainer, module(True))
+    return bar
+
+
+def test_validation_is_told_once_elsewhere_than_on_a_terminal() -> None:
+    screen = console(40)
+    bar = start(screen)
+    bar.work_on("validating")
+    bar.work_on("validating")
+    assert printed(screen) == ["compiling the inner step ...", "validating ..."]
+
+
+def test_validation_is_seen_at_once_on_a_terminal() -> None:
+    screen = console(80, terminal=True)
+    bar = start(screen)
+    bar.work_on("validating")
+    drawn = screen.file.getvalue()  # pyright: ignore[reportAttributeAccessIssue]
+    assert "validating" in Text.from_ansi(drawn.split("\x1b[2K")[-1]).plain
+    nobody: Any = None
+    bar.teardown(nobody, nobody, "fit")
+
+
 def test_processes_but_the_first_are_silent() -> None:
     screen = console(80)
     train(ProgressBar(screen), 20, is_global_zero=False)

@@ -24,6 +24,7 @@ class ProgressBar(Callback):
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console(stderr=True)
         self.bar: LiveBar | None = None
+        self.printed: set[str] = set()  # of the descriptions
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -50,6 +51,20 @@ class ProgressBar(Callback):
         logged = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
         log.debug("outer step %d: %s", step, logged)
         self.bar.update(step, "meta", _figures(metrics, self.bar.is_narrow))
+
+    def work_on(self, description: str) -> None:
+        """Show what is done between two outer steps.
+
+        Args:
+            description: one word, such as ``validating``; elsewhere than on a terminal it is
+                printed the first time, when the work may have to be compiled.
+        """
+        if self.bar is None:
+            return
+        self.bar.describe(description)
+        if not self.bar.is_live and description not in self.printed:
+            self.console.print(f"{description} ...")
+            self.printed.add(description)
 
     @override
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:

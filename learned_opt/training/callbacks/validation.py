@@ -9,6 +9,7 @@ from typing_extensions import override
 
 from learned_opt.core import tree
 from learned_opt.evaluation.seeded_runs import VALID, run_seeds
+from learned_opt.training.callbacks.progress import ProgressBar
 from learned_opt.training.inner_problem import InnerProblem
 from learned_opt.training.trainer import meta_trainer
 
@@ -37,6 +38,11 @@ class Validation(Callback):
         due = trainer.global_step % self.every == 0 or trainer.global_step == trainer.max_steps
         if not due or not trainer.is_global_zero:
             return
+
+        # the first one may have to compile, which takes longer than many outer steps
+        for callback in trainer.callbacks:  # pyright: ignore[reportAttributeAccessIssue]
+            if isinstance(callback, ProgressBar):
+                callback.work_on("validating")
 
         module = meta_trainer(pl_module)
         figures: dict[str, Tensor] = {}
