@@ -83,9 +83,9 @@ def comparison_sections(
         losses = results.curves.get((task, horizon), {})
         kept = {name: losses[name] for name in lines if name in losses}
         title = f"Result: {task}, horizon {horizon}"
-        sections[title] = setting_parts(f"{task}, horizon {horizon}", of_setting, kept, verdicts)
-
-        sections[title] += _over_meta_seeds(results, task, horizon)
+        # what holds over meta-seeds stands above the single ones that it is made of
+        sections[title] = _over_meta_seeds(results, task, horizon)
+        sections[title] += setting_parts(f"{task}, horizon {horizon}", of_setting, kept, verdicts)
 
         if len(sections) <= 2:  # once, below the first table
             sections[title] += notes(results.reference)

@@ -16,6 +16,7 @@ from learned_opt.runtime.run_folder import RunFolder
 
 OUTER = ("meta_grad_norm", "meta_grad_snr")  # drawn over outer steps beside the meta-loss
 MISSING = "What is missing"  # heading
+FEW = 6  # optimizers in a title
 SUMMED_UP = {  # column of metrics.csv -> how it is summed up over the training
     "inner_steps_per_second": "median",
     "nonfinite_pairs": "sum",
@@ -56,8 +57,16 @@ def write_run_report(path: Path, out: Path | None = None) -> list[str]:
 
 
 def title_of(record: Record) -> str:
-    """What the run is about."""
-    return f"{record.learned} on {', '.join(record.tasks) or record.folder.name}"
+    """What the run is about; several meta-trainings of one optimizer are named once."""
+    names = [record.learned]
+    if record.results and record.results.learned and not record.metadata:  # of no training
+        trainings = record.results.meta_trainings
+        rows = record.results.learned
+        names = list(dict.fromkeys(trainings[n].optimizer if n in trainings else n for n in rows))
+
+    listed = ", ".join(names[:FEW])
+    more = f" and {len(names) - FEW} more" if len(names) > FEW else ""
+    return f"{listed}{more} on {', '.join(record.tasks) or record.folder.name}"
 
 
 def report_sections(record: Record) -> dict[str, list[Part]]:
