@@ -276,6 +276,25 @@ def test_the_table_as_a_command(tmp_path, monkeypatch, capsys) -> None:
     assert "only in the earlier run: mlp" not in capsys.readouterr().out.replace("\n", " ")
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("features", ["gradient_set", "gradmetanet"])
+def test_features_of_single_examples_are_measured(tmp_path, monkeypatch, features: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(torch, "compile", lambda function, **options: function)
+    settings = [word for word in TINY if "only" not in word]
+    for name in ("paper", features):
+        words = ["+task=mlp", f"features={name}", "only=[sgdm,unf]", *settings]
+        monkeypatch.setattr(sys, "argv", ["bench", *words, f"hydra.run.dir={name}"])
+        bench.main()
+    rows = {}
+    for name in ("paper", features):
+        content = json.loads((tmp_path / name / "bench.json").read_text())
+        rows[name] = {row["optimizer"]: row for row in content["rows"]}
+    assert rows[features]["unf"]["num_theta"] > rows["paper"]["unf"]["num_theta"]
+    assert rows[features]["sgdm"]["num_theta"] == rows["paper"]["sgdm"]["num_theta"]
+    assert rows[features]["unf"]["times_floor"] > 1
+
+
 def test_ctrl_c_keeps_what_was_measured(tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(torch, "compile", lambda function, **options: function)
