@@ -21,7 +21,9 @@ NUM_MOMENTS = 4  # mean and mean square of activations, then those of gradients
 FEW = 5  # names in a message
 
 # what features may read of a gradient set: sums of squares, moments of neurons, the rows themselves
-SQUARES, MOMENTS, ROWS = "squares", "moments", "rows"
+SQUARES = "squares"
+MOMENTS = "moments"
+ROWS = "rows"
 NEEDS = (SQUARES, MOMENTS, ROWS)
 
 
