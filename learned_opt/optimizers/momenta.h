@@ -31,11 +31,6 @@ struct Normalisation {
   bool joint, scalars;
 };
 
-// the first count of at most P numbers
-static inline void write(const REAL* from, int64_t count, REAL* to) {
-  memcpy(to, from, count == P ? sizeof(REAL) * P : sizeof(REAL) * count);  // a constant size needs no call
-}
-
 template <bool CLAMP>
 static inline Vector clamped(Vector x) {
   if constexpr (!CLAMP) return x;

@@ -109,7 +109,7 @@ static void run_piece(const Work& work, int64_t piece, const Stack& stack, bool 
     }
     if (t.rows) {
       REAL* to = t.rows + (work.m * t.size + first) * WIDTH[L];
-      for (int64_t e = 0; e < count; e++) write((const REAL*)(rows + e * ROW), WIDTH[L], to + e * WIDTH[L]);
+      for (int64_t e = 0; e < count; e++) memcpy(to + e * WIDTH[L], rows + e * ROW, sizeof(REAL) * WIDTH[L]);
     }
     if (sums) add_sums(t, first, count, rows, sums);
   }
@@ -127,7 +127,7 @@ static void write_means(const Work& work, Vector* sums) {
     REAL* to = t.means[a] + work.m * size * WIDTH[L];
     for (int64_t i = 0; i < size; i++) {
       for (int v = 0; v < ROW; v++) sums[i * ROW + v] /= length;
-      write((const REAL*)(sums + i * ROW), WIDTH[L], to + i * WIDTH[L]);
+      memcpy(to + i * WIDTH[L], sums + i * ROW, sizeof(REAL) * WIDTH[L]);
     }
     sums += size * ROW;
   }

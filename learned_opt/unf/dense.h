@@ -174,11 +174,19 @@ static inline void dots(const Vector* rows, const Vector* column, int64_t count,
   }
 }
 
+// A block of P numbers. By vectors: what memcpy stores in halves of them would wait to be loaded as a whole.
+static inline void copy_block(const REAL* from, REAL* to) {
+  for (int v = 0; v < P; v += LANES) *(Anywhere*)(to + v) = *(const Anywhere*)(from + v);
+}
+
 // entries [first, first + count) of one channel into a plane of P, zeros behind them
 static inline void read(const REAL* from, int64_t stride, int64_t count, REAL* to) {
-  if (stride == 1 && count == P) {
-    memcpy(to, from, sizeof(REAL) * P);
-    return;
-  }
+  if (stride == 1 && count == P) return copy_block(from, to);
   for (int64_t j = 0; j < P; j++) to[j] = j < count ? from[j * stride] : 0;
+}
+
+// the first count of P numbers
+static inline void write(const REAL* from, int64_t count, REAL* to) {
+  if (count == P) return copy_block(from, to);
+  memcpy(to, from, sizeof(REAL) * count);
 }
