@@ -22,6 +22,7 @@ from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 from learned_opt.core.shared_loops import shared_outer_loops
 from learned_opt.core.threads import FasterThreads, is_choice, uses_all_cores
 from learned_opt.core.tracing import traced
+from learned_opt.core.vector_isa import try_widest
 
 log = logging.getLogger(__name__)
 
@@ -139,6 +140,8 @@ def _reshape_in_place_of_views(graph: GraphModule) -> None:
 
 def _compile(graph: GraphModule, leaves: list[Tensor]) -> Callable[..., Any]:
     """Make a traced graph fast for arguments of this layout."""
+    if not capturable(leaves):
+        try_widest()
     if any(leaf.requires_grad for leaf in leaves):
         return torch.compile(graph, dynamic=False, fullgraph=True)
 
