@@ -99,7 +99,10 @@ class TaskFamily(ABC):
             Batch: those of ``batch`` with ``num`` as their first axis.
         """
         drawn = [self.batch(generator, task, split) for _ in range(num)]
-        return {name: torch.stack([batch[name] for batch in drawn]) for name in drawn[0]}
+        joined = {}
+        for name in drawn[0]:
+            joined[name] = torch.stack([batch[name] for batch in drawn])
+        return joined
 
     @abstractmethod
     def loss(self, params: Params, batch: Batch, task: TaskParams) -> Tensor:

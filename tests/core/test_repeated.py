@@ -7,7 +7,7 @@ from torch import Tensor
 from learned_opt.core import compiled
 from learned_opt.core.compiled import Compiled, NotCompiledError
 from learned_opt.core.repeated import repeat
-from learned_opt.core.tree import Tree
+from learned_opt.core.tree import Tree, tree_map
 
 FIXED = {"scale": torch.tensor([1.0, 2.0])}
 STREAMS = [{"x": torch.arange(10.0).reshape(5, 2)}, {"y": torch.ones(5, 2)}]
@@ -23,7 +23,7 @@ def turned(fixed: Tree, carried: Tree, first: Tree, second: Tree) -> tuple[Tenso
 def one_by_one(carried: Tree) -> tuple[list[Tensor], Tree]:
     outputs = []
     for k in range(5):
-        inputs = [{name: leaf[k] for name, leaf in stream.items()} for stream in STREAMS]
+        inputs = [tree_map(lambda leaf, k=k: leaf[k], stream) for stream in STREAMS]
         output, carried = turned(FIXED, carried, *inputs)
         outputs.append(output)
     return outputs, carried
@@ -41,7 +41,7 @@ def test_outputs_and_what_is_left() -> None:
 
 def test_one_step() -> None:
     start = {"sum": torch.zeros(2), "matrix": torch.zeros(3, 2)}
-    streams = [{name: leaf[:1] for name, leaf in stream.items()} for stream in STREAMS]
+    streams = [tree_map(lambda leaf: leaf[:1], stream) for stream in STREAMS]
     outputs, carried = repeat(Compiled(turned), FIXED, start, streams)
     assert len(outputs) == 1
     assert list(carried) == ["matrix", "sum"]
