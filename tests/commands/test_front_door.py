@@ -166,7 +166,7 @@ def test_unknown_verbs_and_the_old_replay_are_answered(monkeypatch, capsys) -> N
         (["collect"], "required: folder"),
         (["report", "--nope", "x"], "unrecognized arguments: --nope"),
         (["replay", "x.yaml", "device"], "changes must look like KEY=VALUE, got 'device'"),
-        (["zoo", "burn"], "zoo build or predict"),
+        (["zoo", "burn"], "zoo build, predict or forecast"),
         (["bench", "--compare"], "--compare needs a FILE"),
         (["bench", "networks", "only=[nope]"], "only must hold names of cases (quadratic, "),
         (["bench", "deploy", "only=[nope]"], "only must hold names of networks (mlp, "),

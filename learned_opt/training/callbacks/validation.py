@@ -39,12 +39,12 @@ class Validation(Callback):
         if not due or not trainer.is_global_zero:
             return
 
+        module = meta_trainer(pl_module)
         # the first one may have to compile, which takes longer than many outer steps
         for callback in trainer.callbacks:  # pyright: ignore[reportAttributeAccessIssue]
             if isinstance(callback, ProgressBar):
                 callback.work_on("validating")
 
-        module = meta_trainer(pl_module)
         figures: dict[str, Tensor] = {}
         for label, problem in module.problems.items():
             suffix = f"/{label}" if label else ""
