@@ -13,12 +13,12 @@
 constexpr int FURTHER = WIDTH[0] - FEATURES, MAX_RANK = 8;
 constexpr int64_t SMALLEST_PIECE = 64 * P, MOST_PIECES = 8;  // of a tensor
 
-// of all chains; addresses are those of the first, strides lead from one chain to the next. Null: not wanted.
+// of all chains, side by side; null: not wanted
 struct Tensor {
-  int64_t size, rank, shape[MAX_RANK], num_columns;
+  int64_t size, rank, num_columns;
+  const int64_t* shape;
   const REAL *param, *grad, *momenta, *further, *columns;  // further: (FURTHER, N), columns: (C_L, Q)
-  int64_t param_stride, grad_stride, momenta_stride, further_stride, columns_stride;
-  REAL *moved, *rows, *dots, *means[MAX_RANK];  // moved: (MOMENTA, N), rows: (N, C_L), dots: (Q, N)
+  REAL *moved, *rows, *dots, *means[MAX_RANK];             // moved: (MOMENTA, N), rows: (N, C_L), dots: (Q, N)
 };
 
 struct Layers {
@@ -34,7 +34,11 @@ struct Work {
 
   Source source() const {
     const Tensor& t = *tensor;
-    return {t.size, t.rank, t.param + m * t.param_stride, t.grad + m * t.grad_stride, t.momenta + m * t.momenta_stride,
+    return {t.size,
+            t.rank,
+            t.param + m * t.size,
+            t.grad + m * t.size,
+            t.momenta + m * MOMENTA * t.size,
             t.moved + m * MOMENTA * t.size};
   }
 };
@@ -97,11 +101,11 @@ static void run_piece(const Work& work, int64_t piece, const Stack& stack, bool 
     const int64_t count = std::min<int64_t>(P, end - first);
     make_features(source, first, count, joint, work.scales, planes);
     for (int c = 0; c < FURTHER; c++)
-      read(t.further + work.m * t.further_stride + c * t.size + first, 1, count, planes + (FEATURES + c) * P);
+      read(t.further + (work.m * FURTHER + c) * t.size + first, 1, count, planes + (FEATURES + c) * P);
     const Vector* rows = layers(planes, stack.packed, scratch, count, true);
 
     for (int64_t q = 0; q < t.num_columns; q++) {
-      const REAL* from = t.columns + work.m * t.columns_stride + q;
+      const REAL* from = t.columns + work.m * WIDTH[L] * t.num_columns + q;
       column[ROW - 1] = Vector{};
       for (int c = 0; c < WIDTH[L]; c++) ((REAL*)column)[c] = from[c * t.num_columns];
       dots(rows, column, count, (REAL*)block);
@@ -229,18 +233,49 @@ static void run_pieces(int64_t M, const std::vector<Tensor>& tensors, const Laye
   }
 }
 
-// layers: (address, stride) of the weight and of the bias of each layer; tensors: the members of Tensor in their order.
-extern "C" void momentum_stack(int64_t M, int64_t T, const int64_t* layers, const int64_t* members, int joint,
-                               double epsilon, int scalars, int num_threads) {
+constexpr int ROWS = 0, DOTS_AND_MEANS = 2;  // what is wanted of a tensor, as in momentum_stack.py
+
+// The addresses of params, grads, momenta, further channels (if any), columns (of those that want some), moved momenta
+// and outputs, in this order, each of all tensors. sizes: of each tensor, see momentum_stack.py.
+static std::vector<Tensor> find_tensors(int64_t T, const int64_t* sizes, void* const* addresses) {
+  constexpr int MEMBERS = 4 + MAX_RANK;
+  int64_t num_columns = 0;
+  for (int64_t t = 0; t < T; t++) num_columns += sizes[t * MEMBERS] != ROWS;
+  REAL* const* column = (REAL* const*)addresses + (FURTHER ? 4 : 3) * T;
+  REAL* const* moved = column + num_columns;
+  REAL* const* output = moved + T;
+
+  std::vector<Tensor> tensors(T);
+  for (int64_t t = 0; t < T; t++, sizes += MEMBERS) {
+    Tensor& tensor = tensors[t];
+    const int64_t kind = sizes[0];
+    tensor.size = sizes[1];
+    tensor.rank = sizes[2];
+    tensor.num_columns = sizes[3];
+    tensor.shape = sizes + 4;
+    tensor.param = (REAL*)addresses[t];
+    tensor.grad = (REAL*)addresses[T + t];
+    tensor.momenta = (REAL*)addresses[2 * T + t];
+    tensor.further = FURTHER ? (REAL*)addresses[3 * T + t] : nullptr;
+    tensor.moved = *moved++;
+    (kind == ROWS ? tensor.rows : tensor.dots) = *output++;
+    if (kind != ROWS) tensor.columns = *column++;
+    for (int a = 0; a < tensor.rank && kind == DOTS_AND_MEANS; a++) tensor.means[a] = *output++;
+  }
+  return tensors;
+}
+
+// layers: address and stride of one chain to the next, of the weight and then the bias of each layer
+extern "C" void momentum_stack(int64_t M, int64_t T, const int64_t* layers, const int64_t* sizes,
+                               void* const* addresses, int joint, double epsilon, int scalars, int num_threads) {
   Layers given;
   for (int l = 0; l < L; l++, layers += 4) {
-    given.weights[l] = (const REAL*)layers[0], given.weight_strides[l] = layers[1];
-    given.biases[l] = (const REAL*)layers[2], given.bias_strides[l] = layers[3];
+    given.weights[l] = (const REAL*)layers[0];
+    given.weight_strides[l] = layers[1];
+    given.biases[l] = (const REAL*)layers[2];
+    given.bias_strides[l] = layers[3];
   }
-  static_assert(sizeof(Tensor) % sizeof(int64_t) == 0 && sizeof(REAL*) == sizeof(int64_t), "members are int64");
-  std::vector<Tensor> tensors(T);
-  memcpy(tensors.data(), members, T * sizeof(Tensor));
-
   const Normalisation normalisation{epsilon, (bool)joint, (bool)scalars};
-  (M < 4 * num_threads ? run_pieces : run_chains)(M, tensors, given, normalisation, num_threads);
+  (M < 4 * num_threads ? run_pieces : run_chains)(M, find_tensors(T, sizes, addresses), given, normalisation,
+                                                  num_threads);
 }

@@ -7,7 +7,8 @@ Legend: M chains, N entries of a tensor, C channels, L layers, Q columns.
 """
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -74,67 +75,67 @@ def momentum_stack(
 def _on_cpu(
     params, grads, momenta, further, weights, biases, columns, wanted, joint, epsilon, scalars
 ) -> list[Tensor]:
-    library = _library(params[0].dtype, weights)
-    if library is None:
-        raise RuntimeError("momentum_stack needs a kernel: ask has_kernel before.")
-
+    kernel = _kernel(params[0].dtype, tuple(weight.shape for weight in weights))
     outputs = _allocate(params, momenta, weights, columns, wanted)
+
     # copies need names that outlive the call, since C holds no reference
-    read = [list(map(_by_chain, tensors)) for tensors in (params, grads, momenta, further)]
-    matrices = [list(map(_by_chain, tensors)) for tensors in (weights, biases, columns)]
+    matrices = []
+    for weight, bias in zip(weights, biases, strict=True):
+        matrices += [_by_chain(weight), _by_chain(bias)]
+    per_tensor = [_contiguous(each) for each in (params, grads, momenta, further, columns)]
 
     layers = []
-    for weight, bias in zip(*matrices[:2], strict=True):
-        layers += [weight.data_ptr(), weight.stride(0), bias.data_ptr(), bias.stride(0)]
+    for matrix in matrices:
+        layers += [matrix.data_ptr(), matrix.stride(0)]
+    addresses = []
+    for tensors in (*per_tensor, outputs):
+        addresses += [tensor.data_ptr() for tensor in tensors]
+    num_columns = tuple(column.shape[2] for column in columns)
+    sizes = _sizes(tuple(param.shape[1:] for param in params), tuple(wanted), num_columns)
 
-    members = []
-    results = iter(outputs[len(params) :])
-    remaining = iter(matrices[2])
-    for index, kind in enumerate(wanted):
-        inputs = [tensors[index] for tensors in read[:3]]
-        more = read[3][index] if further else None
-        column = next(remaining) if kind != ROWS else None
-        written = [outputs[index], next(results)]
-        if kind == DOTS_AND_MEANS:
-            written += [next(results) for _ in range(params[index].ndim - 1)]
-        members += _members(inputs, more, column, kind, written)
-
-    library.momentum_stack(
-        ctypes.c_int64(len(params[0])),
-        ctypes.c_int64(len(params)),
+    kernel(
+        len(params[0]),
+        len(params),
         (ctypes.c_int64 * len(layers))(*layers),
-        (ctypes.c_int64 * len(members))(*members),
-        int(joint),
-        ctypes.c_double(epsilon),
-        int(scalars),
+        sizes,
+        (ctypes.c_void_p * len(addresses))(*addresses),
+        joint,
+        epsilon,
+        scalars,
         torch.get_num_threads(),
     )
     return outputs
 
 
-def _members(
-    inputs: Sequence[Tensor],
-    further: Tensor | None,
-    columns: Tensor | None,
-    kind: int,
-    written: Sequence[Tensor],
-) -> list[int]:
-    """The members of ``Tensor`` of momentum_stack.cpp, for one tensor of all chains."""
-    param, *_ = inputs
-    shape = list(param.shape[1:])
-    optional = (further, columns)
-    addresses = [tensor.data_ptr() for tensor in inputs]
-    addresses += [0 if tensor is None else tensor.data_ptr() for tensor in optional]
-    strides = [tensor.stride(0) for tensor in inputs]
-    strides += [0 if tensor is None else tensor.stride(0) for tensor in optional]
+@cache
+def _kernel(dtype: torch.dtype, shapes: tuple[torch.Size, ...]) -> Callable[..., None]:
+    """The C function for layers of these shapes ``(M, C_l, C_{l+1})``."""
+    library = _library(dtype, shapes)
+    if library is None:
+        raise RuntimeError("momentum_stack needs a kernel: ask has_kernel before.")
 
-    moved, output, *means = [tensor.data_ptr() for tensor in written]
-    rows, dots = (output, 0) if kind == ROWS else (0, output)
-    padding = [0] * (MAX_RANK - len(shape))
-    means += [0] * (MAX_RANK - len(means))
-    num_columns = 0 if columns is None else columns.shape[2]
-    sizes = [param[0].numel(), len(shape), *shape, *padding, num_columns]
-    return [*sizes, *addresses, *strides, moved, rows, dots, *means]
+    function = library.momentum_stack
+    int64s = ctypes.POINTER(ctypes.c_int64)
+    pointers = ctypes.POINTER(ctypes.c_void_p)
+    numbers = [ctypes.c_int64, ctypes.c_int64, int64s, int64s, pointers]
+    options = [ctypes.c_int, ctypes.c_double, ctypes.c_int, ctypes.c_int]
+    function.argtypes = numbers + options
+    function.restype = None
+    return function
+
+
+@cache
+def _sizes(
+    shapes: tuple[torch.Size, ...], wanted: tuple[int, ...], num_columns: tuple[int, ...]
+) -> ctypes.Array[ctypes.c_int64]:
+    """What the kernel must know of each tensor: wanted, entries, axes, columns, lengths of axes."""
+    remaining = iter(num_columns)
+    sizes = []
+    for shape, kind in zip(shapes, wanted, strict=True):
+        columns = 0 if kind == ROWS else next(remaining)
+        padding = [0] * (MAX_RANK - len(shape))
+        sizes += [kind, shape.numel(), len(shape), columns, *shape, *padding]
+    return (ctypes.c_int64 * len(sizes))(*sizes)
 
 
 def _fake(params, grads, momenta, further, weights, biases, columns, wanted, *normalisation):
@@ -169,13 +170,17 @@ def has_kernel(like: Tensor, weights: Sequence[Tensor]) -> bool:
         return False
     if torch.is_autocast_enabled("cpu") or weights[0].dtype != like.dtype:
         return False
-    return _library(like.dtype, weights) is not None
+    return _library(like.dtype, [weight.shape for weight in weights]) is not None
 
 
-def _library(dtype: torch.dtype, weights: Sequence[Tensor]) -> ctypes.CDLL | None:
-    widths = [weights[0].shape[-2], *(weight.shape[-1] for weight in weights)]
+def _library(dtype: torch.dtype, shapes: Sequence[torch.Size]) -> ctypes.CDLL | None:
+    widths = [shapes[0][-2], *(shape[-1] for shape in shapes)]
     decays = ",".join(map(str, MOMENTUM_DECAYS))
     return native.load(SOURCE, (*fused.defines(dtype, widths), ("DECAYS", decays)), INCLUDES)
+
+
+def _contiguous(tensors: Sequence[Tensor]) -> list[Tensor]:
+    return [tensor.contiguous() for tensor in tensors]
 
 
 def _by_chain(tensor: Tensor) -> Tensor:
