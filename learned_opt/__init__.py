@@ -11,7 +11,6 @@ if TYPE_CHECKING:  # for type checkers and editors; at run time the table below 
     from learned_opt.api.evaluate import evaluate as evaluate
     from learned_opt.api.meta_train import meta_train as meta_train
     from learned_opt.deploy.nowcaster import Nowcaster as Nowcaster
-    from learned_opt.deploy.nowcaster import Nowcaster as Nowcaster
     from learned_opt.deploy.optimizer import LearnedOptimizer as LearnedOptimizer
     from learned_opt.symmetry.check import check_spec as check_spec
     from learned_opt.symmetry.infer import infer_permutation_spec as infer_permutation_spec
