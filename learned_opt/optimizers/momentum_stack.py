@@ -7,6 +7,7 @@ Legend: M chains, N entries of a tensor, C channels, L layers, Q columns.
 """
 
 import ctypes
+import logging
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
@@ -18,6 +19,7 @@ from learned_opt.core import native
 from learned_opt.optimizers.features import MOMENTUM_DECAYS, Normalisation
 from learned_opt.unf import fused
 
+log = logging.getLogger(__name__)
 SOURCE = Path(__file__).with_name("momentum_stack.cpp")
 INCLUDES = (Path(__file__).with_name("momenta.h"), fused.DENSE)
 MAX_RANK = 8
@@ -114,6 +116,7 @@ def _kernel(dtype: torch.dtype, shapes: tuple[torch.Size, ...]) -> Callable[...,
     if library is None:
         raise RuntimeError("momentum_stack needs a kernel: ask has_kernel before.")
 
+    log.info("forward steps run in a kernel, vectors of %d bits.", library.vector_bits())
     function = library.momentum_stack
     int64s = ctypes.POINTER(ctypes.c_int64)
     pointers = ctypes.POINTER(ctypes.c_void_p)

@@ -23,6 +23,8 @@ constexpr int VECTOR_BYTES = 32, ACCUMULATORS = 12;  // of 16 registers
 constexpr int VECTOR_BYTES = 16, ACCUMULATORS = 12;
 #endif
 
+extern "C" int vector_bits() { return 8 * VECTOR_BYTES; }  // what the processor of the build has, for logs
+
 typedef REAL Vector __attribute__((vector_size(VECTOR_BYTES)));
 typedef REAL Anywhere __attribute__((vector_size(VECTOR_BYTES), aligned(SIZE), may_alias));  // at any address
 

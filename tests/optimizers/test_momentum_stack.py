@@ -171,6 +171,14 @@ def test_the_number_of_threads_changes_no_bit() -> None:
         assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
 
 
+def test_the_width_of_vectors_is_logged_at_first_use(caplog) -> None:
+    momentum_stack._kernel.cache_clear()
+    with caplog.at_level(logging.INFO, logger="learned_opt"):
+        for _ in range(2):
+            step(make("unf"), fused=True, steps=1)
+    assert caplog.text.count("forward steps run in a kernel, vectors of ") == 1
+
+
 def test_averages_below_the_smallest_normal_number_count_as_zero() -> None:
     optimizer = make("deep_set", torch.float32, {"bias": (60,)}, PermutationSpec({"bias": ("a",)}))
     params = {"bias": torch.ones(60)}
