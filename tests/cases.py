@@ -357,7 +357,7 @@ NOT_DIFFERENTIABLE = {
     "celo_adam": SCHEDULER,
 }
 # gradients of key biases are zero but for rounding, which relative steps bring to full size,
-# see LOG.md of 2026-11-23
+# see docs/log/inner-loop.md#zero-gradients-and-features-at-full-size
 ROUNDING_DECIDES = {
     ("vision_transformer", optimizer)
     for optimizer in ("unf_tied", "unf_muon", "unf_second_moments")

@@ -18,7 +18,7 @@ def keep_freed_memory() -> bool:
     """Let glibc keep freed blocks for reuse instead of handing them back to the kernel.
 
     An inner step frees and allocates tens of blocks of megabytes; returned to the kernel each time,
-    they are zeroed page by page at the next touch (LOG.md, 2026-11-22).
+    they are zeroed page by page at the next touch (docs/log/inner-loop.md).
 
     Returns:
         bool: whether the settings took effect; False where the C library is not glibc.

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow
 def test_time_is_flat_while_the_parameters_of_a_tree_grow_exponentially() -> None:
     """One example at a time, depth 2 to 12.
 
-    A batch reads different leaves, which is bound by memory (LOG.md).
+    A batch reads different leaves, which is bound by memory (docs/log/prefix-tree-and-mixtures.md).
     """
     layers = {
         depth: PrefixTreeLinear(512, 512, depth, rank=1).eval() for depth in (2, 4, 6, 8, 10, 12)
