@@ -30,11 +30,12 @@ def blocks_of(
             those without a gradient, too.
         slots: all parameters.
         states: of all parameters.
-        fused: whether a kernel writes them, which needs no temporary memory.
+        fused: whether a kernel writes them, which needs no temporary memory but for weight decay.
     """
     live = live_slots(slots)
     if separable:
-        yield from blocks(live, partial(num_steps, states), bounded=not fused)
+        bounded = not fused or any(slot.decay for slot in live)
+        yield from blocks(live, partial(num_steps, states), bounded)
     elif live:
         yield [*slots]
 
@@ -71,8 +72,10 @@ def advance(
         state = space.optimizer.init_state(params)
 
     if fused:  # params and state share memory with what torch keeps, so the kernel moves both
-        rates = {slot.name: slot.rates for slot in slots}
+        before = {slot.name: slot.param.detach().clone() for slot in slots if slot.decay}
+        rates = {slot.name: (slot.rate, 1.0) for slot in slots}
         space.optimizer.step_(grads, state, params, rates)
+        _decay_behind(slots, before)
     else:
         more: Tree = {}
         if loss is not None:
@@ -98,7 +101,20 @@ def _gradient(param: nn.Parameter) -> Tensor:
 def _apply(slots: Sequence[Slot], updates: Tree) -> None:
     """Decay the parameters and add their updates."""
     for slot in slots:
-        rate, keep = slot.rates
-        if keep != 1:  # a product with 1 would still read and write all of memory
-            slot.param.mul_(keep)
-        slot.param.add_(updates[slot.name], alpha=rate)
+        update = updates[slot.name]
+        if slot.decay and update.numel():
+            slot.param.mul_(1 - slot.rate * slot.decay * _root_mean_square(update))
+        slot.param.add_(update, alpha=slot.rate)
+
+
+def _decay_behind(slots: Sequence[Slot], before: Tree) -> None:
+    """Decay parameters that the kernel has moved, whose updates nobody has seen."""
+    for slot in slots:
+        if slot.name in before and slot.param.numel():
+            old = before[slot.name]
+            size = _root_mean_square(slot.param - old)  # of rate times update
+            slot.param.sub_(old.mul_(slot.decay * size))
+
+
+def _root_mean_square(tensor: Tensor) -> Tensor:
+    return tensor.square().mean().sqrt()

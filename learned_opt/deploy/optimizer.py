@@ -33,7 +33,10 @@ from learned_opt.optimizers.base import MetaOptimizer
 
 
 class LearnedOptimizer(torch.optim.Optimizer):
-    """Trains a model with a meta-optimizer: ``p <- (1 - lr * weight_decay) p + lr * update``.
+    """Trains a model with a meta-optimizer: ``p <- (1 - lr * weight_decay * s) p + lr * update``.
+
+    ``s`` is the root mean square of the update of the tensor, which has the part of the learning
+    rate of ``torch.optim.AdamW``: ``weight_decay`` means the same there and here.
 
     One step does what an inner step of meta-training does, bit for bit where ``lr`` is 1 and
     ``weight_decay`` is 0. Parameters without a gradient stay as they are. A *separable*
@@ -52,8 +55,7 @@ class LearnedOptimizer(torch.optim.Optimizer):
             its spec names, frozen ones too.
         meta_optimizer: the optimizer to use, with its theta; copied.
         lr: multiple of the update, for schedulers and groups; 1 is what theta was trained with.
-        weight_decay: share of each weight that a step takes away at ``lr`` 1. The rate ``w`` of
-            ``torch.optim.AdamW`` with learning rate ``a`` is ``a * w`` here.
+        weight_decay: between 0 and 1, as of ``torch.optim.AdamW``, where 0.01 is usual.
         fused: one kernel in place for all tensors, several times faster and with no temporary
             memory; for pointwise meta-optimizers on the CPU. Equal to rounding.
         compile: compile the step, once for every set of shapes. Equal to rounding.

@@ -32,10 +32,14 @@ class Slot(NamedTuple):
     label: str
 
     @property
-    def rates(self) -> tuple[float, float]:
-        """(rate, keep): ``p <- keep p + rate update``."""
-        rate = float(self.group["lr"])
-        return rate, 1 - rate * self.group["weight_decay"]
+    def rate(self) -> float:
+        """Multiple of the update."""
+        return float(self.group["lr"])
+
+    @property
+    def decay(self) -> float:
+        """Share of the weights that is taken away, in units of the size of the step."""
+        return float(self.group["weight_decay"])
 
 
 class WeightSpace(NamedTuple):

@@ -116,7 +116,7 @@ def test_copies_and_pickles_go_on_alike() -> None:
 
 
 def test_groups_multiply_the_update_and_decay_the_weights() -> None:
-    """``p <- (1 - lr weight_decay) p + lr update``, from the update at lr 1."""
+    """``p <- (1 - lr weight_decay s) p + lr update``, from the update at lr 1, s its size."""
     plain = model()
     grouped = model()
     before = [p.detach().clone() for p in plain.parameters()]
@@ -128,7 +128,8 @@ def test_groups_multiply_the_update_and_decay_the_weights() -> None:
     after = train(grouped, LearnedOptimizer(groups, deep_set()), 1)
     for i, (old, new, grouped_new) in enumerate(zip(before, plain_after, after, strict=True)):
         rate, decay = ((0.5, 0.0), (2.0, 0.1))[i // 2]
-        expected = (1 - rate * decay) * old + rate * (new - old)
+        size = (new - old).square().mean().sqrt()
+        expected = (1 - rate * decay * size) * old + rate * (new - old)
         torch.testing.assert_close(grouped_new, expected)
 
 
