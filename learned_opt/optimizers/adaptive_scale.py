@@ -1,7 +1,8 @@
 """Step sizes that follow how well the last step agrees with the gradient that came after it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from math import log
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -12,6 +13,7 @@ from learned_opt.optimizers.base import check_positive
 from learned_opt.optimizers.features import TINY
 from learned_opt.optimizers.hand.base import log_parameter
 from learned_opt.optimizers.nominal import Nominal
+from learned_opt.unf.base import with_modules
 
 
 class AdaptiveScale(Nominal):
@@ -56,6 +58,14 @@ class AdaptiveScale(Nominal):
         self.log_rate = log_parameter("rate", rate)
         self.smallest = smallest
         self.largest = largest
+
+    @override
+    def rule(self, name: str, num_axes: int) -> str:
+        return self.nominal.rule(name, num_axes)
+
+    @override
+    def with_rules(self, rules: Mapping[str, str]) -> Self:
+        return with_modules(self, nominal=self.nominal.with_rules(rules))
 
     @override
     def init_state(self, params: Tree) -> Tree:

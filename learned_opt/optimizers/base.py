@@ -131,6 +131,32 @@ class MetaOptimizer(nn.Module, ABC):
         other.num_steps = num_steps
         return other
 
+    def rules(self, params: Tree) -> dict[str, str]:
+        """The rule that each tensor is treated by, for people; empty where all have the same.
+
+        Args:
+            params: inner parameters; only names and shapes are read.
+        """
+        return {}
+
+    def with_rules(self, rules: Mapping[str, str]) -> Self:
+        """The same theta, some tensors treated by other rules; this module stays as it is.
+
+        Args:
+            rules: name of a tensor -> name of its rule.
+
+        Returns:
+            Self: a module that holds these very parameters, not copies.
+
+        Raises:
+            ValueError: the optimizer has one rule for all tensors, or a rule does not exist.
+        """
+        if not rules:
+            return self
+        raise ValueError(
+            f"{type(self).__name__} treats all tensors by one rule, got rules {dict(rules)}."
+        )
+
 
 def init_step(params: Tree) -> Tensor:
     """The counter of a fresh opt_state: an int64 zero on the device of the parameters."""

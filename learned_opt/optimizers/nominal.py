@@ -6,7 +6,11 @@ see ``UNFOptimizer``.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from copy import copy
 from math import sqrt
+from types import MappingProxyType
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +33,24 @@ class Nominal(nn.Module, ABC):
 
     num_features: int
     num_outputs: int
+
+    def rule(self, name: str, num_axes: int) -> str:
+        """What a tensor of that name and number of axes is treated by, in a word."""
+        del name, num_axes
+        return "momentum"
+
+    def with_rules(self, rules: Mapping[str, str]) -> Self:
+        """The same, some tensors treated by other rules; this module stays as it is.
+
+        Args:
+            rules: name of a tensor -> name of its rule.
+
+        Raises:
+            ValueError: there is no choice of rules, or a rule does not exist.
+        """
+        raise ValueError(
+            f"{type(self).__name__} treats all tensors by one rule, got rules {dict(rules)}."
+        )
 
     def init_state(self, params: Tree) -> Tree:
         """A zero momentum for every parameter."""
@@ -66,6 +88,11 @@ class Nominal(nn.Module, ABC):
         Returns:
             Tree: ``(*shape,)`` for every parameter.
         """
+
+
+# of a tensor: which direction it takes
+RULES = ("orthogonal", "adam")
+NO_RULES: Mapping[str, str] = MappingProxyType({})
 
 
 class Momentum(Nominal):
@@ -115,10 +142,12 @@ class Relative(Nominal):
         row_limit: largest root mean square of a row of an orthogonal direction; None for no limit.
             Where few rows have a gradient to speak of, the words of a batch in a large vocabulary,
             all of the direction lies in them, and their steps grow with the number of the others.
+        rules: name of a tensor -> ``orthogonal`` or ``adam``, for those that shall not take the
+            direction that ``orthogonal`` gives them.
 
     Raises:
         ValueError: beta2 outside (0, 1); floor, period, power, limit or row_limit not positive;
-            orthogonal or additive neither true nor false.
+            orthogonal or additive neither true nor false; a rule that does not exist.
 
     Source: Kingma & Ba 2015 (arXiv 1412.6980) for the direction; Shazeer & Stern 2018 (Adafactor,
         arXiv 1804.04235), sections 6 to 8, for relative and falling steps and clipping, there with
@@ -138,6 +167,7 @@ class Relative(Nominal):
         orthogonal: bool = False,
         additive: bool = True,
         row_limit: float | None = None,
+        rules: Mapping[str, str] = NO_RULES,
     ) -> None:
         super().__init__()
         check_positive(power=power, limit=limit)
@@ -152,17 +182,34 @@ class Relative(Nominal):
         self.orthogonal = orthogonal
         self.additive = additive
         self.row_limit = row_limit
+        self.rules = check_rules(rules)
         self.num_outputs = 2 if additive else 1
         self.logit_beta2 = logit_parameter("beta2", beta2)
         self.log_floor = log_parameter("floor", floor)
         self.log_period = log_parameter("period", period)
 
     @override
+    def rule(self, name: str, num_axes: int) -> str:
+        default = "orthogonal" if self.orthogonal and num_axes > 1 else "adam"
+        chosen = self.rules.get(name, default)
+        if chosen == "orthogonal" and num_axes < 2:
+            raise ValueError(
+                f"the rule orthogonal is for tensors of two axes or more, {name} has {num_axes}."
+            )
+        return chosen
+
+    @override
+    def with_rules(self, rules: Mapping[str, str]) -> Self:
+        other = copy(self)
+        other.rules = {**self.rules, **check_rules(rules)}
+        return other
+
+    @override
     def init_state(self, params: Tree) -> Tree:
         # only tensors that take Adam's direction need a second moment
         second = {}
         for name, param in params.items():
-            if not self.orthogonal or param.ndim < 2:
+            if self.rule(name, param.ndim) == "adam":
                 second[name] = torch.zeros_like(param)
         return super().init_state(params) | {"second": second}
 
@@ -223,3 +270,15 @@ class Relative(Nominal):
 def move_momentum(momentum: Tree, grads: Tree, gamma: Tensor) -> Tree:
     """Averages of gradients ``(*shape,)``, moved towards the new ones."""
     return tree_map(lambda m, g: ema(m, g, gamma), momentum, grads)
+
+
+def check_rules(rules: Mapping[str, str]) -> dict[str, str]:
+    """Rules by the names of their tensors.
+
+    Raises:
+        ValueError: a rule does not exist.
+    """
+    for name, rule in rules.items():
+        if rule not in RULES:
+            raise ValueError(f"the rule of {name} must be one of {', '.join(RULES)}, got {rule!r}.")
+    return dict(rules)

@@ -188,3 +188,13 @@ class UNFOptimizer(MetaOptimizer):
                 "it cannot move to another spec."
             )
         return with_modules(super().rebind(spec), function=self.function.rebind(spec))
+
+    @override
+    def rules(self, params: Tree) -> dict[str, str]:
+        return {name: self.nominal.rule(name, param.ndim) for name, param in params.items()}
+
+    @override
+    def with_rules(self, rules: Mapping[str, str]) -> Self:
+        if not rules:
+            return self
+        return with_modules(self, nominal=self.nominal.with_rules(rules))

@@ -189,3 +189,34 @@ def test_weights_without_gradient_stay_and_have_finite_meta_gradients(orthogonal
 def test_bad_values_are_named(settings, message) -> None:
     with pytest.raises(ValueError, match=message):
         Relative(**settings)
+
+
+def test_rules_change_the_direction_of_the_tensors_that_they_name() -> None:
+    params = tensors(0)
+    name = next(name for name, param in params.items() if param.ndim > 1)
+    orthogonal = make(orthogonal=True)
+    mixed = orthogonal.with_rules({name: "adam"})
+    adam = make(orthogonal=False)
+
+    assert mixed.rules(params)[name] == "adam"
+    assert orthogonal.rules(params)[name] == "orthogonal"
+    assert name not in orthogonal.init_state(params)["second"]
+    assert next(mixed.parameters()) is next(orthogonal.parameters())
+
+    for got, expected, other in zip(
+        steps(mixed, params), steps(orthogonal, params), steps(adam, params), strict=True
+    ):
+        for tensor, update in got.items():
+            assert torch.equal(update, other[tensor] if tensor == name else expected[tensor])
+
+
+def test_rules_that_cannot_be_are_refused() -> None:
+    vector = next(name for name, param in tensors(0).items() if param.ndim == 1)
+    with pytest.raises(ValueError, match="must be one of orthogonal, adam, got 'sgd'"):
+        make(rules={"weight": "sgd"})
+    with pytest.raises(ValueError, match=f"{vector} has 1"):
+        make(orthogonal=True).with_rules({vector: "orthogonal"}).init_state(tensors(0))
+    with pytest.raises(ValueError, match="Momentum treats all tensors by one rule"):
+        UNFOptimizer(SPEC).with_rules({vector: "adam"})
+    with pytest.raises(ValueError, match="HandDesigned treats all tensors by one rule"):
+        HandDesigned(SPEC, make_adam, lr=0.1).with_rules({vector: "adam"})
