@@ -219,4 +219,4 @@ def test_rules_that_cannot_be_are_refused() -> None:
     with pytest.raises(ValueError, match="Momentum treats all tensors by one rule"):
         UNFOptimizer(SPEC).with_rules({vector: "adam"})
     with pytest.raises(ValueError, match="HandDesigned treats all tensors by one rule"):
-        HandDesigned(SPEC, make_adam, lr=0.1).with_rules({vector: "adam"})
+        HandDesigned(SPEC, partial(Muon, gamma=0.9), lr=0.1).with_rules({vector: "adam"})
