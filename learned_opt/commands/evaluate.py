@@ -3,7 +3,8 @@
 ``evaluate +task=mlp theta=runs/.../theta.safetensors`` for one,
 ``theta={NAME: FILE, NAME: FILE}`` for several, with a generalisation card where one is asked
 for. ``evaluate table FOLDER... [rows=NAME,NAME]`` prints the table of finished evaluations; where
-rows are named, the best of all others is one more.
+rows are named, the best of all others is one more. Below it stand the time-to-target scores of all
+optimizers of the folders, or of those that are named.
 """
 
 import os
@@ -79,7 +80,7 @@ def main() -> None:
 
 
 def _table() -> None:
-    from learned_opt.reporting import results_table
+    from learned_opt.reporting import pooled_scores, results_table
 
     rows: list[str] = []
     folders = []
@@ -90,5 +91,6 @@ def _table() -> None:
             folders.append(Path(word))
     try:
         print(results_table.table(folders, rows))
+        print(f"\n{pooled_scores.text(folders, rows)}")
     except ValueError as error:
         raise UsageError(str(error)) from error

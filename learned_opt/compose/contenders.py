@@ -105,7 +105,8 @@ def _criteria(cfg: DictConfig) -> list[str]:
     if criteria is None:
         # one theta is evaluated as after its training, several for their final losses
         is_one = cfg.theta is not None and not OmegaConf.is_config(cfg.theta)
-        return list(cfg.benchmark.tuned_for) if is_one else ["final_loss"]
+        of_benchmark = list(cfg.benchmark.tuned_for)
+        return of_benchmark if is_one or len(of_benchmark) == 1 else ["final_loss"]
     return [criteria] if isinstance(criteria, str) else list(criteria)
 
 

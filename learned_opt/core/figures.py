@@ -48,8 +48,11 @@ HELDOUT = (
     Figure(
         "steps_to_test_loss", "steps to the reference's best test loss", better="lower", digits=0
     ),
+    Figure("test_speedup", "speed-up to best test loss", better="higher", digits=2),
     Figure("target_test_loss", "best test loss of the reference", better="lower"),
     Figure("seconds_to_target", "seconds to target", better="lower", digits=3),
+    Figure("step_score", "score over steps", better="higher", digits=3),
+    Figure("time_score", "score over wall-clock", better="higher", digits=3),
     Figure("speedup", "speed-up", better="higher", digits=2),
     Figure("time_speedup", "wall-clock speed-up", better="higher", digits=2),
     Figure("loss_ratio", "loss ratio", better="lower", digits=2),

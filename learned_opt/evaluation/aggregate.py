@@ -64,13 +64,13 @@ def stratified_iqm(strata: Sequence[Sequence[float]], num_resamples: int = 2_000
 
     resampled = np.concatenate(estimates)  # (R,)
     # quantiles without a mean of neighbours: inf - inf has no value
-    tail = _expanded_tail([len(array) for array in arrays])
+    tail = expanded_tail([len(array) for array in arrays])
     low = np.quantile(resampled, tail, method="lower")
     high = np.quantile(resampled, 1 - tail, method="higher")
     return Interval(iqm(np.concatenate(arrays)), float(low), float(high))
 
 
-def _expanded_tail(sizes: Sequence[int]) -> float:
+def expanded_tail(sizes: Sequence[int]) -> float:
     """The quantile below which 2.5% lie when the variance of n values is estimated from them."""
     several = [size for size in sizes if size > 1]
     if not several:

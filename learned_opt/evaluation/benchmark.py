@@ -6,11 +6,13 @@ from pathlib import Path
 
 from learned_opt.evaluation.progress import SILENT, Progress
 from learned_opt.evaluation.seeded_runs import SEGMENT
-from learned_opt.evaluation.tuning import Tuned, log_grid, tune
+from learned_opt.evaluation.tuning import Tuned, linear_grid, log_grid, tune
+from learned_opt.evaluation.tuning_archive import BEST_TEST_LOSS
 from learned_opt.inner.unroll import Unroll
 from learned_opt.optimizers.base import MetaOptimizer
 
-CRITERIA = ("mean_loss", "final_loss")  # what a learning rate can be chosen for
+CRITERIA = ("mean_loss", "final_loss")  # what learning rates are chosen for, if nothing is said
+GRIDS = {"log": log_grid, "linear": linear_grid}
 
 
 @dataclass(frozen=True)
@@ -29,10 +31,11 @@ class Benchmark:
         archive: folder of tuning runs, which are not run again; None to keep none.
         reference: the baseline whose final loss is the target of every seed, and whose steps to it
             others are counted against. Without baselines there is no target.
-        tuned_for: criteria, of ``mean_loss`` and ``final_loss``, for which learning rates are
-            chosen, all from the same runs. A baseline is one row for each criterion, the first
-            under its name, another as ``NAME-final`` or ``NAME-mean``, and only where another
-            learning rate is best for it.
+        tuned_for: criteria, of ``mean_loss``, ``final_loss`` and, where ``heldout_every`` is set,
+            ``test_loss`` (the lowest one measured), for which learning rates are chosen, all from
+            the same runs. A baseline is one row for each criterion, the first under its name,
+            another as ``NAME-final`` (or mean, or test), and only where another learning rate is
+            best for it.
         first_seed: the first of the held-out seeds. A range that nobody has seen yet is what a
             published table needs.
         ledger: folder that keeps each use of held-out seeds, see ``heldout_ledger``; None to keep
@@ -40,10 +43,13 @@ class Benchmark:
         heldout_every: inner steps between two measurements of the test loss during a run, for
             the steps to the reference's best test loss; a divisor of 50. None for none.
         compares: whether a meta-training ends with this comparison.
+        spacing: of the grid, ``log`` or ``linear``.
+        target_loss: training loss that is the target of every seed, in place of the final loss of
+            the reference; None for that.
 
     Raises:
         ValueError: a count is not positive, the first seed is negative, the grid is none, the
-            reference is no baseline, or a criterion is unknown.
+            reference is no baseline, or a criterion is unknown or not measured.
     """
 
     horizon: int
@@ -61,6 +67,8 @@ class Benchmark:
     ledger: str | None = None
     heldout_every: int | None = None
     compares: bool = True
+    spacing: str = "log"
+    target_loss: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("horizon", "num_seeds", "num_chains", "num_tuning_seeds"):
@@ -77,7 +85,9 @@ class Benchmark:
                 f"heldout_every must be a divisor of {SEGMENT}, got {self.heldout_every}."
             )
 
-        log_grid(self.lowest_lr, self.highest_lr, self.num_lrs)  # refuses a grid that is none
+        if self.spacing not in GRIDS:
+            raise ValueError(f"spacing must be among {', '.join(GRIDS)}, got {self.spacing!r}.")
+        assert self.learning_rates, "refuses a grid that is none"
 
         if self.baselines and self.reference not in self.baselines:
             names = ", ".join(self.baselines)
@@ -88,9 +98,16 @@ class Benchmark:
             raise ValueError(f"tuned_for must name at least one of {', '.join(CRITERIA)}.")
 
         for criterion in self.tuned_for:
-            if criterion not in CRITERIA:
-                choices = ", ".join(CRITERIA)
+            if criterion not in (*CRITERIA, BEST_TEST_LOSS):
+                choices = ", ".join((*CRITERIA, BEST_TEST_LOSS))
                 raise ValueError(f"tuned_for must be among {choices}, got {criterion!r}.")
+        if BEST_TEST_LOSS in self.tuned_for and not self.heldout_every:
+            raise ValueError(f"tuned_for {BEST_TEST_LOSS} needs heldout_every, the steps between.")
+
+    @property
+    def learning_rates(self) -> list[float]:
+        """The tries of each baseline."""
+        return GRIDS[self.spacing](self.lowest_lr, self.highest_lr, self.num_lrs)
 
     @property
     def heldout_seeds(self) -> range:
@@ -120,10 +137,11 @@ def tune_for(
     return tune(
         unroll,
         constructor,
-        log_grid(benchmark.lowest_lr, benchmark.highest_lr, benchmark.num_lrs),
+        benchmark.learning_rates,
         benchmark.num_tuning_seeds,
         benchmark.horizon,
         benchmark.num_chains,
         Path(benchmark.archive) if benchmark.archive else None,
         progress,
+        benchmark.heldout_every if BEST_TEST_LOSS in benchmark.tuned_for else None,
     )

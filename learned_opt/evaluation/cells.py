@@ -98,7 +98,7 @@ def run_cells(
 
     Returns:
         dict[str, Cell]: row name -> cell; the row name is that of the contender, and where another
-        learning rate is best for a second criterion, ``NAME-final`` or ``NAME-mean`` for that.
+        learning rate is best for a second criterion, ``NAME-final`` (or mean, or test) for that.
     """
     start = time.perf_counter()
     if not contender.tuned:
@@ -210,6 +210,8 @@ def identity(setting: Setting, contender: Contender) -> dict[str, Any]:
             "num_lrs": benchmark.num_lrs,
             "num_tuning_seeds": benchmark.num_tuning_seeds,
         }
+        if benchmark.spacing != "log":
+            tuning["spacing"] = benchmark.spacing
 
     # left out where they are 0 or null, so that cells of before there was a choice are found
     more: dict[str, Any] = {}

@@ -42,9 +42,11 @@ COLUMNS = [
     "loss_ratio",
     "target_test_loss",
     "steps_to_test_loss",
+    "test_speedup",
 ]
 LOSSES = ("mean_loss", "final_loss", "min_loss")  # infinite where a run diverged
 STEPS_TO_TEST_LOSS = "steps_to_test_loss"
+TEST_SPEEDUP = "test_speedup"
 LATE = ("steps_to_target", "seconds_to_target")  # infinite where a run never got there
 
 
@@ -224,7 +226,7 @@ def _earlier(path: Path, rows: list[Any]) -> Results:
 def _frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
     """A tidy table from the rows of a file; null becomes infinity or NaN, as the figure has it."""
     # columns of runs whose test loss was measured on their way, which few are
-    lacking = {"target_test_loss", STEPS_TO_TEST_LOSS}
+    lacking = {"target_test_loss", STEPS_TO_TEST_LOSS, TEST_SPEEDUP}
     if any(STEPS_TO_TEST_LOSS in row for row in rows):
         lacking = set()
     names = [name for name in COLUMNS if name not in lacking]

@@ -21,10 +21,11 @@ from learned_opt.evaluation.results import (
     LOSSES,
     SETTING,
     STEPS_TO_TEST_LOSS,
+    TEST_SPEEDUP,
     heldout_figures,
 )
 
-RATIOS = ("speedup", "time_speedup", "loss_ratio")
+RATIOS = ("speedup", "time_speedup", "loss_ratio")  # over all tasks and horizons
 
 
 def reference_row(names: Sequence[str], reference: str) -> str:
@@ -47,28 +48,27 @@ def rows(
     cells: Mapping[str, Cell],
     reference: str,
     times: Mapping[str, float],
+    target_loss: float | None = None,
 ) -> pd.DataFrame:
     """One row per optimizer and seed of a setting.
 
-    The target of a seed is the final loss of the reference on that very seed. ``speedup`` is the
-    reference's steps to it over the optimizer's, 0 where it never gets there; NaN, as
-    ``loss_ratio`` is, where the reference diverged or was not run.
+    The target of a seed is the final loss of the reference on that very seed, unless one is fixed.
+    ``speedup`` is the reference's steps to it over the optimizer's, 0 where it never gets there;
+    NaN where the reference never does or was not run. ``test_speedup`` is the same for the lowest
+    test loss of the reference on that seed.
 
     Args:
         setting: task, horizon, axis and point.
         cells: row name -> cell.
         reference: row of the baseline that is compared with; empty where there is none.
         times: optimizer -> milliseconds per inner step; may be empty.
+        target_loss: target of all seeds; None for the reference's final losses.
     """
-    num_seeds = len(next(iter(cells.values())).table)
+    target = _target(cells, reference, target_loss)  # (M,)
+    valid = target.isfinite()
+    reference_steps = torch.full_like(target, math.inf)
     if reference:
-        target = cells[reference].runs.final_loss
-        reference_steps = _steps(cells[reference], target)
-    else:
-        target = torch.full((num_seeds,), math.inf, dtype=torch.float64)
-        reference_steps = target
-
-    valid = target.isfinite()  # (M,)
+        reference_steps = _steps(cells[reference], target).where(valid, math.inf)
     reference_ms = _time_of(reference, times)
     test_target = _test_target(cells, reference)  # (M,)
 
@@ -77,7 +77,7 @@ def rows(
         milliseconds = _time_of(name, times)
         reached = _steps(cell, target)  # (M,)
         steps = reached.where(valid, math.nan)
-        speedup = torch.where(valid, reference_steps / reached, math.nan)
+        speedup = _speedup(reference_steps, reached)
         final_loss = torch.tensor(cell.table["final_loss"].to_numpy())
         # losses may be negative, and have no ratio then
         ratio = (final_loss / target).where(valid & (target > 0), math.nan)
@@ -96,10 +96,26 @@ def rows(
             frame["target_test_loss"] = test_target.numpy()
             reached = cell.steps_to_test_loss(test_target)
             frame[STEPS_TO_TEST_LOSS] = reached.where(test_target.isfinite(), math.nan).numpy()
+            best_of_reference = cells[reference].steps_to_test_loss(test_target)
+            frame[TEST_SPEEDUP] = _speedup(best_of_reference, reached).numpy()
         known = [column for column in COLUMNS if column in frame]
         frames.append(frame[[*known, *(column for column in frame if column not in COLUMNS)]])
 
     return pd.concat(frames, ignore_index=True)
+
+
+def _target(cells: Mapping[str, Cell], reference: str, target_loss: float | None) -> Tensor:
+    """The training loss that each seed is to reach ``(M,)``, not finite where there is none."""
+    if target_loss is None and reference:
+        return cells[reference].runs.final_loss
+    num_seeds = len(next(iter(cells.values())).table)
+    value = math.inf if target_loss is None else target_loss
+    return torch.full((num_seeds,), value, dtype=torch.float64)
+
+
+def _speedup(reference_steps: Tensor, steps: Tensor) -> Tensor:
+    """How many times as fast as the reference ``(M,)``; NaN where that never gets there."""
+    return (reference_steps / steps).where(reference_steps.isfinite(), math.nan)
 
 
 def _test_target(cells: Mapping[str, Cell], reference: str) -> Tensor | None:
@@ -118,7 +134,7 @@ def _test_target(cells: Mapping[str, Cell], reference: str) -> Tensor | None:
 def _time_of(row_name: str, times: Mapping[str, float]) -> float:
     """A step of a baseline takes as long at another learning rate."""
     optimizer, _, criterion = row_name.rpartition("-")
-    if row_name not in times and criterion in ("final", "mean"):
+    if row_name not in times and criterion in ("final", "mean", "test"):
         return times.get(optimizer, math.nan)
     return times.get(row_name, math.nan)
 
@@ -174,9 +190,10 @@ def _summary(name: str, frame: Any, rival: list[float]) -> dict[str, Any]:
     # takes infinitely many steps, so that the median is that of all runs and not of the good ones
     steps = frame["steps_to_target"].dropna()
     losses = {name: mean_interval(frame[name].tolist()) for name in LOSSES}
-    to_test_loss = {}
+    to_test_loss: dict[str, Any] = {}
     if STEPS_TO_TEST_LOSS in frame and bool(frame[STEPS_TO_TEST_LOSS].notna().any()):
         to_test_loss[STEPS_TO_TEST_LOSS] = float(frame[STEPS_TO_TEST_LOSS].dropna().median())
+        to_test_loss[TEST_SPEEDUP] = _ratio([frame[TEST_SPEEDUP]])
 
     return {
         "optimizer": name,
@@ -235,6 +252,8 @@ def aggregate(frame: pd.DataFrame) -> list[dict[str, Any]]:
         ratios = {}
         for ratio in RATIOS:
             ratios[ratio] = _ratio([stratum[ratio] for stratum in strata])
+        if TEST_SPEEDUP in of_tasks:
+            ratios[TEST_SPEEDUP] = _ratio([stratum[TEST_SPEEDUP] for stratum in strata])
 
         counts = {
             "settings": len(strata),

@@ -244,7 +244,8 @@ def _collect(
             results.warn(
                 f"{reference} diverged on {seeds}: these have no target and count in no speed-up"
             )
-    results.frames.append(scores.rows(setting.columns, cells_by_row, reference, times))
+    target = setting.benchmark.target_loss
+    results.frames.append(scores.rows(setting.columns, cells_by_row, reference, times, target))
 
     for name, cell in cells_by_row.items():
         tuning = cell.tuning or {}

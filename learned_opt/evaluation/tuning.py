@@ -1,5 +1,6 @@
 """Learning rates of baselines, tuned on seeds apart from the held-out ones."""
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -11,8 +12,8 @@ from torch import Tensor
 from learned_opt.core import tree
 from learned_opt.core.tree import Tree
 from learned_opt.evaluation.progress import SILENT, Progress
-from learned_opt.evaluation.seeded_runs import run_seeds
-from learned_opt.evaluation.tuning_archive import SCORES, Archive
+from learned_opt.evaluation.seeded_runs import Runs, run_seeds
+from learned_opt.evaluation.tuning_archive import BEST_TEST_LOSS, SCORES, Archive
 from learned_opt.evaluation.tuning_facts import fingerprint
 from learned_opt.inner.unroll import Unroll
 from learned_opt.optimizers.base import MetaOptimizer
@@ -66,6 +67,24 @@ def log_grid(lowest: float, highest: float, count: int) -> list[float]:
     return [float(f"{lr:.12g}") for lr in np.geomspace(lowest, highest, count)]
 
 
+def linear_grid(lowest: float, highest: float, count: int) -> list[float]:
+    """Learning rates that are evenly spaced.
+
+    Args:
+        lowest: first learning rate.
+        highest: last learning rate.
+        count: how many, at least 2.
+
+    Raises:
+        ValueError: not 0 < lowest < highest, or fewer than two.
+
+    >>> linear_grid(0.0005, 0.01, 20)[:3]
+    [0.0005, 0.001, 0.0015]
+    """
+    log_grid(lowest, highest, count)  # refuses a grid that is none
+    return [float(f"{lr:.12g}") for lr in np.linspace(lowest, highest, count)]
+
+
 def tune(
     unroll: Unroll,
     constructor: Callable[..., MetaOptimizer],
@@ -75,6 +94,7 @@ def tune(
     num_chains: int,
     archive: Path | None = None,
     progress: Progress = SILENT,
+    heldout_every: int | None = None,
 ) -> Tuned:
     """Run every learning rate on the same tuning seeds; runs that the archive has are not repeated.
 
@@ -87,12 +107,19 @@ def tune(
         num_chains: runs that go side by side; each such block is archived when it is done.
         archive: folder of tuning runs; None to keep none.
         progress: told of the runs as they go on, those of the archive at once.
+        heldout_every: inner steps between two measurements of the test loss, whose lowest value is
+            one more score; None to measure none.
 
     Raises:
         ValueError: the archive cannot name the optimizer.
     """
     facts = fingerprint(unroll, constructor, horizon) if archive else {}
-    kept = Archive(archive, facts)
+    scores = SCORES
+    if heldout_every:
+        scores = (*SCORES, BEST_TEST_LOSS)
+        facts = {**facts, "heldout_every": heldout_every}  # another file: others have no such score
+
+    kept = Archive(archive, facts, scores)
     wanted = [(lr, seed) for lr in learning_rates for seed in range(num_seeds)]
     missing = kept.missing(wanted)
     num_reused = len(wanted) - len(missing)
@@ -100,7 +127,12 @@ def tune(
 
     for start in range(0, len(missing), num_chains):
         block = missing[start : start + num_chains]
-        kept.add(_run_block(unroll, constructor, block, horizon, num_chains, progress))
+        runs = _run_block(unroll, constructor, block, horizon, num_chains, progress, heldout_every)
+        table = pd.DataFrame(block, columns=["lr", "seed"])
+        for name in scores:
+            values = _best_test_loss(runs) if name == BEST_TEST_LOSS else getattr(runs, name)
+            table[name] = values.numpy()
+        kept.add(table)
 
     return Tuned(learning_rates, kept.scores(learning_rates, num_seeds), num_reused)
 
@@ -112,17 +144,20 @@ def _run_block(
     horizon: int,
     num_chains: int,
     progress: Progress,
-) -> pd.DataFrame:
-    """Scores of runs side by side, a row for each pair of learning rate and seed."""
+    heldout_every: int | None,
+) -> Runs:
+    """Runs side by side, one for each pair of learning rate and seed."""
     seeds = [seed for _, seed in block]
     thetas = [theta_at(constructor, unroll.optimizer, lr) for lr, _ in block]
     theta = tree.to(tree.stack(thetas), unroll.device)  # leaves (M, *shape)
-    runs = run_seeds(unroll, theta, "tune", seeds, horizon, num_chains, progress)
+    return run_seeds(unroll, theta, "tune", seeds, horizon, num_chains, progress, heldout_every)
 
-    table = pd.DataFrame({"lr": [lr for lr, _ in block], "seed": seeds})
-    for name in SCORES:
-        table[name] = getattr(runs, name).numpy()
-    return table
+
+def _best_test_loss(runs: Runs) -> Tensor:
+    """The lowest measured test loss of every run ``(M,)``, infinite where none is finite."""
+    losses = runs.test_losses
+    assert losses is not None, "measured with heldout_every"
+    return losses.nan_to_num(nan=math.inf).amin(0)
 
 
 def theta_at(constructor: Callable[..., MetaOptimizer], like: MetaOptimizer, lr: float) -> Tree:

@@ -19,6 +19,7 @@ log = logging.getLogger(__name__)
 
 KEYS = ("lr", "seed")
 SCORES = ("mean_loss", "final_loss")
+BEST_TEST_LOSS = "test_loss"  # one more score, of runs whose test loss was measured on their way
 
 
 class Archive:
@@ -32,16 +33,20 @@ class Archive:
         folder: where archives lie; None to keep nothing.
         facts: what the runs depend on beside learning rate and seed, see
             ``tuning_facts.fingerprint``; kept in the file.
+        scores: names of the columns beside learning rate and seed.
 
     Raises:
         OSError: a damaged file cannot be set aside.
     """
 
-    def __init__(self, folder: Path | None, facts: Mapping[str, Any]) -> None:
+    def __init__(
+        self, folder: Path | None, facts: Mapping[str, Any], scores: Sequence[str] = SCORES
+    ) -> None:
+        self.names = tuple(scores)
         self.facts = dict(facts)
         self.path = folder / file_name(facts) if folder else None
 
-        rows = _read(self.path) if self.path and self.path.exists() else None
+        rows = _read(self.path, self.names) if self.path and self.path.exists() else None
         if rows is None:
             lr = pd.Series(dtype="float64")
             seed = pd.Series(dtype="int64")
@@ -73,13 +78,13 @@ class Archive:
         wanted = [(lr, seed) for lr in learning_rates for seed in range(num_seeds)]
 
         means = {}
-        for name in SCORES:
+        for name in self.names:
             values = torch.tensor(runs[name].reindex(wanted).to_numpy())
             means[name] = values.unflatten(0, (-1, num_seeds)).mean(1)
         return means
 
 
-def _read(path: Path) -> pd.DataFrame | None:
+def _read(path: Path, scores: Sequence[str]) -> pd.DataFrame | None:
     """The runs of a file; None where it is damaged, which is said, and the file set aside.
 
     Whoever asks may have meta-trained for hours: the runs are made again, and nothing is lost.
@@ -87,7 +92,7 @@ def _read(path: Path) -> pd.DataFrame | None:
     rows = pd.DataFrame()
     try:
         rows = pd.read_parquet(path)
-        fault = _fault(rows)
+        fault = _fault(rows, scores)
     except (OSError, ValueError, pyarrow.ArrowException) as error:
         fault = str(error).partition("\n")[0]
 
@@ -105,9 +110,9 @@ def _read(path: Path) -> pd.DataFrame | None:
     return None
 
 
-def _fault(rows: pd.DataFrame) -> str:
+def _fault(rows: pd.DataFrame, scores: Sequence[str]) -> str:
     """What is wrong with a table of runs; empty where nothing is."""
-    for name in (*KEYS, *SCORES):
+    for name in (*KEYS, *scores):
         if name not in rows:
             return f"it has no column {name}"
         if not pd.api.types.is_numeric_dtype(rows[name]):

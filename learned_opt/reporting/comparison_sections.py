@@ -18,6 +18,7 @@ from learned_opt.reporting import (
     meta_seed_tables,
     plots,
     result_tables,
+    score_tables,
 )
 from learned_opt.reporting.plots import Array, Points
 from learned_opt.reporting.result_cards import results_card
@@ -31,14 +32,14 @@ whose weights and batches nothing was trained or tuned on and which are the same
 (checked by digest). They are about this theta: how much another meta-training would differ is not
 in them."""
 TARGET_NOTES = """\
-The target of a seed is {reference}'s final loss on that very seed; where {reference} diverged there
-is none. Steps to target: median over the seeds that have a target, a run that never gets there
-counted as infinite, and behind it how many of them got there: >200 (13/32) is 13 of 32, so that the
-median run had not by step 200. Speed-up: {reference}'s steps to it over the optimizer's, 0 for a
-seed that never gets there; interquartile mean. Seconds to target: median steps times the measured
-time of a step (all optimizers timed in turn on this machine, runs side by side, divided by their
-number). lr: tuned; a row NAME-final is tuned for the final loss, NAME for the first criterion. A
-run that diverged counts as infinitely bad and is never left out."""
+The target of a seed is {reference}'s final loss on that very seed, unless a target_loss was fixed;
+where {reference} diverged there is none. Steps to target: median over the seeds that have a target,
+a run that never gets there counted as infinite, and behind it how many of them got there: >200
+(13/32) is 13 of 32, so that the median run had not by step 200. Speed-up: {reference}'s steps to it
+over the optimizer's, 0 for a seed that never gets there; interquartile mean. Seconds to target:
+median steps times the measured time of a step (all optimizers timed in turn on this machine, runs
+side by side, divided by their number). lr: tuned; a row NAME-final is tuned for the final loss,
+NAME for the first criterion. A run that diverged counts as infinitely bad and is never left out."""
 OVERALL_NOTES = """\
 Interquartile means over all tasks, horizons and seeds, brackets by stratified bootstrap (seeds are
 drawn again within each task, quantiles expanded for few seeds). Loss ratio: final loss over
@@ -95,6 +96,7 @@ def comparison_sections(
     if several or len(distinct(frame, "optimizer")) > FEW:
         sections |= _overall(frame, results, lines)
 
+    sections |= score_tables.score_sections(frame, lines)
     sections |= _cards(summaries, results)
     sections |= _background(results)
     if results.curves:

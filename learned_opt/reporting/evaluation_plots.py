@@ -9,11 +9,14 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from learned_opt.evaluation.curves import Curves
+from learned_opt.evaluation.time_to_target import FURTHEST
 from learned_opt.reporting import plots
 from learned_opt.reporting.plots import Array, Points
 
 RATIOS = np.geomspace(1, 32, 200)  # times as slow as the best one
 TICKS = (1, 2, 4, 8, 16, 32)
+NEAR_RATIOS = np.linspace(1, FURTHEST, 200)  # those that a score counts
+NEAR_TICKS = (1, 2, 3, 4)
 
 
 def curves_figure(curves: Curves, outer: Mapping[str, Points]) -> Figure:
@@ -42,23 +45,29 @@ def curves_figure(curves: Curves, outer: Mapping[str, Points]) -> Figure:
     return figure
 
 
-def profiles_figure(profiles: Sequence[tuple[str, Mapping[str, Array]]]) -> Figure:
-    """Performance profiles over ``RATIOS``, a panel for each.
+def profiles_figure(
+    profiles: Sequence[tuple[str, Mapping[str, Array]]], *, near: bool = False
+) -> Figure:
+    """Performance profiles, a panel for each.
 
     Args:
         profiles: (what the cost is, optimizer -> shares).
+        near: over ``NEAR_RATIOS`` and of workloads, in place of ``RATIOS`` and runs.
     """
+    ratios = NEAR_RATIOS if near else RATIOS
+    ticks = NEAR_TICKS if near else TICKS
+    counted = "workloads" if near else "runs"
     figure = Figure(figsize=(5.5 * len(profiles), 4.2), layout="constrained")
     panels = figure.subplots(1, len(profiles), squeeze=False)[0]
     for axes, (cost, shares) in zip(panels, profiles, strict=True):
         for i, (name, values) in enumerate(shares.items()):
             # colours and styles go round apart from each other, so that many curves differ
             look = {**plots.style(i), "linestyle": plots.STYLES[i % (len(plots.COLOURS) - 1)]}
-            axes.step(RATIOS, values, where="post", label=name, **look)
+            axes.step(ratios, values, where="post", label=name, **look)
 
-        axes.set(xscale="log", ylim=(-0.02, 1.02))
-        axes.set(xlabel=f"{cost} over the best one's", ylabel="share of runs")
-        axes.set_xticks(TICKS, [str(tick) for tick in TICKS])
+        axes.set(xscale="linear" if near else "log", ylim=(-0.02, 1.02))
+        axes.set(xlabel=f"{cost} over the best one's", ylabel=f"share of {counted}")
+        axes.set_xticks(ticks, [str(tick) for tick in ticks])
         axes.minorticks_off()
         axes.grid(alpha=0.3, linewidth=0.5)
 

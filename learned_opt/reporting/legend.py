@@ -4,7 +4,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-SECOND_CRITERIA = {"-final": "final loss", "-mean": "mean loss"}  # ending of a row -> tuned for it
+# ending of a row -> what it is tuned for
+SECOND_CRITERIA = {"-final": "final loss", "-mean": "mean loss", "-test": "lowest test loss"}
 
 
 def legend(summaries: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from learned_opt.core.figures import figure
 from learned_opt.evaluation.generalisation import Point
-from learned_opt.evaluation.results import STEPS_TO_TEST_LOSS
+from learned_opt.evaluation.results import STEPS_TO_TEST_LOSS, TEST_SPEEDUP
 from learned_opt.reporting import numbers
 from learned_opt.reporting.tables import Table
 
@@ -117,11 +117,12 @@ def heldout_table(summaries: Sequence[Summary]) -> Table | None:
         cells = [*map(numbers.interval, intervals)]
         if measured:
             cells.append(_steps_to_test_loss(summary))
+            cells.append(numbers.interval(summary.get(TEST_SPEEDUP), 2))
         rows.append([summary["optimizer"], *cells])
 
     labels = [figure(name).label for name in names]
     if measured:
-        labels.append(figure(STEPS_TO_TEST_LOSS).label)
+        labels += [figure(name).label for name in (STEPS_TO_TEST_LOSS, TEST_SPEEDUP)]
     return Table(["optimizer", *labels], rows)
 
 

@@ -10,7 +10,7 @@ from learned_opt.evaluation.frames import select
 from learned_opt.evaluation.generalisation import first_failures
 from learned_opt.evaluation.results import Results
 from learned_opt.evaluation.verdicts import verdict_sentences
-from learned_opt.reporting import meta_seed_tables, result_tables
+from learned_opt.reporting import meta_seed_tables, result_tables, score_tables
 from learned_opt.reporting.legend import legend
 from learned_opt.reporting.result_cards import results_card
 
@@ -34,6 +34,7 @@ def show_tables(results: Results, console: Console) -> None:
             _print_line(sentence, console)
         _show_meta_seeds(results, task, horizon, console)
 
+    _show_scores(results, console)
     cards = results_card(results, summaries)
     for task, axes in cards.items():
         table = result_tables.card_table(axes).plain
@@ -43,6 +44,16 @@ def show_tables(results: Results, console: Console) -> None:
 
     for sentence in results.warnings:
         _print_line(f"note: {sentence}", console)
+
+
+def _show_scores(results: Results, console: Console) -> None:
+    table = score_tables.score_table(results.frame, brief=True)
+    if table is None:
+        return
+
+    title = f"{score_tables.HEADING.lower()}, ± half of the 95% interval over held-out seeds"
+    console.print(table._replace(title=title))
+    _print_line("score: mean over workloads of max(0, 4 - time / the best one's time) / 3", console)
 
 
 def _show_meta_seeds(results: Results, task: str, horizon: int, console: Console) -> None:

@@ -29,6 +29,15 @@ def read(folder: Path) -> pd.DataFrame:
     Raises:
         ValueError: the folder holds no evaluation, or files that cannot be read.
     """
+    return cast(pd.DataFrame, labelled_rows(folder)[COLUMNS])
+
+
+def labelled_rows(folder: Path) -> pd.DataFrame:
+    """Rows of the evaluation of a run folder, with ``setting``, which tells task and data.
+
+    Raises:
+        ValueError: the folder holds no evaluation, or files that cannot be read.
+    """
     if not RunFolder(folder).evaluation.is_file():
         earlier = folder / "results.parquet"
         if earlier.is_file():
@@ -44,7 +53,7 @@ def read(folder: Path) -> pd.DataFrame:
     frame = record.frame
     labels = [_label(task, descriptions.get(task, {})) for task in frame["task"]]
 
-    return cast(pd.DataFrame, frame.assign(setting=labels)[COLUMNS])
+    return frame.assign(setting=labels)
 
 
 def _label(task: str, description: Mapping[str, Any]) -> str:

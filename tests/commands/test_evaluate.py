@@ -223,7 +223,7 @@ def test_a_list_of_thetas_is_named_by_kind(tmp_path) -> None:
         ),
         (
             ["+task=mlp", "theta=[ONE]", "tuned_for=speed"],
-            "tuned_for must be among mean_loss, final_loss, got 'speed'",
+            "tuned_for must be among mean_loss, final_loss, test_loss, got 'speed'",
         ),
         (
             ["+task=mlp", "theta=[ONE]", "horizons=20"],

@@ -236,7 +236,10 @@ def test_times_are_positive_and_named() -> None:
         ({"lowest_lr": 0.0}, "0 < lowest < highest, got 0.0"),
         ({"num_lrs": 1}, "at least 2, got 1"),
         ({"reference": "lion"}, "reference must be one of the baselines adam, got 'lion'"),
-        ({"tuned_for": ["accuracy"]}, "tuned_for must be among mean_loss, final_loss, got 'acc"),
+        (
+            {"tuned_for": ["accuracy"]},
+            "tuned_for must be among mean_loss, final_loss, test_loss, got 'acc",
+        ),
         ({"tuned_for": []}, "tuned_for must name at least one of mean_loss, final_loss"),
     ],
 )
