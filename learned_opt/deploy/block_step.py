@@ -5,10 +5,11 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from learned_opt.core.tree import Tree
 from learned_opt.deploy import state_layout
+from learned_opt.deploy.precision import moving_copy, write_back
 from learned_opt.deploy.weight_space import Slot, WeightSpace, blocks, live_slots
 from learned_opt.optimizers.factors import GradientSet
 
@@ -60,8 +61,11 @@ def advance(
     """
     count = num_steps(states, slots[0])
     device = slots[0].param.device
-    params = {slot.name: slot.param.detach() for slot in slots}
-    grads = {slot.name: _gradient(slot.param) for slot in slots}
+    params = {}
+    grads = {}
+    for slot in slots:
+        params[slot.name] = moving_copy(slot.param.detach(), states[slot.param], space.dtype)
+        grads[slot.name] = _gradient(slot, space.dtype)
 
     # parameters that took no step yet, or were added later, start afresh
     if count:
@@ -72,10 +76,10 @@ def advance(
         state = space.optimizer.init_state(params)
 
     if fused:  # params and state share memory with what torch keeps, so the kernel moves both
-        before = {slot.name: slot.param.detach().clone() for slot in slots if slot.decay}
+        before = {slot.name: params[slot.name].clone() for slot in slots if slot.decay}
         rates = {slot.name: (slot.rate, 1.0) for slot in slots}
         space.optimizer.step_(grads, state, params, rates)
-        _decay_behind(slots, before)
+        _decay_behind(slots, params, before)
     else:
         more: Tree = {}
         if loss is not None:
@@ -85,35 +89,39 @@ def advance(
         # the statistics of an optimizer need the precision of its parameters
         with torch.autocast(device.type, enabled=False):
             updates, state = space.step(grads, state, params, more)
-        _apply([slot for slot in slots if slot.param.grad is not None], updates)
+        _apply([slot for slot in slots if slot.param.grad is not None], params, updates)
 
     # on the CPU, where reading it waits for nothing
     state["step"] = torch.tensor(count + 1)
     parts = state_layout.by_parameter(state, params)
     for slot in slots:
         states[slot.param] = parts[slot.name]
+        write_back(slot.param.detach(), params[slot.name], states[slot.param])
 
 
-def _gradient(param: nn.Parameter) -> Tensor:
-    return torch.zeros_like(param) if param.grad is None else param.grad.detach()
+def _gradient(slot: Slot, dtype: torch.dtype) -> Tensor:
+    if slot.param.grad is None:
+        return torch.zeros_like(slot.param, dtype=dtype)
+    return slot.param.grad.detach().to(dtype)
 
 
-def _apply(slots: Sequence[Slot], updates: Tree) -> None:
+def _apply(slots: Sequence[Slot], params: Tree, updates: Tree) -> None:
     """Decay the parameters and add their updates."""
     for slot in slots:
+        param = params[slot.name]
         update = updates[slot.name]
         if slot.decay and update.numel():
-            slot.param.mul_(1 - slot.rate * slot.decay * _root_mean_square(update))
-        slot.param.add_(update, alpha=slot.rate)
+            param.mul_(1 - slot.rate * slot.decay * _root_mean_square(update))
+        param.add_(update, alpha=slot.rate)
 
 
-def _decay_behind(slots: Sequence[Slot], before: Tree) -> None:
+def _decay_behind(slots: Sequence[Slot], params: Tree, before: Tree) -> None:
     """Decay parameters that the kernel has moved, whose updates nobody has seen."""
     for slot in slots:
         if slot.name in before and slot.param.numel():
             old = before[slot.name]
-            size = _root_mean_square(slot.param - old)  # of rate times update
-            slot.param.sub_(old.mul_(slot.decay * size))
+            size = _root_mean_square(params[slot.name] - old)  # of rate times update
+            params[slot.name].sub_(old.mul_(slot.decay * size))
 
 
 def _root_mean_square(tensor: Tensor) -> Tensor:

@@ -101,8 +101,8 @@ class FactorHooks:
         news = {}
         for slot in slots:
             is_missing = slot.param.grad is not None and slot.name not in factors
-            if is_missing and slot.label not in self.reported:
-                news[slot.label] = self.uncovered.get(slot.label, UNSEEN)
+            if is_missing and slot.name not in self.reported:
+                news[slot.name] = self.uncovered.get(slot.name, UNSEEN)
         if news:
             log.warning("%s", uncovered_sentence(news))
             self.reported.update(news)
@@ -236,7 +236,7 @@ def watch(
         )
 
     seen = {p for layer in hooked_modules(unwrap(model)) for p in layer.parameters()}
-    params = {slot.label: slot.param for slot in slots}
+    params = {slot.name: slot.param for slot in slots}
     candidates = [param for param in params.values() if param in seen]
     module = unwrap(model)
     is_compiled = hasattr(model, "_orig_mod") or module._compiled_call_impl is not None

@@ -59,7 +59,7 @@ def first_nonfinite(slots: Sequence[Slot]) -> str | None:
     for slot in slots:
         grad = slot.param.grad
         if grad is not None and not grad.is_sparse and grad.numel():
-            live.append((slot.label, grad))
+            live.append((slot.name, grad))
     if not live:
         return None
 

@@ -1,13 +1,13 @@
-"""What a user hands to a learned optimizer: models, parameters, losses."""
+"""What a user hands to a learned optimizer: models and parameters."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from learned_opt.core.tree import Tree
+from learned_opt.deploy.precision import TYPES
+from learned_opt.deploy.weight_space import Slot
 from learned_opt.optimizers.base import MetaOptimizer
 
 # class of a wrapper -> its attribute that holds the module inside
@@ -16,36 +16,6 @@ WRAPPERS = {
     "DataParallel": "module",
     "OptimizedModule": "_orig_mod",
 }
-
-
-class _NoLoss(Tensor):
-    """Stands for a loss that nobody gave; may be handed on, but not used."""
-
-    @classmethod
-    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        raise ValueError(
-            "this meta-optimizer reads the training loss: call step(loss=loss) or step(closure)."
-        )
-
-
-NO_LOSS = torch.zeros(()).as_subclass(_NoLoss)
-
-
-class Step:
-    """``MetaOptimizer.forward`` with or without loss and factors, as one function to compile.
-
-    Args:
-        meta_optimizer: the optimizer on its weight space.
-    """
-
-    def __init__(self, meta_optimizer: MetaOptimizer) -> None:
-        self.meta_optimizer = meta_optimizer
-
-    def __call__(self, grads: Tree, state: Tree, params: Tree, more: Tree) -> tuple[Tree, Tree]:
-        """One step: updates and the state behind it; more may hold ``loss`` and ``factors``."""
-        factors = [more["factors"]] if "factors" in more else []
-        loss = more.get("loss", NO_LOSS)
-        return self.meta_optimizer(grads, state, params, loss, *factors)
 
 
 def unwrap(module: nn.Module) -> nn.Module:
@@ -75,36 +45,51 @@ def check_group(param_group: Mapping[str, Any], defaults: Mapping[str, Any]) -> 
             raise ValueError(f"{name} must lie between {low} and {high}, got {value}.")
 
 
-def check_parameters(parameters: Sequence[tuple[str, Tensor]]) -> None:
-    """Check that parameters can be trained together.
-
-    Args:
-        parameters: names and tensors.
+def check_model(module: nn.Module) -> None:
+    """Check, before anything is traced, that the parameters of a model can be trained.
 
     Raises:
-        ValueError: one is sharded, or of another dtype or device than the first.
+        ValueError: see ``check_parameters``.
     """
-    for name, param in parameters:
-        _check_parameter(name, param, first=parameters[0][1])
+    slots = [Slot(name, param, {}) for name, param in module.named_parameters()]
+    check_parameters([slot for slot in slots if slot.param.requires_grad], separable=True)
 
 
-def _check_parameter(name: str, param: Tensor, first: Tensor) -> None:
+def check_parameters(slots: Sequence[Slot], separable: bool) -> None:
+    """Check that parameters can be trained.
+
+    Args:
+        slots: the parameters.
+        separable: whether each is advanced by itself; all must be on one device otherwise.
+
+    Raises:
+        ValueError: one is sharded, has no shape yet, or is of a type that cannot be trained; or
+            devices differ where they must not.
+    """
+    for slot in slots:
+        _check_parameter(slot.name, slot.param)
+        first = slots[0].param
+        if not separable and slot.param.device != first.device:
+            raise ValueError(
+                "all parameters must be on one device for this meta-optimizer, got "
+                f"{slot.param.device} ({slot.name}) and {first.device}."
+            )
+
+
+def _check_parameter(name: str, param: Tensor) -> None:
     # DTensor of FSDP 2, flat parameters of FSDP 1
     if hasattr(param, "to_local") or getattr(param, "_fsdp_flattened", False):
         raise ValueError(
             f"parameter {name} is sharded (FSDP): statistics over a tensor would be those of a "
             "shard. Use DDP, where every rank has whole tensors."
         )
-    if param.dtype not in (torch.float32, torch.float64):
+    if isinstance(param, nn.UninitializedParameter):
         raise ValueError(
-            f"parameter {name} must be float32 or float64, got {param.dtype}; "
-            "keep float32 weights and use torch.autocast."
+            f"parameter {name} has no shape yet: run the model once before its optimizer is made."
         )
-    if (param.dtype, param.device) != (first.dtype, first.device):
-        raise ValueError(
-            "all parameters must have one dtype and device, got "
-            f"{param.dtype} on {param.device} ({name}) and {first.dtype} on {first.device}."
-        )
+    if param.dtype not in TYPES:
+        types = ", ".join(str(dtype).removeprefix("torch.") for dtype in TYPES)
+        raise ValueError(f"parameter {name} must be one of {types}, got {param.dtype}.")
 
 
 def fingerprint(meta_optimizer: MetaOptimizer) -> str:

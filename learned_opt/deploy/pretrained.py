@@ -1,18 +1,14 @@
 """Trained optimizers: find, check, build, and fit to a model."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
-
 from learned_opt.deploy import hub, published
+from learned_opt.deploy.model_symmetries import Symmetries
 from learned_opt.deploy.weight_space import free_spec
 from learned_opt.deploy.weights import build_trained, load_metadata, specs
 from learned_opt.optimizers.base import MetaOptimizer
-from learned_opt.symmetry.check import check_spec
-from learned_opt.symmetry.infer import infer_permutation_spec
-from learned_opt.symmetry.spec import PermutationSpec
 
 
 def load(
@@ -45,18 +41,14 @@ def load(
 
 
 def fit(
-    optimizer: MetaOptimizer,
-    metadata: Mapping[str, Any],
-    model: nn.Module,
-    example_inputs: Sequence[Tensor] | None,
+    optimizer: MetaOptimizer, metadata: Mapping[str, Any], symmetries: Symmetries
 ) -> MetaOptimizer:
     """The optimizer on the weight space of a model.
 
     Args:
         optimizer: as ``load`` gives it.
         metadata: its metadata.
-        model: the model that it will train.
-        example_inputs: what ``model(*example_inputs)`` accepts, or None.
+        symmetries: how those of the model are told.
 
     Raises:
         ValueError: the spec of the model is needed and cannot be known, or the optimizer cannot
@@ -65,53 +57,16 @@ def fit(
     if optimizer.separable:
         return optimizer
     if not optimizer.reads_spec:
-        shapes = {name: param.shape for name, param in model.named_parameters()}
+        shapes = {name: param.shape for name, param in symmetries.model.named_parameters()}
         return optimizer.rebind(free_spec(shapes))
 
-    params = dict(model.named_parameters())
-    # trained on these very shapes, at least: whether the symmetries are alike, only inputs can tell
-    candidates = [spec for spec in specs(metadata) if _describes(spec, params)]
-    if example_inputs is not None:
-        return optimizer.rebind(_spec_of(model, example_inputs, candidates))
-    if not candidates:
+    spec = symmetries.spec(specs(metadata))
+    if spec is None and optimizer.simplified().separable:
+        spec = symmetries.kinds()
+    if spec is None:
         raise ValueError(
-            "this optimizer reads the symmetries of the model: give example_inputs, a tuple of "
-            "tensors that the model accepts. Its parameters are not those of "
+            "this optimizer reads the symmetries of the model: give example_inputs, a tensor, "
+            "tuple or dict that the model accepts. Its parameters are not those of "
             f"{', '.join(metadata['specs'])}, which it was trained on."
         )
-    return optimizer.rebind(candidates[0])
-
-
-def _spec_of(
-    model: nn.Module, example_inputs: Sequence[Tensor], candidates: Sequence[PermutationSpec]
-) -> PermutationSpec:
-    """The candidate that holds for a model, else the spec that a trace of it gives."""
-    inferred = infer_permutation_spec(model, *example_inputs)
-    for spec in candidates:
-        if _without_names(spec) == _without_names(inferred):
-            return spec
-
-    # one written by hand may split axes otherwise than a trace does, and hold all the same
-    for spec in candidates:
-        if check_spec(model, spec, *example_inputs, candidates=inferred).passed:
-            return spec
-    return inferred
-
-
-def _describes(spec: PermutationSpec, params: Mapping[str, nn.Parameter]) -> bool:
-    """Whether a spec could be that of parameters: same names, axes of one name equally long."""
-    try:
-        sizes = spec.sizes(dict(params))
-    except ValueError:
-        return False
-    return all(sizes[name] == size for name, size in spec.fixed_sizes.items())
-
-
-def _without_names(spec: PermutationSpec) -> tuple[Any, ...]:
-    """A spec up to what its permutations are called: their names become numbers."""
-    number = {name: i for i, name in enumerate(spec.names)}
-    axes = {}
-    for parameter, names in spec.axes.items():
-        axes[parameter] = tuple(number[name] for name in names)
-    fixed = {number[name] for name in spec.fixed}
-    return axes, fixed, dict(spec.views), dict(spec.cuts)
+    return optimizer.rebind(spec)

@@ -1,9 +1,13 @@
 """A ``state_dict`` of an optimizer, matched to parameters by their names."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from typing import Any
 
+from torch import Tensor
+
 from learned_opt.core import tree
+from learned_opt.deploy.state_layout import by_parameter
+from learned_opt.deploy.weight_space import Slot, WeightSpaces
 
 
 def matched(state_dict: dict[str, Any], groups: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -50,8 +54,58 @@ def matched(state_dict: dict[str, Any], groups: Sequence[dict[str, Any]]) -> dic
     named = []
     for saved, group in zip(saved_groups, groups, strict=True):
         names = {"param_names": group["param_names"]} if "param_names" in group else {}
-        named.append({**saved, **names})
+        # a version before this one may not have written all that a group has
+        options = {key: value for key, value in group.items() if key != "params"}
+        named.append({**options, **saved, **names})
     return {**state_dict, "state": state, "param_groups": named}
+
+
+def restore(
+    states: MutableMapping[Tensor, Any],
+    state_dict: Mapping[str, Any],
+    groups: Sequence[Mapping[str, Any]],
+) -> None:
+    """Give parameters their states, in the types that these have.
+
+    torch would give them the type of the parameter, which may have fewer bits. Tensors are handed
+    over as they are where they lie on the device of the parameter: there is no second copy.
+
+    Args:
+        states: of an optimizer.
+        state_dict: as ``matched`` gives it.
+        groups: param groups of the optimizer.
+    """
+    states.clear()
+    for saved, group in zip(state_dict["param_groups"], groups, strict=True):
+        for number, param in zip(saved["params"], group["params"], strict=True):
+            if number not in state_dict["state"]:
+                continue
+            state = {}
+            for key, value in state_dict["state"][number].items():
+                # the counter of steps stays where reading it waits for nothing
+                is_moved = isinstance(value, Tensor) and key != "step"
+                state[key] = value.to(param.device) if is_moved else value
+            states[param] = state
+
+
+def fresh_states(
+    slots: Sequence[Slot], spaces: WeightSpaces, states: Mapping[Tensor, Any]
+) -> dict[int, dict[str, Any]]:
+    """States of the parameters that had no gradient yet, by their numbers.
+
+    Args:
+        slots: all parameters.
+        spaces: their weight spaces.
+        states: of those that had.
+    """
+    fresh = {}
+    for number, slot in enumerate(slots):
+        if slot.param.requires_grad and not states.get(slot.param):
+            space = spaces.of([slot])
+            param = slot.param.detach().to(space.dtype)
+            state = space.optimizer.init_state({slot.name: param})
+            fresh[number] = by_parameter(state, [slot.name])[slot.name]
+    return fresh
 
 
 def _order(

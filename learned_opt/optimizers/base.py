@@ -1,7 +1,7 @@
 """The contract of a meta-optimizer: an optimizer with parameters (theta) that are meta-trained."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from copy import copy
 from typing import Self
 
@@ -23,9 +23,9 @@ class MetaOptimizer(nn.Module, ABC):
         spec: permutation spec of the inner network's parameters.
 
     Attributes:
-        separable: whether the update of a tensor depends on that tensor and the step alone. Then
-            any subset of the tensors is a weight space, and no symmetry between them matters. The
-            training loss may matter, which is the same for all.
+        separable: whether the update of a tensor depends on that tensor, its kind and the step
+            alone. Then any subset of the tensors is a weight space. The training loss may matter,
+            which is the same for all.
         reads_spec: whether the step of one that is not separable depends on the spec: if not, the
             names of the tensors are all that it needs.
         reads_num_steps: whether it must know how many inner steps the training will have.
@@ -108,6 +108,17 @@ class MetaOptimizer(nn.Module, ABC):
         other = copy(self)
         other.spec = spec
         return other
+
+    def simplified(self) -> Self:
+        """One that makes the same steps with this very theta, without sums of zeros.
+
+        It may be separable where this one is not. Its theta is no longer that of files.
+        """
+        return self
+
+    def part(self, parameters: Collection[str]) -> Self:
+        """The same optimizer on some tensors of its weight space, where it is separable."""
+        return self.rebind(self.spec.part(parameters))
 
     def with_num_steps(self, num_steps: int) -> Self:
         """The same theta for trainings of another length; this module stays as it is.

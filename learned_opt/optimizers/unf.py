@@ -1,6 +1,6 @@
 """The learned optimizer of the UNF paper: a nominal optimizer plus an equivariant function."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Self
 
 import torch
@@ -188,6 +188,21 @@ class UNFOptimizer(MetaOptimizer):
                 "it cannot move to another spec."
             )
         return with_modules(super().rebind(spec), function=self.function.rebind(spec))
+
+    @override
+    def simplified(self) -> Self:
+        other = with_modules(self, function=self.function.simplified())
+        other.separable = other.function.separable
+        if self.extra is not None:
+            other.separable &= self.extra.separable
+        return other
+
+    @override
+    def part(self, parameters: Collection[str]) -> Self:
+        part = self.spec.part(parameters)
+        other = with_modules(self, function=self.function.part(part))
+        other.spec = part
+        return other
 
     @override
     def rules(self, params: Tree) -> dict[str, str]:

@@ -5,6 +5,8 @@ Its function is traced, and every axis is followed through the traced operations
 
 import operator
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext, suppress
+from functools import partial
 from itertools import chain
 from typing import Any, cast
 
@@ -26,26 +28,35 @@ from learned_opt.symmetry.precision import double, double_by_default, unchanged
 from learned_opt.symmetry.rules import KEEP_POSITIONS, rule_for
 from learned_opt.symmetry.spec import PermutationSpec
 from learned_opt.symmetry.sums import simplify
+from learned_opt.symmetry.trace_arguments import Examples, Precision, without_numbers
+from learned_opt.symmetry.untraceable import error_of, quiet_failures
 
 
-def infer_permutation_spec(module: nn.Module, *example_inputs: Tensor) -> PermutationSpec:
+def infer_permutation_spec(
+    module: nn.Module, *example_inputs: Any, **named_inputs: Any
+) -> PermutationSpec:
     """Find the permutation symmetries of a module's parameters.
 
     Every axis starts as an atom of its own and is unified with others as the traced operations
     demand. Axes of inputs and outputs, axes whose order an operation uses, and axes that meet an
     operation without a rule are fixed, so the result is always a symmetry, at worst a smaller one
-    than the module has.
+    than the module has. The numbers of the parameters are not read, and no copy of them is made.
 
     Args:
         module: traced in evaluation mode; its buffers count as permuted along with the parameters
             only where they do not vary.
-        example_inputs: tensors that ``module(*example_inputs)`` accepts.
+        example_inputs: what ``module(*example_inputs, **named_inputs)`` accepts; trees of tensors,
+            all else counts as constant.
+        named_inputs: further ones by name.
 
     Returns:
         PermutationSpec: for the parameters of ``module.named_parameters()``. A merged axis (packed
         attention weights, LSTM gates, flattened maps) is split by ``spec.views``, a parameter
         that reads a concatenation is cut in pieces by ``spec.cuts``;
         ``spec.reasons`` says why a name is fixed.
+
+    Raises:
+        UntraceableError: the module cannot be traced; names the operation at which it stops.
 
     >>> mlp = nn.Sequential(nn.Linear(2, 5), nn.ReLU(), nn.Linear(5, 3))
     >>> spec = infer_permutation_spec(mlp, torch.zeros(1, 2))
@@ -54,29 +65,44 @@ def infer_permutation_spec(module: nn.Module, *example_inputs: Tensor) -> Permut
     >>> sorted(spec.fixed)
     ['0.weight[1]', '2.weight[0]']
     """
-    with evaluation_mode(module):
-        try:
-            # in float64: torch has fused kernels for less, which hide what they do
-            with double_by_default():
-                return _infer_in(double, module, example_inputs)
-        except RuntimeError:
-            # a forward that names float32 itself cannot run in float64; if the types are not the
-            # cause, this raises the module's own error
-            return _infer_in(unchanged, module, example_inputs)
+    examples = Examples(example_inputs, named_inputs)
+    attempts = [
+        # in float64: torch has fused kernels for less, which hide what they do
+        partial(_infer_in, double, module, examples),
+        # a forward that names float32 itself cannot run in float64
+        partial(_infer_in, unchanged, module, examples),
+        # an operation of somebody else may need numbers
+        partial(_infer_in, unchanged, module, examples, numbers=True),
+    ]
+    with evaluation_mode(module), quiet_failures():
+        for attempt in attempts:
+            with suppress(Exception):
+                return attempt()
+
+        with torch.no_grad():  # a call that is wrong raises the module's own error
+            args, kwargs = examples.call(examples.tensors(unchanged))
+            module(*args, **kwargs)
+        raise error_of(attempts[0], module)
 
 
 def _infer_in(
-    precision: Callable[[Tensor], Tensor], module: nn.Module, example_inputs: Sequence[Tensor]
+    precision: Precision, module: nn.Module, examples: Examples, numbers: bool = False
 ) -> PermutationSpec:
     """The spec of a module whose parameters, buffers and inputs are cast first."""
-    params = {name: precision(parameter) for name, parameter in module.named_parameters()}
+    params = dict(module.named_parameters())
+    if numbers:
+        params = {name: precision(parameter) for name, parameter in params.items()}
+    else:
+        params = without_numbers(params, precision)
     buffers = {name: precision(buffer) for name, buffer in module.named_buffers()}
 
     def function(params: Tree, *inputs: Tensor) -> list[Tensor]:
-        outputs = functional_call(module, params | buffers, inputs)
+        args, kwargs = examples.call(inputs)
+        outputs = functional_call(module, params | buffers, args, kwargs)
         return [leaf for leaf in tree_leaves(outputs) if isinstance(leaf, Tensor)]
 
-    return infer_from_function(function, params, *map(precision, example_inputs))
+    with double_by_default() if precision is double else nullcontext():
+        return infer_from_function(function, params, *examples.tensors(precision))
 
 
 def infer_from_function(

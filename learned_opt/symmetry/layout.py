@@ -49,13 +49,14 @@ class Layout:
             self.pieces[name] = pieces
             self.wholes.update(dict.fromkeys(pieces, name))
 
-        owners = []
-        for tensor in self.tensors:
-            owner = tensor
-            while owner in self.wholes:
-                owner = self.wholes[owner]
-            owners.append(owner)
+        owners = [self.owner(tensor) for tensor in self.tensors]
         self.parameters = tuple(dict.fromkeys(owners))
+
+    def owner(self, name: str) -> str:
+        """The parameter that a tensor, or a piece of one, is of."""
+        while name in self.wholes:
+            name = self.wholes[name]
+        return name
 
     def slots(self, tensor: str, rank: int) -> tuple[int, ...]:
         """For each axis of a tensor, the axis of its parameter that it is a part of."""

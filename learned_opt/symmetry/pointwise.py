@@ -11,7 +11,6 @@ from learned_opt.symmetry.calls import (
     Call,
     Positions,
     Results,
-    constant_axes,
     not_understood,
 )
 
@@ -106,4 +105,4 @@ def same_axes(call: Call) -> Results:
 
 def filled(call: Call) -> Results:
     """A new tensor that takes only shape and type from its argument."""
-    return constant_axes(call.result)
+    return [fresh(size) for size in call.result.shape]

@@ -158,6 +158,30 @@ class PermutationSpec:
         fixed_sizes = {name: size for name, size in sizes.items() if name in self.fixed}
         return replace(self, fixed_sizes=fixed_sizes)
 
+    def part(self, parameters: Collection[str]) -> "PermutationSpec":
+        """The spec of some of the parameters; those that it does not know are left out.
+
+        >>> spec = PermutationSpec({"weight": ("hidden", "pixel"), "bias": ("hidden",)}, {"pixel"})
+        >>> spec.part(["bias"]).axes
+        {'bias': ('hidden',)}
+        """
+
+        def of_parts(entries: Mapping[str, Any]) -> dict[str, Any]:
+            owner = self.layout.owner
+            return {name: entry for name, entry in entries.items() if owner(name) in parameters}
+
+        axes = of_parts(self.axes)
+        names = set(chain.from_iterable(axes.values()))
+        return PermutationSpec(
+            axes,
+            names.intersection(self.fixed),
+            of_parts(self.views),
+            {name: reason for name, reason in self.reasons.items() if name in names},
+            {name: size for name, size in self.fixed_sizes.items() if name in names},
+            names.intersection(self.folded),
+            of_parts(self.cuts),
+        )
+
     def sizes(self, params: Mapping[str, Tensor]) -> dict[str, int]:
         """Length of the axes of each name.
 

@@ -1,5 +1,6 @@
 """The contract of layers on weight spaces."""
 
+from collections.abc import Callable
 from copy import copy
 from typing import Self, TypeVar
 
@@ -22,6 +23,27 @@ class Layer(nn.Module):
     def fits_every_spec(self) -> bool:
         """Whether no parameter belongs to the spec, so that ``rebind`` works."""
         return False
+
+    @property
+    def separable(self) -> bool:
+        """Whether the output of a tensor depends on that tensor and its kind alone."""
+        layers = [child for child in self.children() if isinstance(child, Layer)]
+        return bool(layers) and all(layer.separable for layer in layers)
+
+    def simplified(self) -> "Layer":
+        """A layer that does the same as this one does with its numbers, without sums of zeros."""
+        return self._with_layers(lambda layer: layer.simplified())
+
+    def part(self, spec: PermutationSpec) -> Self:
+        """The same layer on a part of its weight space, where it is ``separable``."""
+        return self._with_layers(lambda layer: layer.part(spec))
+
+    def _with_layers(self, change: "Callable[[Layer], Layer]") -> Self:
+        layers = {}
+        for name, child in self.named_children():
+            if isinstance(child, Layer):
+                layers[name] = change(child)
+        return with_modules(self, **layers)
 
     def columns(self, name: str) -> Tensor | None:
         """What a tensor of the spec is multiplied with where it is read as a whole.

@@ -188,6 +188,11 @@ class Pointwise(Layer):
     def fits_every_spec(self) -> bool:
         return True
 
+    @property
+    @override
+    def separable(self) -> bool:
+        return True
+
     @override
     def rebind(self, spec: PermutationSpec) -> Self:
         return copy(self)

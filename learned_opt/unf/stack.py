@@ -95,9 +95,24 @@ class UNF(nn.Module):
         layers = [cast(Layer, layer) for layer in self.layers]
         return self.encoding is None and all(layer.fits_every_spec for layer in layers)
 
+    @property
+    def separable(self) -> bool:
+        """Whether the output of a tensor depends on that tensor and its kind alone."""
+        return self.encoding is None and all(cast(Layer, layer).separable for layer in self.layers)
+
+    def simplified(self) -> Self:
+        """The same function of the numbers that its layers have, see ``Layer.simplified``."""
+        return self._with_layers([cast(Layer, layer).simplified() for layer in self.layers])
+
+    def part(self, spec: PermutationSpec) -> Self:
+        """The same function on a part of its weight space, where it is ``separable``."""
+        return self._with_layers([cast(Layer, layer).part(spec) for layer in self.layers])
+
     def rebind(self, spec: PermutationSpec) -> Self:
         """The same parameters on another spec, in a new module, where ``fits_every_spec``."""
-        layers = [cast(Layer, layer).rebind(spec) for layer in self.layers]
+        return self._with_layers([cast(Layer, layer).rebind(spec) for layer in self.layers])
+
+    def _with_layers(self, layers: list[Layer]) -> Self:
         return with_modules(self, layers=nn.ModuleList(layers))
 
     @override

@@ -18,6 +18,7 @@ from typing_extensions import override
 from learned_opt.symmetry.spec import PermutationSpec
 from learned_opt.unf.base import Layer
 from learned_opt.unf.cells import Block, Cell, make_blocks, num_terms
+from learned_opt.unf.kind_bias import KindBias
 from learned_opt.unf.mixing import gain, mix
 from learned_opt.unf.plan import Pattern
 from learned_opt.unf.reading import Reducer, spread, total
@@ -75,6 +76,16 @@ class TypeTied(Layer):
         other = copy(self)
         other._plan(spec)
         return other
+
+    @override
+    def simplified(self) -> Layer:
+        if bool(self.table.any()):
+            return self
+        if self.bias is None:
+            bias = self.table.new_zeros(len(TENSOR_TYPES), self.table.shape[2])
+        else:
+            bias = self.bias
+        return KindBias(bias, self.types, self.num_terms)
 
     def _plan(self, spec: PermutationSpec) -> None:
         if spec.folded:

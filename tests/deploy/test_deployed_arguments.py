@@ -41,14 +41,19 @@ class Sharded(nn.Parameter):
         ),
         (lambda: LearnedOptimizer([], deep_set()), "empty parameter list"),
         (
-            lambda: LearnedOptimizer(model().bfloat16(), deep_set()),
-            "0.weight must be float32 or float64, got torch.bfloat16",
+            lambda: LearnedOptimizer(
+                [nn.Parameter(torch.zeros(2, dtype=torch.cfloat))], deep_set()
+            ),
+            "0 must be one of float32, float64, float16, bfloat16, got torch.complex64",
+        ),
+        (lambda: LearnedOptimizer(nn.LazyLinear(2), deep_set()), "weight has no shape yet"),
+        (
+            lambda: LearnedOptimizer(model(), deep_set(), rules={"0.wieght": "adam"}),
+            "rules must name parameters of the optimizer, got 0.wieght; they are 0.weight, 0.bias",
         ),
         (
-            lambda: LearnedOptimizer(
-                [*model().parameters(), *model().double().parameters()], deep_set()
-            ),
-            "one dtype",
+            lambda: LearnedOptimizer(model(), deep_set(), rules={"0.weight": "adam"}),
+            "treats all tensors by one rule",
         ),
         (lambda: LearnedOptimizer([Sharded(torch.zeros(2))], deep_set()), "0 is sharded"),
         (lambda: LearnedOptimizer(model()[0], equivariant(model())), "missing: 0.weight, 0.bias"),
