@@ -15,7 +15,7 @@ def told(meta_optimizer: MetaOptimizer, num_steps: int | None) -> MetaOptimizer:
     """
     if num_steps is not None:
         return meta_optimizer.with_num_steps(num_steps)
-    if meta_optimizer.reads_num_steps and meta_optimizer.num_steps is None:
+    if meta_optimizer.needs_num_steps and meta_optimizer.num_steps is None:
         name = type(meta_optimizer).__name__
         raise ValueError(
             f"{name} schedules its steps over the whole training: give num_steps, the number of "

@@ -13,6 +13,7 @@ from learned_opt.optimizers.base import check_positive
 from learned_opt.optimizers.features import TINY
 from learned_opt.optimizers.hand.base import log_parameter
 from learned_opt.optimizers.nominal import Nominal
+from learned_opt.symmetry.spec import PermutationSpec
 from learned_opt.unf.base import with_modules
 
 
@@ -60,36 +61,42 @@ class AdaptiveScale(Nominal):
         self.largest = largest
 
     @override
-    def rule(self, name: str, num_axes: int) -> str:
-        return self.nominal.rule(name, num_axes)
+    def share(self, step: Tensor) -> Tensor | float:
+        return self.nominal.share(step)
+
+    @override
+    def rule(self, name: str, num_axes: int, spec: PermutationSpec) -> str:
+        return self.nominal.rule(name, num_axes, spec)
 
     @override
     def with_rules(self, rules: Mapping[str, str]) -> Self:
         return with_modules(self, nominal=self.nominal.with_rules(rules))
 
     @override
-    def init_state(self, params: Tree) -> Tree:
+    def init_state(self, params: Tree, spec: PermutationSpec) -> Tree:
         scales = {
             "log_scale": tree_map(lambda param: param.new_zeros(()), params),
             "last_direction": tree_map(torch.zeros_like, params),
         }
-        return self.nominal.init_state(params) | scales
+        return self.nominal.init_state(params, spec) | scales
 
     @override
-    def advance(self, grads: Tree, state: Tree, step: Tensor, gamma: Tensor) -> tuple[Tree, Tree]:
+    def advance(
+        self, grads: Tree, state: Tree, step: Tensor, gamma: Tensor, spec: PermutationSpec
+    ) -> tuple[Tree, Tree]:
         def moved(log_scale: Tensor, grad: Tensor, last: Tensor) -> Tensor:
             log_scale = log_scale + self.log_rate.exp() * cosine(grad, last)
             return log_scale.clamp(log(self.smallest), log(self.largest))
 
         log_scale = tree_map(moved, state["log_scale"], grads, state["last_direction"])
-        directions, inner = self.nominal.advance(grads, state, step, gamma)
+        directions, inner = self.nominal.advance(grads, state, step, gamma, spec)
         return directions, {**inner, "log_scale": log_scale, "last_direction": directions}
 
     @override
     def updates(
-        self, directions: Tree, learned: Tree, params: Tree, state: Tree, step: Tensor, beta: Tensor
+        self, directions: Tree, learned: Tree, params: Tree, state: Tree, beta: Tensor
     ) -> Tree:
-        steps = self.nominal.updates(directions, learned, params, state, step, beta)
+        steps = self.nominal.updates(directions, learned, params, state, beta)
         return tree_map(lambda towards, s: towards * s.exp(), steps, state["log_scale"])
 
 

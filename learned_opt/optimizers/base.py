@@ -28,8 +28,9 @@ class MetaOptimizer(nn.Module, ABC):
             which is the same for all.
         reads_spec: whether the step of one that is not separable depends on the spec: if not, the
             names of the tensors are all that it needs.
-        reads_num_steps: whether it must know how many inner steps the training will have.
-        num_steps: those of one that must know, None as long as nobody has told it.
+        reads_num_steps: whether it is told how many inner steps the training will have.
+        needs_num_steps: whether it cannot do without.
+        num_steps: those of one that reads them, None as long as nobody has told it.
         factor_needs: what ``forward`` reads of one more argument, ``factors``: those of the
             gradients of single examples, see ``factors.NEEDS``. Empty: there is no such argument.
     """
@@ -37,6 +38,7 @@ class MetaOptimizer(nn.Module, ABC):
     separable: bool = False
     reads_spec: bool = True
     reads_num_steps: bool = False
+    needs_num_steps: bool = False
     num_steps: int | None = None
     factor_needs: frozenset[str] = frozenset()
 
@@ -133,7 +135,7 @@ class MetaOptimizer(nn.Module, ABC):
             read the number.
 
         Raises:
-            ValueError: it must know, and the number is below 1.
+            ValueError: it reads the number, which is below 1.
         """
         if not self.reads_num_steps:
             return self

@@ -53,6 +53,7 @@ class Celo(MetaOptimizer):
 
     separable = True
     reads_num_steps = True
+    needs_num_steps = True
 
     def __init__(
         self,

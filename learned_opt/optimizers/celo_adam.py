@@ -46,6 +46,7 @@ class CeloAdam(MetaOptimizer):
 
     separable = True
     reads_num_steps = True
+    needs_num_steps = True
 
     def __init__(
         self,

@@ -8,8 +8,8 @@ see ``UNFOptimizer``.
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from copy import copy
+from functools import partial
 from math import sqrt
-from types import MappingProxyType
 from typing import Self
 
 import torch
@@ -21,6 +21,9 @@ from learned_opt.optimizers.base import check_positive
 from learned_opt.optimizers.features import TINY, ema
 from learned_opt.optimizers.hand.base import log_parameter, logit_parameter
 from learned_opt.optimizers.linear_algebra import orthogonalise
+from learned_opt.optimizers.tensor_rules import NO_RULES, TensorRules
+from learned_opt.symmetry.roles import num_pieces
+from learned_opt.symmetry.spec import PermutationSpec
 
 
 class Nominal(nn.Module, ABC):
@@ -34,9 +37,9 @@ class Nominal(nn.Module, ABC):
     num_features: int
     num_outputs: int
 
-    def rule(self, name: str, num_axes: int) -> str:
+    def rule(self, name: str, num_axes: int, spec: PermutationSpec) -> str:
         """What a tensor of that name and number of axes is treated by, in a word."""
-        del name, num_axes
+        del name, num_axes, spec
         return "momentum"
 
     def with_rules(self, rules: Mapping[str, str]) -> Self:
@@ -52,12 +55,20 @@ class Nominal(nn.Module, ABC):
             f"{type(self).__name__} treats all tensors by one rule, got rules {dict(rules)}."
         )
 
-    def init_state(self, params: Tree) -> Tree:
+    def init_state(self, params: Tree, spec: PermutationSpec) -> Tree:
         """A zero momentum for every parameter."""
+        del spec
         return {"momentum": tree_map(torch.zeros_like, params)}
 
+    def share(self, step: Tensor) -> Tensor | float:
+        """What steps have fallen to, of their first size, where nobody knows the last one."""
+        del step
+        return 1.0
+
     @abstractmethod
-    def advance(self, grads: Tree, state: Tree, step: Tensor, gamma: Tensor) -> tuple[Tree, Tree]:
+    def advance(
+        self, grads: Tree, state: Tree, step: Tensor, gamma: Tensor, spec: PermutationSpec
+    ) -> tuple[Tree, Tree]:
         """Read a gradient.
 
         Args:
@@ -65,6 +76,7 @@ class Nominal(nn.Module, ABC):
             state: of the step before; may hold more than the nominal part remembers.
             step: number of gradients seen, this one included.
             gamma: decay of the momentum.
+            spec: of the weight space.
 
         Returns:
             tuple[Tree, Tree]: where to go, up to sign and size, ``(*shape,)`` for every parameter;
@@ -73,26 +85,20 @@ class Nominal(nn.Module, ABC):
 
     @abstractmethod
     def updates(
-        self, directions: Tree, learned: Tree, params: Tree, state: Tree, step: Tensor, beta: Tensor
+        self, directions: Tree, learned: Tree, params: Tree, state: Tree, beta: Tensor
     ) -> Tree:
-        """The steps of all tensors, before ``-alpha``.
+        """The steps of all tensors, before ``-alpha`` and before they fall.
 
         Args:
             directions: as ``advance`` gives them.
             learned: ``(*shape, num_outputs)``, the outputs of the learned function.
             params: ``(*shape,)``.
             state: as ``advance`` gives it.
-            step: as in ``advance``.
             beta: weight of the learned function.
 
         Returns:
             Tree: ``(*shape,)`` for every parameter.
         """
-
-
-# of a tensor: which direction it takes
-RULES = ("orthogonal", "adam")
-NO_RULES: Mapping[str, str] = MappingProxyType({})
 
 
 class Momentum(Nominal):
@@ -102,16 +108,18 @@ class Momentum(Nominal):
     num_outputs = 1
 
     @override
-    def advance(self, grads: Tree, state: Tree, step: Tensor, gamma: Tensor) -> tuple[Tree, Tree]:
-        del step
+    def advance(
+        self, grads: Tree, state: Tree, step: Tensor, gamma: Tensor, spec: PermutationSpec
+    ) -> tuple[Tree, Tree]:
+        del step, spec
         momentum = move_momentum(state["momentum"], grads, gamma)
         return momentum, {"momentum": momentum}
 
     @override
     def updates(
-        self, directions: Tree, learned: Tree, params: Tree, state: Tree, step: Tensor, beta: Tensor
+        self, directions: Tree, learned: Tree, params: Tree, state: Tree, beta: Tensor
     ) -> Tree:
-        del params, state, step
+        del params, state
         return tree_map(lambda m, output: m + beta * output.squeeze(-1), directions, learned)
 
 
@@ -142,12 +150,13 @@ class Relative(Nominal):
         row_limit: largest root mean square of a row of an orthogonal direction; None for no limit.
             Where few rows have a gradient to speak of, the words of a batch in a large vocabulary,
             all of the direction lies in them, and their steps grow with the number of the others.
-        rules: name of a tensor -> ``orthogonal`` or ``adam``, for those that shall not take the
-            direction that ``orthogonal`` gives them.
+        by_role: tensors whose rows are picked by index take Adam's direction all the same, and of
+            matrices stacked in one tensor, queries, keys and values, each has its own.
+        rules: name of a tensor -> ``orthogonal`` or ``adam``, over all others.
 
     Raises:
         ValueError: beta2 outside (0, 1); floor, period, power, limit or row_limit not positive;
-            orthogonal or additive neither true nor false; a rule that does not exist.
+            orthogonal, additive or by_role neither true nor false; a rule that does not exist.
 
     Source: Kingma & Ba 2015 (arXiv 1412.6980) for the direction; Shazeer & Stern 2018 (Adafactor,
         arXiv 1804.04235), sections 6 to 8, for relative and falling steps and clipping, there with
@@ -167,54 +176,53 @@ class Relative(Nominal):
         orthogonal: bool = False,
         additive: bool = True,
         row_limit: float | None = None,
+        by_role: bool = False,
         rules: Mapping[str, str] = NO_RULES,
     ) -> None:
         super().__init__()
         check_positive(power=power, limit=limit)
         if row_limit is not None:
             check_positive(row_limit=row_limit)
-        for name, flag in (("orthogonal", orthogonal), ("additive", additive)):
-            if flag not in (True, False):
-                raise ValueError(f"{name} must be true or false, got {flag!r}.")
+        if additive not in (True, False):
+            raise ValueError(f"additive must be true or false, got {additive!r}.")
 
         self.power = power
         self.limit = limit
-        self.orthogonal = orthogonal
         self.additive = additive
         self.row_limit = row_limit
-        self.rules = check_rules(rules)
+        self.rules = TensorRules(orthogonal, by_role, rules)
         self.num_outputs = 2 if additive else 1
         self.logit_beta2 = logit_parameter("beta2", beta2)
         self.log_floor = log_parameter("floor", floor)
         self.log_period = log_parameter("period", period)
 
     @override
-    def rule(self, name: str, num_axes: int) -> str:
-        default = "orthogonal" if self.orthogonal and num_axes > 1 else "adam"
-        chosen = self.rules.get(name, default)
-        if chosen == "orthogonal" and num_axes < 2:
-            raise ValueError(
-                f"the rule orthogonal is for tensors of two axes or more, {name} has {num_axes}."
-            )
-        return chosen
+    def share(self, step: Tensor) -> Tensor:
+        return (1 + step * (-self.log_period).exp()) ** -self.power
+
+    @override
+    def rule(self, name: str, num_axes: int, spec: PermutationSpec) -> str:
+        return self.rules.rule(name, num_axes, spec)
 
     @override
     def with_rules(self, rules: Mapping[str, str]) -> Self:
         other = copy(self)
-        other.rules = {**self.rules, **check_rules(rules)}
+        other.rules = self.rules.with_named(rules)
         return other
 
     @override
-    def init_state(self, params: Tree) -> Tree:
+    def init_state(self, params: Tree, spec: PermutationSpec) -> Tree:
         # only tensors that take Adam's direction need a second moment
         second = {}
         for name, param in params.items():
-            if self.rule(name, param.ndim) == "adam":
+            if self.rule(name, param.ndim, spec) == "adam":
                 second[name] = torch.zeros_like(param)
-        return super().init_state(params) | {"second": second}
+        return super().init_state(params, spec) | {"second": second}
 
     @override
-    def advance(self, grads: Tree, state: Tree, step: Tensor, gamma: Tensor) -> tuple[Tree, Tree]:
+    def advance(
+        self, grads: Tree, state: Tree, step: Tensor, gamma: Tensor, spec: PermutationSpec
+    ) -> tuple[Tree, Tree]:
         beta2 = self.logit_beta2.sigmoid()
         correction = (1 - beta2**step).sqrt() / (1 - gamma**step)
         momenta = move_momentum(state["momentum"], grads, gamma)
@@ -227,23 +235,19 @@ class Relative(Nominal):
                 second[name] = ema(state["second"][name], grad * grad, beta2)
                 directions[name] = correction * momentum * torch.rsqrt(second[name] + TINY)
             else:
-                directions[name] = self._orthogonal(momentum)
+                pieces = num_pieces(spec, name) if self.rules.by_role else 1
+                directions[name] = self._orthogonal(momentum, pieces)
         return directions, {"momentum": momenta, "second": second}
 
     @override
     def updates(
-        self, directions: Tree, learned: Tree, params: Tree, state: Tree, step: Tensor, beta: Tensor
+        self, directions: Tree, learned: Tree, params: Tree, state: Tree, beta: Tensor
     ) -> Tree:
         del state
-        share = (1 + step * (-self.log_period).exp()) ** -self.power
+        return tree_map(partial(self._update, beta), directions, learned, params)
 
-        def update(direction: Tensor, output: Tensor, param: Tensor) -> Tensor:
-            return self._update(direction, output, param, beta) * share
-
-        return tree_map(update, directions, learned, params)
-
-    def _update(self, direction: Tensor, learned: Tensor, param: Tensor, beta: Tensor) -> Tensor:
-        """The step of one tensor, before it is annealed."""
+    def _update(self, beta: Tensor, direction: Tensor, learned: Tensor, param: Tensor) -> Tensor:
+        """The step of one tensor, before it falls."""
         moved = direction * (beta * learned[..., -1]).exp()
         if self.additive:
             moved = moved + beta * learned[..., 0]
@@ -256,29 +260,21 @@ class Relative(Nominal):
             size = (param.square().mean() + size**2).sqrt()
         return clipped * size
 
-    def _orthogonal(self, momentum: Tensor) -> Tensor:
+    def _orthogonal(self, momentum: Tensor, num_pieces: int) -> Tensor:
         """A momentum with singular values of about 1, scaled to entries of order one."""
-        matrix = orthogonalise(momentum.flatten(1))
-        matrix = sqrt(max(matrix.shape)) * matrix
-        if self.row_limit is not None:
-            rows = matrix.square().mean(1, keepdim=True)
-            # a row that is short enough is divided by the limit, which leaves it as it is
-            matrix = matrix * self.row_limit / rows.clamp(min=self.row_limit**2).sqrt()
-        return matrix.reshape(momentum.shape)
+        matrices = [self._orthogonal_matrix(part) for part in momentum.flatten(1).chunk(num_pieces)]
+        return torch.cat(matrices).reshape(momentum.shape)
+
+    def _orthogonal_matrix(self, momentum: Tensor) -> Tensor:
+        matrix = sqrt(max(momentum.shape)) * orthogonalise(momentum)
+        if self.row_limit is None:
+            return matrix
+
+        # a row that is short enough is divided by the limit, which leaves it as it is
+        mean_squares = matrix.square().mean(1, keepdim=True)
+        return matrix * self.row_limit / mean_squares.clamp(min=self.row_limit**2).sqrt()
 
 
 def move_momentum(momentum: Tree, grads: Tree, gamma: Tensor) -> Tree:
     """Averages of gradients ``(*shape,)``, moved towards the new ones."""
     return tree_map(lambda m, g: ema(m, g, gamma), momentum, grads)
-
-
-def check_rules(rules: Mapping[str, str]) -> dict[str, str]:
-    """Rules by the names of their tensors.
-
-    Raises:
-        ValueError: a rule does not exist.
-    """
-    for name, rule in rules.items():
-        if rule not in RULES:
-            raise ValueError(f"the rule of {name} must be one of {', '.join(RULES)}, got {rule!r}.")
-    return dict(rules)

@@ -9,7 +9,12 @@ from typing_extensions import override
 
 from learned_opt.core.tree import Tree, tree_map
 from learned_opt.optimizers import features
-from learned_opt.optimizers.base import MetaOptimizer, check_at_least_one, init_step
+from learned_opt.optimizers.base import (
+    MetaOptimizer,
+    check_at_least_one,
+    init_num_steps,
+    init_step,
+)
 from learned_opt.optimizers.features import NO_FEATURES, Features, JoinedFeatures, Reading
 from learned_opt.optimizers.fused import momentum_step
 from learned_opt.optimizers.fused_function import FusedFunction
@@ -44,9 +49,12 @@ class UNFOptimizer(MetaOptimizer):
         nominal: constructor of the hand-designed part; the paper's, as above, or another of
             ``nominal``, which puts its own formula in the place of ``m + beta f``.
         extra_features: name -> constructor of what f reads beside the paper's inputs.
+        falls_linearly: steps fall along a line to zero at the end of the training, where its length
+            is known (``num_steps``), in the place of what the nominal part does without.
 
     Raises:
-        ValueError: a value is out of its range, or ``normalisation`` is none of the two.
+        ValueError: a value is out of its range, ``normalisation`` is none of the two, or
+            ``falls_linearly`` neither true nor false.
 
     Source: Zhou et al. 2024 (arXiv 2402.05232), section 4.3; the nominal momentum is an average
     (decay g, weight 1 - g) as in the authors' code.
@@ -74,6 +82,7 @@ class UNFOptimizer(MetaOptimizer):
         fixed_axes: str = "permute",
         nominal: Callable[[], Nominal] = Momentum,
         extra_features: Mapping[str, Callable[[], Features]] = NO_FEATURES,
+        falls_linearly: bool = False,
     ) -> None:
         super().__init__(spec)
         check_at_least_one(num_layers=num_layers, channels=channels)
@@ -85,6 +94,10 @@ class UNFOptimizer(MetaOptimizer):
                 f"got {normalisation!r}."
             )
 
+        if falls_linearly not in (True, False):
+            raise ValueError(f"falls_linearly must be true or false, got {falls_linearly!r}.")
+
+        self.reads_num_steps = falls_linearly
         self.nominal = nominal()
         self.extra = JoinedFeatures(extra_features) if extra_features else None
         num_features = features.NUM_FEATURES + self.nominal.num_features
@@ -106,13 +119,16 @@ class UNFOptimizer(MetaOptimizer):
 
     @override
     def init_state(self, params: Tree) -> Tree:
+        step = init_step(params)
         state = {
-            "step": init_step(params),
-            **self.nominal.init_state(params),
+            "step": step,
+            **self.nominal.init_state(params, self.spec),
             "momenta": features.init_momenta(params),
         }
         if self.extra is not None:
             state["extra"] = self.extra.init_state(params)
+        if self.num_steps is not None:
+            state["num_steps"] = init_num_steps(self, step)
         return state
 
     @override
@@ -125,7 +141,7 @@ class UNFOptimizer(MetaOptimizer):
         beta = self.log_beta.exp()
         step = state["step"] + 1
 
-        directions, nominal_state = self.nominal.advance(grads, state, step, gamma)
+        directions, nominal_state = self.nominal.advance(grads, state, step, gamma, self.spec)
         # a direction in units of its tensor is of order one already
         others = [directions] if self.nominal.num_features else []
         more = None
@@ -149,8 +165,14 @@ class UNFOptimizer(MetaOptimizer):
 
         # in the order of init_state: a state of another order would be compiled for anew
         next_state = {"step": step, **nominal_state, "momenta": momenta, **extra_state}
-        steps = self.nominal.updates(directions, outputs, params, nominal_state, step, beta)
-        return tree_map(lambda towards: -alpha * towards, steps), next_state
+        if "num_steps" in state:
+            next_state["num_steps"] = state["num_steps"]
+            share = (1 - state["step"] / state["num_steps"]).clamp_min(0)
+        else:
+            share = self.nominal.share(step)
+
+        steps = self.nominal.updates(directions, outputs, params, nominal_state, beta)
+        return tree_map(lambda towards: -alpha * (towards * share), steps), next_state
 
     @override
     def step_(
@@ -206,7 +228,10 @@ class UNFOptimizer(MetaOptimizer):
 
     @override
     def rules(self, params: Tree) -> dict[str, str]:
-        return {name: self.nominal.rule(name, param.ndim) for name, param in params.items()}
+        rules = {}
+        for name, param in params.items():
+            rules[name] = self.nominal.rule(name, param.ndim, self.spec)
+        return rules
 
     @override
     def with_rules(self, rules: Mapping[str, str]) -> Self:

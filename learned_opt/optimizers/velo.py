@@ -59,6 +59,7 @@ class VeLO(MetaOptimizer):
 
     reads_spec = False
     reads_num_steps = True
+    needs_num_steps = True
 
     def __init__(
         self,

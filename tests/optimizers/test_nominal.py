@@ -9,8 +9,11 @@ from learned_opt.core.tree import tree_map
 from learned_opt.optimizers.hand.hand_designed import HandDesigned
 from learned_opt.optimizers.hand.matrix import Muon
 from learned_opt.optimizers.hand.references import make_adam
+from learned_opt.optimizers.linear_algebra import orthogonalise
 from learned_opt.optimizers.nominal import Relative
 from learned_opt.optimizers.unf import UNFOptimizer
+from learned_opt.symmetry.atoms import PIECES
+from learned_opt.symmetry.calls import PICKED
 from learned_opt.symmetry.spec import PermutationSpec
 from learned_opt.unf import Pointwise
 from tests.cases import SPECS, spec_tensors
@@ -106,9 +109,8 @@ def test_what_is_added_grows_with_the_width_and_factors_do_not(additive, least, 
         signs = torch.randn(2, width, 1).sign()
         learned = torch.stack([torch.ones(width, width), signs[0] @ signs[1].mT], -1)
         nominal = Relative(orthogonal=True, additive=additive, limit=100.0, period=1e9)
-        beta = torch.tensor(0.5)
         trees = ({"weight": value} for value in (direction, learned, torch.ones(width, width)))
-        step = nominal.updates(*trees, {}, torch.tensor(1), beta)["weight"]
+        step = nominal.updates(*trees, {}, torch.tensor(0.5))["weight"]
         norms.append(torch.linalg.matrix_norm(step, 2) / torch.linalg.matrix_norm(direction, 2))
     assert least < norms[1] / norms[0] < most
 
@@ -220,3 +222,41 @@ def test_rules_that_cannot_be_are_refused() -> None:
         UNFOptimizer(SPEC).with_rules({vector: "adam"})
     with pytest.raises(ValueError, match="HandDesigned treats all tensors by one rule"):
         HandDesigned(SPEC, partial(Muon, gamma=0.9), lr=0.1).with_rules({vector: "adam"})
+
+
+def test_steps_fall_along_a_line_where_the_length_of_the_training_is_known() -> None:
+    params = tensors(0)
+    head = partial(Pointwise, init="zero")
+    nominal = partial(Relative, period=1e12)  # does not fall by itself
+    torch.manual_seed(0)
+    free = UNFOptimizer(SPEC, head=head, channels=6, nominal=nominal, falls_linearly=True).double()
+    known = free.with_num_steps(4)
+
+    pairs = zip(steps(free, params), steps(known, params), strict=True)
+    for t, (constant, falling) in enumerate(pairs):
+        for name, update in falling.items():
+            expected = max(0.0, 1 - t / 4) * constant[name]
+            torch.testing.assert_close(update, expected, rtol=1e-9, atol=0)
+
+    with pytest.raises(ValueError, match="falls_linearly must be true or false, got 'yes'"):
+        UNFOptimizer(SPEC, falls_linearly="yes")  # pyright: ignore[reportArgumentType]
+
+
+def test_by_role_embeddings_take_adams_direction_and_stacked_matrices_each_their_own() -> None:
+    axes = {"words": ("word", "width"), "packed": ("piece", "head", "size", "width")}
+    reasons = {"word": PICKED, "piece": PIECES}
+    spec = PermutationSpec(axes, set(reasons), {"packed": ((3, 2, 2), (5,))}, reasons)
+    params = {"words": torch.randn(7, 5), "packed": torch.randn(12, 5)}
+    grads = {name: torch.randn_like(param) for name, param in params.items()}
+    gamma = torch.tensor(0.5)
+    step = torch.tensor(1)
+
+    nominal = Relative(orthogonal=True, by_role=True)
+    state = nominal.init_state(params, spec)
+    directions, _ = nominal.advance(grads, state, step, gamma, spec)
+    assert list(state["second"]) == ["words"]
+    torch.testing.assert_close(directions["words"], grads["words"].sign(), rtol=1e-3, atol=1e-3)
+
+    for piece, grad in zip(directions["packed"].chunk(3), grads["packed"].chunk(3), strict=True):
+        expected = 5**0.5 * orthogonalise(grad * (1 - gamma))
+        torch.testing.assert_close(piece, expected)

@@ -54,6 +54,7 @@ class Nowcast(MetaOptimizer):
     """
 
     reads_num_steps = True
+    needs_num_steps = True
 
     def __init__(
         self,
