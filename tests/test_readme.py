@@ -1,4 +1,4 @@
-"""The README's Python runs, its commands compose, and it stays short."""
+"""The README stays short, has a picture and the two commands, and what it shows works."""
 
 import re
 import shlex
@@ -12,10 +12,36 @@ README = (Path(__file__).parents[1] / "README.md").read_text()
 COMMANDS = re.findall(
     r"^    python -m learned_opt(?: ([a-z]+))? (.*?\S)(?:\s+#.*)?$", README, re.MULTILINE
 )
+INSTALL = "    python3 -m venv .venv && .venv/bin/pip install -c constraints.txt -e "
+SET_UP = (  # people copy them whole
+    INSTALL + ". && .venv/bin/python -m learned_opt +task=mlp",
+    INSTALL + "'.[dev]' && .venv/bin/python -m pytest",
+)
 
 
-def test_it_is_short() -> None:
-    assert len(README.splitlines()) <= 150
+def test_it_is_short_and_narrow() -> None:
+    lines = README.splitlines()
+    assert len(lines) <= 120
+    assert [line for line in lines if len(line) > 100 and line not in SET_UP] == []
+
+
+def test_it_has_the_two_commands() -> None:
+    assert set(SET_UP) <= set(README.splitlines())
+
+
+def test_it_has_a_picture() -> None:
+    pictures = re.findall(r"!\[(.+?)\]\((\S+?)\)", README)
+    assert pictures
+    for text, path in pictures:
+        assert len(text) > 10  # what a reader without eyes gets
+        assert (Path(__file__).parents[1] / path).is_file()
+
+
+def test_its_figures_are_those_of_the_results() -> None:
+    results = (Path(__file__).parents[1] / "docs" / "results" / "index.md").read_text()
+    figures = re.findall(r"[\d.]+ \[[\d.]+, [\d.]+\]", README)
+    assert len(figures) >= 3
+    assert [figure for figure in figures if figure not in results] == []
 
 
 def test_its_python_runs(monkeypatch, tmp_path) -> None:

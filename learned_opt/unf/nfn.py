@@ -40,7 +40,7 @@ class NFNLinear(Layer):
     On a spec without kernels this is the span of ``UNFLinear``.
 
     Args:
-        spec: permutation spec of a chain: weights (out, in, *kernel), each reading what the one
+        spec: permutation spec of a chain: weights ``(out, in, *kernel)``, each reading what the one
             before wrote, with at most one bias (out) each. Kernel axes must be fixed and measured.
         in_channels: channels of the input, shared channels included.
         out_channels: channels of the output.

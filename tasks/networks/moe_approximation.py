@@ -95,7 +95,7 @@ def fit_lipschitz(
         function: ``(B, n) -> (B, O)``.
         eps: uniform error of each output.
         num_inputs: n.
-        lipschitz: least M with |f(x) - f(y)| <= M ||x - y||^alpha.
+        lipschitz: least M with ``|f(x) - f(y)| <= M ||x - y||^alpha``.
         alpha: Hoelder exponent, in (0, 1].
         tree_arity: of the routing tree; None compares all prototypes.
 

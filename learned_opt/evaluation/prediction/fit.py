@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
-from scipy.stats import kendalltau
+from scipy import stats
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
@@ -224,7 +224,7 @@ def _judge(predictor: nn.Module, data: Data, batch_size: int) -> Judgement:
     scores = torch.cat(batches)
 
     loss = binary_cross_entropy_with_logits(scores, success).item()
-    tau: Any = kendalltau(scores.numpy(), success.numpy())
+    tau: Any = stats.kendalltau(scores.numpy(), success.numpy())
     return Judgement(loss, float(tau.statistic), scores)
 
 

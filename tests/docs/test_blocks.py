@@ -1,0 +1,103 @@
+"""Every Python block of the documentation runs, and every shell block is a command that there is.
+
+A block that does not run has ``% not run: REASON`` in the line before it. Commands of the program
+are composed in the place of being run; those whose verb has no config are parsed as far as a test
+without a run folder can.
+"""
+
+import importlib.util
+import re
+import shlex
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from learned_opt.commands.help_pages import CONFIGS, VERBS
+from tests.compose.test_configs import composed
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+BLOCK = re.compile(
+    r"(?:^% not run: (?P<reason>.+)\n)?^```(?P<language>python|shell|bash)\n(?P<code>.*?)^```$",
+    re.MULTILINE | re.DOTALL,
+)
+PROGRAM = ["python", "-m", "learned_opt"]
+
+
+class Block(NamedTuple):
+    language: str
+    code: str
+    reason: str | None
+
+
+def blocks(page: Path, *languages: str) -> list[Block]:
+    matches = []
+    for match in BLOCK.finditer(page.read_text()):
+        if match["language"] in languages:
+            matches.append(Block(match["language"], match["code"], match["reason"]))
+    return matches
+
+
+def pages(*languages: str) -> list[Path]:
+    written = [page for page in sorted(DOCS.rglob("*.md")) if "_build" not in page.parts]
+    return [page for page in written if blocks(page, *languages)]
+
+
+def name_of(page: Path) -> str:
+    return str(page.relative_to(DOCS))
+
+
+@pytest.mark.parametrize("page", pages("python"), ids=name_of)
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_python_of_a_page_runs_from_top_to_bottom(page, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    namespace = {"__name__": "page"}
+    for block in blocks(page, "python"):
+        if block.reason is None:
+            exec(compile(block.code, str(page), "exec"), namespace)
+
+
+def command_lines(code: str) -> list[list[str]]:
+    joined = code.replace("\\\n", " ")
+    return [shlex.split(line, comments=True) for line in joined.splitlines() if line.strip()]
+
+
+def without_sweep(word: str) -> str:
+    return word if "[" in word or "{" in word else word.split(",")[0]
+
+
+def check_program(words: list[str]) -> None:
+    """Compose what a verb with a config would run."""
+    verb = words[0] if words and words[0] in VERBS else "train"
+    rest = words[1:] if words and words[0] == verb else words
+    if " ".join([verb, *rest[:1]]) in CONFIGS:
+        verb, rest = f"{verb} {rest[0]}", rest[1:]
+    if verb not in CONFIGS or not rest:
+        return
+
+    overrides = [without_sweep(word) for word in rest if "=" in word]
+    assert composed(*overrides, name=CONFIGS[verb])
+
+
+def check(words: list[str]) -> None:
+    if words[:3] == PROGRAM:
+        check_program(words[3:])
+    elif words[:2] == ["python", "-m"]:
+        assert importlib.util.find_spec(words[2]), words
+    else:
+        assert words[0] == "python", words
+        assert (ROOT / words[1]).is_file(), words
+
+
+@pytest.mark.parametrize("page", pages("shell", "bash"), ids=name_of)
+def test_commands_of_a_page_are_there(page) -> None:
+    for block in blocks(page, "shell", "bash"):
+        if block.reason is None:
+            for words in command_lines(block.code):
+                check(words)
+
+
+def test_a_key_that_there_is_not_is_seen() -> None:
+    with pytest.raises(Exception, match="no_such_key"):
+        check([*PROGRAM, "+task=mlp", "no_such_key=1"])
