@@ -15,7 +15,8 @@ author = "The learned_opt authors"
 copyright = author
 html_title = "learned_opt"
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "math_pictures"]
+html_math_renderer = "matplotlib"
 exclude_patterns = ["_build", "site", "reference/verbs.md"]
 myst_enable_extensions = ["strikethrough"]
 myst_heading_anchors = 4

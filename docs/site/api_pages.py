@@ -17,8 +17,10 @@ FRONT = {  # package -> what stands above its modules
 
 def is_public(node: ast.stmt) -> bool:
     """Whether a statement defines a class or a function for others."""
-    kinds = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-    return isinstance(node, kinds) and not node.name.startswith("_")
+    if not isinstance(node, ast.ClassDef | ast.FunctionDef) or node.name.startswith("_"):
+        return False
+    # an operator of torch is no function any more
+    return not any("custom_op" in ast.unparse(decorator) for decorator in node.decorator_list)
 
 
 def public_names(path: Path) -> list[str]:
