@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from learned_opt.core.tree import Tree
-from learned_opt.optimizers.factored import factored_shapes, longest_axes
+from learned_opt.optimizers.factored import factored_shapes, inverse_root, longest_axes, moved_means
 from learned_opt.optimizers.features import Features, Reading, ema, normalise
 
 
@@ -88,20 +88,16 @@ class AdafactorFeatures(Features):
         return features, states
 
     def _accumulate(self, grad: Tensor, state: Tree) -> Tree:
-        square = (grad * grad).unsqueeze(0)  # (1, *shape)
-        row_means = column_means = square + 1e-30  # of a vector: its whole second moment
-        longest = longest_axes(grad)
-        if longest is not None:
-            row_means = row_means.mean(1 + longest[0], keepdim=True)
-            column_means = column_means.mean(1 + longest[1], keepdim=True)
-
+        square = grad * grad
         factored_decays = self.adafactor_decays(grad.ndim).clamp(0, 1)  # (F, 1, ..., 1)
         second_decays = self.rms_decays(grad.ndim).clamp(0, 1)
+        means = (state["rows"], state["columns"])
+        rows, columns = moved_means(*means, square, factored_decays, longest_axes(grad))
         return {
             "momenta": ema(state["momenta"], grad, self.momentum_decays(grad.ndim)),
             "second": ema(state["second"], square, second_decays),
-            "rows": ema(state["rows"], row_means, factored_decays),
-            "columns": ema(state["columns"], column_means, factored_decays),
+            "rows": rows,
+            "columns": columns,
         }
 
     def _channels(
@@ -116,7 +112,7 @@ class AdafactorFeatures(Features):
         """All channels ``(*shape, C)`` of one tensor, in the order that the class names."""
         raw = grad.unsqueeze(0)
         inverse = torch.rsqrt(second + 1e-6)
-        factored_inverse = _inverse_root(grad, rows, columns)
+        factored_inverse = inverse_root(rows, columns, longest_axes(grad))
 
         channels = [raw, param.unsqueeze(0), momenta, second, momenta * inverse, inverse]
         channels.append(raw * factored_inverse)
@@ -155,20 +151,3 @@ class Decays(nn.Module):
         # theta moves the logarithm of what a decay leaves over, so 0.9 and 0.999 move alike
         decays = 1 - (1 - start) * torch.exp(10 * self.shift)
         return decays.reshape(-1, *[1] * num_axes)
-
-
-def _inverse_root(tensor: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """One over the root of the second moment that rows and columns stand for.
-
-    Of a vector ``rows`` is the whole second moment.
-    """
-    longest = longest_axes(tensor)
-    if longest is None:
-        return _rsqrt(rows + 1e-9)
-
-    mean = rows.mean(1 + longest[1], keepdim=True)  # that of all entries
-    return _rsqrt(rows / (mean + 1e-9)) * _rsqrt(columns)
-
-
-def _rsqrt(tensor: Tensor) -> Tensor:
-    return torch.rsqrt(tensor.clamp_min(1e-9))

@@ -9,7 +9,12 @@ from typing_extensions import override
 
 from learned_opt.core.tree import Tree
 from learned_opt.optimizers.base import check_between_0_and_1, check_positive
-from learned_opt.optimizers.factored import kernel_axes, shapes_without
+from learned_opt.optimizers.factored import (
+    inverse_root,
+    kernel_axes,
+    moved_means,
+    shapes_without,
+)
 from learned_opt.optimizers.features import Features, Reading, ema
 
 DECAYS = (0.9, 0.99, 0.999)  # of momenta and of factored second moments
@@ -91,16 +96,13 @@ class VeLOFeatures(Features):
         decays = decays.reshape(-1, *[1] * grad.ndim)
         square = grad * grad
 
-        row_means = column_means = square + 1e-30  # of a vector: its whole second moment
         longest = kernel_axes(grad)
-        if longest is not None:
-            row_means = row_means.mean(longest[0], keepdim=True)
-            column_means = column_means.mean(longest[1], keepdim=True)
+        rows, columns = moved_means(state["rows"], state["columns"], square, decays, longest)
         return {
             "momenta": ema(state["momenta"], grad, decays),
             "second": ema(state["second"], square, self.rms_decay),
-            "rows": ema(state["rows"], row_means, decays),
-            "columns": ema(state["columns"], column_means, decays),
+            "rows": rows,
+            "columns": columns,
         }
 
     def _channels(
@@ -147,13 +149,5 @@ def _inverse_roots(like: Tensor, rows: Tensor, columns: Tensor) -> tuple[Tensor,
     second moment ``rows`` is.
     """
     longest = kernel_axes(like)
-    if longest is None:
-        return _rsqrt(rows + 1e-9), torch.rsqrt(rows)
-
-    mean = rows.mean(1 + longest[1], keepdim=True)  # that of all entries
-    inverse = _rsqrt(rows / (mean + 1e-9)) * _rsqrt(columns)
-    return inverse, inverse
-
-
-def _rsqrt(tensor: Tensor) -> Tensor:
-    return torch.rsqrt(tensor.clamp_min(1e-9))
+    inverse = inverse_root(rows, columns, longest)
+    return inverse, torch.rsqrt(rows) if longest is None else inverse
