@@ -30,6 +30,8 @@ class TensorRules:
     named: Mapping[str, str] = field(default_factory=lambda: NO_RULES)
 
     def __post_init__(self) -> None:
+        # a read-only view of a dict could not be copied along with its optimizer
+        object.__setattr__(self, "named", dict(self.named))
         for name in ("orthogonal", "by_role"):
             if (flag := getattr(self, name)) not in (True, False):
                 raise ValueError(f"{name} must be true or false, got {flag!r}.")
