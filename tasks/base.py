@@ -129,6 +129,17 @@ class TaskFamily(ABC):
         """Scalar figures on held-out data, e.g. ``accuracy``; by default there are none."""
         return {}
 
+    def update_multipliers(self, scale: str) -> Mapping[str, float]:
+        """What the update of each parameter is multiplied with; by default nothing is.
+
+        A parametrisation whose training shall not depend on the width says so here.
+
+        Args:
+            scale: what the updates of the optimizer scale with already: ``entry``, ``parameter``,
+                ``gradient`` and others.
+        """
+        return {}
+
     def permutation_axes(self) -> PermutationAxes | None:
         """Name of every axis of every parameter, and the fixed names.
 

@@ -1,5 +1,6 @@
 """Reparametrisation: the same problems in randomly scaled coordinates, to augment meta-training."""
 
+from collections.abc import Mapping
 from math import log
 from typing import Any, Self
 
@@ -97,6 +98,10 @@ class Reparametrised(TaskFamily):
     @override
     def evaluate(self, params: Params, task: TaskParams) -> dict[str, Tensor]:
         return self.family.evaluate(_scaled(params, task), task["inner"])
+
+    @override
+    def update_multipliers(self, scale: str) -> Mapping[str, float]:
+        return self.family.update_multipliers(scale)
 
     @override
     def rows(self, split: str) -> Tensor | None:

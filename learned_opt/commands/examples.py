@@ -61,6 +61,13 @@ EXAMPLES = {
         "contest +experiment=quadratic_mlp_fashion horizon=200",
         "contest +experiment=quadratic_mlp_fashion +network@networks.mine=moe_mlp",
     ),
+    "coordinate-check": (
+        "coordinate-check +task=mlp network.hidden_sizes=[64,64] widths=[64,128,256]",
+        "coordinate-check +task=mlp parametrisation=standard  # without muP",
+        "coordinate-check +task=mlp theta=unf-transfer network.hidden_sizes=[64,64]",
+        "coordinate-check +task=cnn meta_optimizer=adam widths=[16,32,64]",
+        "coordinate-check +task=transformer meta_optimizer=celo widths=[32,64,128] seeds=2",
+    ),
     "replay": (
         "replay runs/mlp/latest/replay/step12_task3.yaml",
         "replay runs/mlp/latest/replay/step12_task3.yaml compile=false",

@@ -62,7 +62,7 @@ def _dispatch() -> None:
         _refuse_unknown_verb(words)
 
     # only this file: no verb waits for the imports of another
-    importlib.import_module(f"learned_opt.commands.{verb}").main()
+    importlib.import_module(f"learned_opt.commands.{verb.replace('-', '_')}").main()
 
 
 def _version() -> str:

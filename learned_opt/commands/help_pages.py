@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from learned_opt.commands import examples
 from learned_opt.compose import config_files
 
-# verb -> what it does; the file of the same name in this folder does it
+# verb -> what it does; the file of the same name in this folder does it, with _ for -
 VERBS = {
     "train": "meta-train on +task=NAME, then compare on held-out seeds; may be left out",
     "evaluate": "compare trained thetas with tuned baselines on held-out seeds",
@@ -19,6 +19,7 @@ VERBS = {
     "lab": "measure bias, variance and cost of the gradient estimators",
     "zoo": "train a zoo of networks, predict their success from their weights",
     "contest": "train several networks of one task alike",
+    "coordinate-check": "check whether an optimizer carries over to wider networks",
     "replay": "run again an unroll that was not finite",
     "report": "write the page of finished runs anew, or one that compares several",
     "collect": "one table of a sweep, also while it runs; what to run again",
@@ -34,6 +35,7 @@ CONFIGS = {
     "lab": "lab",
     "zoo": "zoo",
     "contest": "contest",
+    "coordinate-check": "coordinate_check",
 }
 OVERVIEW = """\
 usage: python -m learned_opt [VERB] ...        (or: learned-opt [VERB] ...)
@@ -70,7 +72,8 @@ HIDDEN = ("defaults:", "hydra:")  # blocks of a config that hold no keys for the
 
 def overview() -> str:
     """The verbs with a line each, and examples."""
-    lines = [f"  {verb:<10}{sentence}" for verb, sentence in VERBS.items()]
+    width = max(map(len, VERBS)) + 2
+    lines = [f"  {verb:<{width}}{sentence}" for verb, sentence in VERBS.items()]
     firsts = [examples.EXAMPLES[verb][0] for verb in VERBS]
     commands = "\n".join(f"  {examples.PROGRAM} {words}" for words in firsts)
     return OVERVIEW.format(verbs="\n".join(lines), examples=f"examples:\n{commands}")

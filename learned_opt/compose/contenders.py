@@ -10,7 +10,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from learned_opt.compose import trained_theta
-from learned_opt.compose.inner_problems import Problem
+from learned_opt.compose.inner_problems import Problem, parametrised
 from learned_opt.compose.recorded_values import recorded_values
 from learned_opt.compose.resolve import task_values, tasks_of
 from learned_opt.compose.setting_configs import SettingConfig, setting_configs
@@ -50,7 +50,7 @@ def build_settings(cfg: DictConfig) -> Iterator[Setting]:
 
 def _setting(config: SettingConfig, loaded: dict[str, Any]) -> Setting:
     cfg = config.cfg
-    family = _family(cfg, loaded)
+    family = parametrised(cfg, _family(cfg, loaded))
     _, spec = symmetry_of(family)
 
     identity = task_identity(cfg)

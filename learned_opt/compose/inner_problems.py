@@ -71,7 +71,7 @@ def build_problems(
     for entry, task_config in tasks_of(cfg).items():
         with usage_errors():
             settings = _loop_settings(task_config)
-            family: TaskFamily = instantiate(task_values(task_config))
+            family = parametrised(task_config, instantiate(task_values(task_config)))
             name = entry or family.name
             if binder is None:
                 label = f"meta_optimizer {optimizer_name}"
@@ -91,6 +91,20 @@ def build_problems(
         )
 
     return problems
+
+
+def parametrised(cfg: DictConfig, family: TaskFamily) -> TaskFamily:
+    """A task family whose network is parametrised as the config says.
+
+    Args:
+        cfg: of the task; configs of before there was a choice have none.
+        family: the task with its network as it is.
+
+    Raises:
+        ValueError: an argument of the parametrisation is out of its range.
+    """
+    node = cfg.get("parametrisation")
+    return instantiate(node)(family) if node else family
 
 
 def _check_baselines(benchmark: Benchmark, spec: PermutationSpec) -> None:

@@ -140,6 +140,24 @@ class TappedLoss:
             factors[name] = Factors(tuple(made), self.num_rows[name])
         return grads, loss, factors
 
+    def outputs(self, params: Tree, batch: Tree, task: Tree) -> dict[str, list[Tensor]]:
+        """What the operations give that read a parameter: pre-activations, for a layer's weights.
+
+        Args:
+            params: as those of the example, and so on.
+            batch: a batch.
+            task: a task.
+
+        Returns:
+            dict[str, list[Tensor]]: parameter -> the result of each operation that reads it,
+            without those that are not covered.
+        """
+        values = _Recorder(self.graph).record(*_flat(params, batch, task))
+        results = {}
+        for name, sites in self.sites.items():
+            results[name] = [values[site.node] for site in sites]
+        return results
+
     def _verify(self, params: Tree, batch: Tree, task: Tree) -> None:
         """Drop what does not give the gradient, on the example."""
         expected = grad(self.loss)(params, batch, task)

@@ -63,6 +63,9 @@ class Unroll:
         self.optimizer = optimizer
         self.device = torch.device(device)
         self.precision = precision
+        # of a parametrisation; those that are 1 would cost a product
+        multipliers = family.update_multipliers(optimizer.update_scale)
+        self.multipliers = {name: value for name, value in multipliers.items() if value != 1}
         self.tapped = self._tap() if optimizer.needs_factors else None
 
         batched_step = vmap(self._step)
@@ -184,9 +187,16 @@ class Unroll:
                 self.optimizer, theta, (grads, chain["opt_state"], params, loss, *factors)
             )
 
+        if self.multipliers:
+            updates = self._scaled(updates)
         for other in measured:
             loss = self.family.loss(params, other, task)
         return loss, {"task": task, "params": tree.add(params, updates), "opt_state": opt_state}
+
+    def _scaled(self, updates: Tree) -> Tree:
+        """The updates, each times its multiplier where it has one."""
+        scaled = {name: value * updates[name] for name, value in self.multipliers.items()}
+        return {**updates, **scaled}
 
     def _tap(self) -> TappedLoss:
         """The loss of the family with factors of the gradients of single examples."""

@@ -56,6 +56,7 @@ class AdaptiveScale(Nominal):
         self.nominal = nominal()
         self.num_features = self.nominal.num_features
         self.num_outputs = self.nominal.num_outputs
+        self.update_scale = self.nominal.update_scale
         self.log_rate = log_parameter("rate", rate)
         self.smallest = smallest
         self.largest = largest

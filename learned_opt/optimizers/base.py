@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from learned_opt.core import checks
 from learned_opt.core.tree import Tree
+from learned_opt.optimizers.update_scale import ENTRY
 from learned_opt.symmetry.spec import PermutationSpec
 
 
@@ -23,6 +24,7 @@ class MetaOptimizer(nn.Module, ABC):
         spec: permutation spec of the inner network's parameters.
 
     Attributes:
+        update_scale: what its updates scale with, see ``update_scale``: how muP corrects them.
         separable: whether the update of a tensor depends on that tensor, its kind and the step
             alone. Then any subset of the tensors is a weight space. The training loss may matter,
             which is the same for all.
@@ -35,6 +37,7 @@ class MetaOptimizer(nn.Module, ABC):
             gradients of single examples, see ``factors.NEEDS``. Empty: there is no such argument.
     """
 
+    update_scale: str = ENTRY
     separable: bool = False
     reads_spec: bool = True
     reads_num_steps: bool = False

@@ -17,6 +17,7 @@ from learned_opt.optimizers.features import Reading
 from learned_opt.optimizers.relative_step import clip_gradients, relative_step
 from learned_opt.optimizers.scheduler import Scheduler
 from learned_opt.optimizers.training_stage import NUM_STAGE_FEATURES, init_stage, read_stage
+from learned_opt.optimizers.update_scale import PARAMETER
 from learned_opt.optimizers.velo_features import VeLOFeatures
 from learned_opt.symmetry.spec import PermutationSpec
 from learned_opt.unf.layers import Pointwise
@@ -51,6 +52,7 @@ class Celo(MetaOptimizer):
     the MLP normal, not truncated normal.
     """
 
+    update_scale = PARAMETER
     separable = True
     reads_num_steps = True
     needs_num_steps = True

@@ -22,6 +22,7 @@ from learned_opt.optimizers.hand.base import Rule, StepInfo, log_parameter
 from learned_opt.optimizers.linear_algebra import orthogonalise
 from learned_opt.optimizers.relative_step import clip_gradients
 from learned_opt.optimizers.schedule import Schedule, constant
+from learned_opt.optimizers.update_scale import ENTRY, ORTHOGONAL_ENTRY
 from learned_opt.optimizers.velo_features import VeLOFeatures
 from learned_opt.symmetry.spec import PermutationSpec
 from learned_opt.unf.layers import Pointwise
@@ -80,6 +81,7 @@ class Celo2(MetaOptimizer):
         self.function = UNF(spec, widths, Pointwise, Pointwise)  # fused on the CPU
         self.vector_mult = vector_mult
         self.orthogonal = orthogonal
+        self.update_scale = ORTHOGONAL_ENTRY if orthogonal else ENTRY
         self.schedule = schedule
 
     @override

@@ -22,6 +22,7 @@ from learned_opt.optimizers.features import TINY, ema
 from learned_opt.optimizers.hand.base import log_parameter, logit_parameter
 from learned_opt.optimizers.linear_algebra import orthogonalise
 from learned_opt.optimizers.tensor_rules import NO_RULES, TensorRules
+from learned_opt.optimizers.update_scale import ENTRY, ORTHOGONAL_PARAMETER, PARAMETER
 from learned_opt.symmetry.roles import num_pieces
 from learned_opt.symmetry.spec import PermutationSpec
 
@@ -32,8 +33,10 @@ class Nominal(nn.Module, ABC):
     Attributes:
         num_features: channels that the learned function reads beside those of ``features``.
         num_outputs: of the learned function, for each weight.
+        update_scale: as of ``MetaOptimizer``, with the learned function.
     """
 
+    update_scale: str = ENTRY
     num_features: int
     num_outputs: int
 
@@ -192,6 +195,7 @@ class Relative(Nominal):
         self.row_limit = row_limit
         self.rules = TensorRules(orthogonal, by_role, rules)
         self.num_outputs = 2 if additive else 1
+        self.update_scale = ORTHOGONAL_PARAMETER if orthogonal else PARAMETER
         self.logit_beta2 = logit_parameter("beta2", beta2)
         self.log_floor = log_parameter("floor", floor)
         self.log_period = log_parameter("period", period)

@@ -99,6 +99,7 @@ class UNFOptimizer(MetaOptimizer):
 
         self.reads_num_steps = falls_linearly
         self.nominal = nominal()
+        self.update_scale = self.nominal.update_scale
         self.extra = JoinedFeatures(extra_features) if extra_features else None
         num_features = features.NUM_FEATURES + self.nominal.num_features
         if self.extra is not None:

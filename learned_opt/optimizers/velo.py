@@ -20,6 +20,7 @@ from learned_opt.optimizers.features import Reading
 from learned_opt.optimizers.relative_step import clip_gradients, relative_step
 from learned_opt.optimizers.scheduler import Scheduler, truncated_normal_
 from learned_opt.optimizers.training_stage import NUM_STAGE_FEATURES, init_stage, read_stage
+from learned_opt.optimizers.update_scale import PARAMETER
 from learned_opt.optimizers.velo_features import DECAYS, VeLOFeatures
 from learned_opt.symmetry.spec import PermutationSpec
 from learned_opt.unf.mixing import matmul
@@ -58,6 +59,7 @@ class VeLO(MetaOptimizer):
     """
 
     reads_spec = False
+    update_scale = PARAMETER
     reads_num_steps = True
     needs_num_steps = True
 

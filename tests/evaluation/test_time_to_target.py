@@ -150,7 +150,10 @@ def test_folders_are_one_pool_whose_times_are_in_steps_of_the_reference(tmp_path
     two = folder(tmp_path / "two", rows({"adam": adam, "lion": [[150.0, 150.0, 7.0]]}, 0.02))
     text = pooled_scores.text([one, two])
     lines = [line for line in text.splitlines() if line.startswith("| ")][2:]
-    cells = [[cell.split(" ")[0] for cell in line.strip("| ").split(" | ")] for line in lines]
+    cells = []
+    for line in lines:
+        means = [cell.split(" ")[0] for cell in line.strip("| ").split(" | ")]
+        cells.append(means)
     assert cells == [
         ["unf", "1.000", "1.000", "1/1"],
         ["adam", "0.667", "0.667", "1/1"],

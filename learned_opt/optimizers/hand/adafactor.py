@@ -5,6 +5,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from learned_opt.optimizers.hand.base import Rule, RuleState, StepInfo, log_parameter, root
+from learned_opt.optimizers.update_scale import PARAMETER
 
 
 class Adafactor(Rule):
@@ -23,6 +24,8 @@ class Adafactor(Rule):
     ``torch.optim.Adafactor``, which factors the last two axes; its cap of lr at ``step^-1/2`` is
     left to the schedule.
     """
+
+    update_scale = PARAMETER
 
     def __init__(
         self, decay_rate: float = 0.8, eps1: float | None = None, eps2: float = 1e-3

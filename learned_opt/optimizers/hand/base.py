@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from learned_opt.optimizers.base import check_between_0_and_1, check_positive
+from learned_opt.optimizers.update_scale import ENTRY
 
 RuleState = dict[str, Tensor]
 
@@ -25,7 +26,13 @@ class StepInfo(NamedTuple):
 
 
 class Rule(nn.Module, ABC):
-    """How one parameter tensor moves; pure. Its hyper-parameters are part of theta."""
+    """How one parameter tensor moves; pure. Its hyper-parameters are part of theta.
+
+    Attributes:
+        update_scale: as of ``MetaOptimizer``.
+    """
+
+    update_scale: str = ENTRY
 
     @abstractmethod
     def init_state(self, param: Tensor) -> RuleState:

@@ -59,6 +59,7 @@ class HandDesigned(MetaOptimizer):
         if weight_decay:
             self.log_weight_decay = log_parameter("weight_decay", weight_decay)
         self.rule = rule()
+        self.update_scale = self.rule.update_scale
         self.schedule = schedule
 
     @override

@@ -12,6 +12,7 @@ from learned_opt.optimizers.features import ema
 from learned_opt.optimizers.hand.adam import Adam
 from learned_opt.optimizers.hand.base import Rule, RuleState, StepInfo, logit_parameter
 from learned_opt.optimizers.linear_algebra import inverse_root, orthogonalise
+from learned_opt.optimizers.update_scale import ORTHOGONAL_ENTRY, SPECTRAL
 
 
 class Muon(Rule):
@@ -29,6 +30,8 @@ class Muon(Rule):
     2502.16982), as in ``torch.optim.Muon(adjust_lr_fn="match_rms_adamw")``, but in the precision of
     the gradient rather than bfloat16.
     """
+
+    update_scale = ORTHOGONAL_ENTRY
 
     def __init__(self, gamma: float = 0.95, vectors: Callable[[], Rule] = Adam) -> None:
         super().__init__()
@@ -71,6 +74,8 @@ class Shampoo(Rule):
 
     Source: Gupta et al. 2018 (arXiv 1802.09568), algorithm 2.
     """
+
+    update_scale = SPECTRAL
 
     def __init__(self, eps: float = 1e-6, largest: int = 1024) -> None:
         super().__init__()

@@ -6,10 +6,13 @@ from typing_extensions import override
 
 from learned_opt.optimizers.features import ema
 from learned_opt.optimizers.hand.base import Rule, RuleState, StepInfo, logit_parameter
+from learned_opt.optimizers.update_scale import GRADIENT
 
 
 class SGD(Rule):
     """``update = -lr g``: gradient descent without any memory."""
+
+    update_scale = GRADIENT
 
     @override
     def init_state(self, param: Tensor) -> RuleState:
@@ -36,6 +39,8 @@ class Momentum(Rule):
 
     Source: Sutskever et al. 2013 (ICML), in the form of ``torch.optim.SGD``.
     """
+
+    update_scale = GRADIENT
 
     def __init__(self, gamma: float = 0.9, nesterov: bool = False) -> None:
         super().__init__()

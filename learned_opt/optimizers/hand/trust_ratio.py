@@ -8,6 +8,7 @@ from typing_extensions import override
 
 from learned_opt.optimizers.hand.adam import Adam
 from learned_opt.optimizers.hand.base import Rule, RuleState, StepInfo, log_parameter, root
+from learned_opt.optimizers.update_scale import PARAMETER
 
 TINY = 1e-14  # the norm of a zero tensor, since ``root`` adds a little to stay differentiable
 
@@ -28,6 +29,8 @@ class TrustRatio(Rule):
     leaves the decay outside and divides the step by 1 - beta1^t after the ratio, so that its first
     step is ten times as long; with ``adam_debias=True`` and no decay it makes these steps.
     """
+
+    update_scale = PARAMETER
 
     def __init__(self, rule: Callable[[], Rule] = Adam, weight_decay: float = 0.01) -> None:
         super().__init__()
