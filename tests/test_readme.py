@@ -62,3 +62,13 @@ def test_its_commands_compose(verb, arguments) -> None:
         if word != "-m"
     ]
     assert {"task", "mix"} & set(composed(*overrides, name=verb or "config"))
+
+
+def test_the_table_of_the_four_settings_is_that_of_the_log() -> None:
+    docs = Path(__file__).parents[1] / "docs"
+    results = (docs / "results" / "index.md").read_text()
+    table = results.split("## The UNF paper's four settings")[1].split("\n## ")[0]
+    log = (docs / "log" / "four-settings.md").read_text()
+    figures = re.findall(r"[\d.]+ \[[\d.]+, [\d.]+\]", table)
+    assert len(figures) > 30
+    assert [figure for figure in figures if figure not in log] == []
