@@ -4,7 +4,9 @@ import logging
 from collections.abc import Sequence
 
 import torch
+from torch.distributed.tensor import DTensor
 
+from learned_opt.deploy.sharded import agreed
 from learned_opt.deploy.weight_space import Slot
 
 MODES = ("skip", "raise")
@@ -41,10 +43,11 @@ class FiniteGate:
             ValueError: a gradient is not finite, and the mode is ``raise``.
         """
         name = first_nonfinite(slots)
-        if name is None:
+        # a process that sees no shard of it skips the step, too
+        if not agreed(name is not None, slots):
             return True
 
-        sentence = f"the gradient of parameter {name} is not finite"
+        sentence = f"the gradient of parameter {name or 'of another process'} is not finite"
         if self.mode == "raise":
             raise ValueError(f"{sentence}; nothing was changed.")
         if not self.skipped:
@@ -58,6 +61,8 @@ def first_nonfinite(slots: Sequence[Slot]) -> str | None:
     live = []
     for slot in slots:
         grad = slot.param.grad
+        if isinstance(grad, DTensor):
+            grad = grad.to_local()
         if grad is not None and not grad.is_sparse and grad.numel():
             live.append((slot.name, grad))
     if not live:

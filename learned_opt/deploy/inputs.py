@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from learned_opt.deploy.precision import TYPES
+from learned_opt.deploy.sharded import check_mesh, is_sharded
 from learned_opt.deploy.weight_space import Slot
 from learned_opt.optimizers.base import MetaOptimizer
 
@@ -16,6 +17,11 @@ WRAPPERS = {
     "DataParallel": "module",
     "OptimizedModule": "_orig_mod",
 }
+
+FLAT = (
+    "FullyShardedDataParallel flattens tensors, so that their shapes are lost: use fully_shard "
+    "(FSDP 2) or DDP."
+)
 
 
 def unwrap(module: nn.Module) -> nn.Module:
@@ -45,14 +51,20 @@ def check_group(param_group: Mapping[str, Any], defaults: Mapping[str, Any]) -> 
             raise ValueError(f"{name} must lie between {low} and {high}, got {value}.")
 
 
-def check_model(module: nn.Module) -> None:
+def check_model(module: nn.Module, separable: bool) -> None:
     """Check, before anything is traced, that the parameters of a model can be trained.
+
+    Args:
+        module: the model.
+        separable: whether each parameter can be advanced by itself.
 
     Raises:
         ValueError: see ``check_parameters``.
     """
     slots = [Slot(name, param, {}) for name, param in module.named_parameters()]
-    check_parameters([slot for slot in slots if slot.param.requires_grad], separable=True)
+    check_parameters([slot for slot in slots if slot.param.requires_grad], separable)
+    if any(type(part).__name__ == "FullyShardedDataParallel" for part in module.modules()):
+        raise ValueError(FLAT)
 
 
 def check_parameters(slots: Sequence[Slot], separable: bool) -> None:
@@ -60,11 +72,12 @@ def check_parameters(slots: Sequence[Slot], separable: bool) -> None:
 
     Args:
         slots: the parameters.
-        separable: whether each is advanced by itself; all must be on one device otherwise.
+        separable: whether each is advanced by itself; all must be on one device otherwise, and
+            whole.
 
     Raises:
-        ValueError: one is sharded, has no shape yet, or is of a type that cannot be trained; or
-            devices differ where they must not.
+        ValueError: one is flattened, or has no shape yet, or is of a type that cannot be trained;
+            or devices differ, or one is sharded, where they must not.
     """
     for slot in slots:
         _check_parameter(slot.name, slot.param)
@@ -74,15 +87,18 @@ def check_parameters(slots: Sequence[Slot], separable: bool) -> None:
                 "all parameters must be on one device for this meta-optimizer, got "
                 f"{slot.param.device} ({slot.name}) and {first.device}."
             )
+        if not separable and is_sharded(slot.param):
+            raise ValueError(
+                f"parameter {slot.name} is sharded, but this meta-optimizer reads all tensors at "
+                "once: use DDP, or a meta-optimizer that treats each tensor by itself."
+            )
 
 
 def _check_parameter(name: str, param: Tensor) -> None:
-    # DTensor of FSDP 2, flat parameters of FSDP 1
-    if hasattr(param, "to_local") or getattr(param, "_fsdp_flattened", False):
-        raise ValueError(
-            f"parameter {name} is sharded (FSDP): statistics over a tensor would be those of a "
-            "shard. Use DDP, where every rank has whole tensors."
-        )
+    if is_sharded(param):
+        check_mesh(name, param)
+    elif hasattr(param, "to_local") or getattr(param, "_fsdp_flattened", False):
+        raise ValueError(f"parameter {name} is sharded. {FLAT}")
     if isinstance(param, nn.UninitializedParameter):
         raise ValueError(
             f"parameter {name} has no shape yet: run the model once before its optimizer is made."

@@ -6,6 +6,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from learned_opt.deploy.parameter_names import names_in
+from learned_opt.deploy.sharded import is_sharded
 from learned_opt.deploy.weight_space import free_spec
 from learned_opt.optimizers.base import MetaOptimizer
 from learned_opt.symmetry.calls import PICKED
@@ -77,6 +78,11 @@ class Symmetries:
 
     def _traced(self, candidates: Sequence[PermutationSpec]) -> PermutationSpec:
         """The candidate that holds for the model, else the spec that a trace of it gives."""
+        if any(is_sharded(param) for param in self.model.parameters()):
+            raise ValueError(
+                "a sharded model cannot be traced: give no example_inputs, or symmetry=spec with "
+                "what infer_permutation_spec said before it was sharded."
+            )
         try:
             inferred = infer_permutation_spec(self.model, *self.args, **self.kwargs)
         except UntraceableError as error:

@@ -14,6 +14,7 @@ from learned_opt.deploy.finite import FiniteGate
 from learned_opt.deploy.fused_step import check_fused
 from learned_opt.deploy.inputs import (
     check_group,
+    check_model,
     check_parameters,
     fingerprint,
     unwrap,
@@ -22,6 +23,8 @@ from learned_opt.deploy.packaged import Packaged
 from learned_opt.deploy.parameter_names import names_in, with_names
 from learned_opt.deploy.precision import arithmetic_type
 from learned_opt.deploy.saved_state import fresh_states, matched, restore
+from learned_opt.deploy.sharded import is_sharded
+from learned_opt.deploy.sharded_step import advance_sharded, collect_states, spread_states
 from learned_opt.deploy.tensor_rules import chosen, listing
 from learned_opt.deploy.training_length import told
 from learned_opt.deploy.weight_space import Slot, WeightSpaces, slots_of
@@ -103,6 +106,7 @@ class LearnedOptimizer(Packaged):
         self._names = {} if module is None else names_in(unwrap(module))
 
         if isinstance(params, nn.Module):  # whose names must be those that the spec has
+            check_model(unwrap(params), self.meta_optimizer.simplified().separable)
             params = unwrap(params).named_parameters()
         # nothing reads the momentum: it is there for schedules that cycle one
         rates = {"lr": lr, "weight_decay": weight_decay, "momentum": 0.0}
@@ -111,8 +115,9 @@ class LearnedOptimizer(Packaged):
         spaces = self._weight_spaces()
         if fused:
             first = self.param_groups[0]["params"][0]
-            theta = spaces.theta(arithmetic_type([first.dtype]), first.device)
-            check_fused(theta, first, compile)
+            dtype = arithmetic_type([first.dtype])
+            like = torch.zeros(1, dtype=dtype, device=first.device)
+            check_fused(spaces.theta(dtype, first.device), like, compile)
         self._watch()
 
     @override
@@ -171,8 +176,11 @@ class LearnedOptimizer(Packaged):
         if not self.gate.passes(slots):
             return loss
         factors = None if self.hooks is None else self.hooks.collect(slots)
-        for block in blocks_of(spaces.separable, slots, self.state, self.fused):
+        whole = [slot for slot in slots if not is_sharded(slot.param)]
+        for block in blocks_of(spaces.separable, whole, self.state, self.fused):
             advance(spaces.of(block), block, self.state, loss, self.fused, factors)
+        if len(whole) < len(slots):
+            advance_sharded(spaces, slots, self.state, loss, self.fused)
         return loss
 
     @override
@@ -191,7 +199,10 @@ class LearnedOptimizer(Packaged):
         # readers of checkpoints (torch.distributed.checkpoint) want a state of every parameter
         state_dict = super().state_dict()
         if self.state:
-            state_dict["state"] |= fresh_states(self._slots(), self._weight_spaces(), self.state)
+            slots = self._slots()
+            spaces = self._weight_spaces()
+            state_dict["state"] |= spread_states(spaces, slots, self.state)
+            state_dict["state"] |= fresh_states(spaces, slots, self.state)
         return state_dict
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -203,6 +214,7 @@ class LearnedOptimizer(Packaged):
         state_dict = matched(state_dict, self.param_groups)
         super().load_state_dict({**state_dict, "state": {}})
         restore(self.state, state_dict, self.param_groups)
+        collect_states(self._slots(), self.state)
 
     def __repr__(self) -> str:
         kind = type(self.meta_optimizer).__name__

@@ -67,9 +67,9 @@ class Packaged(torch.optim.Optimizer):
             ConnectionError: the hub cannot be reached and its cache does not hold the files.
         """
         network = unwrap(model)
-        check_model(network)
         modules = trusted_modules(trust)
         meta_optimizer, metadata = pretrained.load(name, revision, modules, weights)
+        check_model(network, meta_optimizer.simplified().separable)
         reading = Symmetries(network, example_inputs, symmetry)
         fitted = pretrained.fit(meta_optimizer, metadata, reading)
 

@@ -6,6 +6,7 @@ from typing import Any
 from torch import Tensor
 
 from learned_opt.core import tree
+from learned_opt.deploy import sharded
 from learned_opt.deploy.state_layout import by_parameter
 from learned_opt.deploy.weight_space import Slot, WeightSpaces
 
@@ -89,22 +90,22 @@ def restore(
 
 
 def fresh_states(
-    slots: Sequence[Slot], spaces: WeightSpaces, states: Mapping[Tensor, Any]
+    spaces: WeightSpaces, slots: Sequence[Slot], states: Mapping[Tensor, Any]
 ) -> dict[int, dict[str, Any]]:
     """States of the parameters that had no gradient yet, by their numbers.
 
     Args:
+        spaces: the meta-optimizer.
         slots: all parameters.
-        spaces: their weight spaces.
         states: of those that had.
     """
     fresh = {}
     for number, slot in enumerate(slots):
         if slot.param.requires_grad and not states.get(slot.param):
             space = spaces.of([slot])
-            param = slot.param.detach().to(space.dtype)
-            state = space.optimizer.init_state({slot.name: param})
-            fresh[number] = by_parameter(state, [slot.name])[slot.name]
+            param = sharded.whole(slot.param.detach()).to(space.dtype)
+            state = by_parameter(space.optimizer.init_state({slot.name: param}), [slot.name])
+            fresh[number] = sharded.shards_of_state(state[slot.name], slot.param)
     return fresh
 
 

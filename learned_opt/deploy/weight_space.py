@@ -184,7 +184,7 @@ def spec_of_slots(spec: PermutationSpec, slots: Sequence[Slot]) -> PermutationSp
 def _fits(spec: PermutationSpec, slot: Slot) -> bool:
     """Whether a spec is that of one parameter."""
     try:
-        sizes = spec.sizes({slot.name: slot.param})
+        sizes = spec.sizes({slot.name: torch.empty(slot.param.shape, device="meta")})
     except ValueError:
         return False
     num_axes = max((axis + 1 for name in spec.axes for axis in spec.slots(name)), default=0)
