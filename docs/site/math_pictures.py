@@ -6,9 +6,11 @@ import io
 from typing import Any
 
 from docutils import nodes
+from matplotlib.font_manager import FontProperties
 from matplotlib.mathtext import math_to_image
 
 RENDERER = "matplotlib"
+FONT = FontProperties(size=12)  # points: as large as the text around it
 
 
 def picture(latex: str) -> str:
@@ -16,7 +18,7 @@ def picture(latex: str) -> str:
     formula = " ".join(latex.split())
     content = io.BytesIO()
     try:
-        depth = math_to_image(f"${formula}$", content, dpi=72, format="svg")
+        depth = math_to_image(f"${formula}$", content, FONT, dpi=72, format="svg")
     except ValueError:
         return f"<code>{html.escape(formula)}</code>"
     data = base64.b64encode(content.getvalue()).decode()
