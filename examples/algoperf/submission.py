@@ -126,10 +126,10 @@ def update_params(
     )
     loss = _mean_loss(workload.loss_fn(batch["targets"], logits, batch.get("weights")))
 
-    optimizer = optimizer_state["optimizer"].made()
+    optimizer: torch.optim.Optimizer = optimizer_state["optimizer"].made()
     optimizer.zero_grad()
     loss.backward()
-    optimizer.step(loss=loss.detach())
+    optimizer.step(lambda loss=loss: loss)  # some learned optimizers read it
     return optimizer_state, model, new_model_state
 
 

@@ -5,6 +5,7 @@ from typing import Any
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
+from learned_opt.compose.inner_problems import parametrised
 from learned_opt.compose.resolve import task_values
 from learned_opt.inner.task_spec import symmetry_of
 from learned_opt.runtime.memory import keep_freed_memory
@@ -29,7 +30,7 @@ def build_families(cfg: DictConfig) -> dict[str, tuple[Any, Any]]:
     make_family = instantiate(task_values(cfg), _partial_=True)  # the data are loaded once
     families = {}
     for name, network in cfg.networks.items():
-        family = make_family(network=instantiate(network))
+        family = parametrised(cfg, make_family(network=instantiate(network)))
         _, spec = symmetry_of(family)
         families[str(name)] = (family, spec)
 

@@ -9,6 +9,7 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
+from learned_opt.compose.inner_problems import parametrised
 from learned_opt.compose.resolve import task_values
 from learned_opt.core.device import resolve_device
 from learned_opt.core.tree import Tree
@@ -18,7 +19,6 @@ from learned_opt.evaluation.prediction.probe import probe_gradients
 from learned_opt.inner.task_spec import symmetry_of
 from learned_opt.inner.unroll import Unroll
 from learned_opt.runtime.memory import keep_freed_memory
-from tasks.base import TaskFamily
 
 
 def build_zoo(cfg: DictConfig) -> tuple[Recipe, Callable[[int], Unroll], dict[str, Any]]:
@@ -34,13 +34,13 @@ def build_zoo(cfg: DictConfig) -> tuple[Recipe, Callable[[int], Unroll], dict[st
     keep_freed_memory()
     device = resolve_device(cfg.device)
     recipe = instantiate(cfg.recipe)
-    family: TaskFamily = instantiate(task_values(cfg))
+    family = parametrised(cfg, instantiate(task_values(cfg)))
     _, spec = symmetry_of(family)
     optimizer = instantiate(cfg.optimizer)
 
     @cache
     def unroll_of(batch_size: int) -> Unroll:
-        resized = instantiate(task_values(cfg), batch_size=batch_size)
+        resized = parametrised(cfg, instantiate(task_values(cfg), batch_size=batch_size))
         return Unroll(resized, optimizer(spec).to(device), cfg.compile, device)
 
     task = dict(family.describe())
@@ -68,7 +68,7 @@ def build_probe(cfg: DictConfig, task: Mapping[str, Any]) -> Callable[[Tree], Tr
     if cfg.probe == 0:
         return None
 
-    family: TaskFamily = instantiate(task_values(cfg), batch_size=cfg.probe)
+    family = parametrised(cfg, instantiate(task_values(cfg), batch_size=cfg.probe))
     composed = json.loads(json.dumps(family.describe()))  # as the file has it: tuples are lists
     composed.pop("batch_size", None)
     different = [key for key in composed if composed[key] != task.get(key)]

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 from learned_opt.core import checks
 from learned_opt.deploy.inputs import unwrap
-from learned_opt.inner.mup import update_multipliers
 from learned_opt.inner.width_growth import growth_of
+from learned_opt.inner.width_multipliers import update_multipliers
 from learned_opt.optimizers.update_scale import SCALES
 from learned_opt.symmetry.infer import infer_permutation_spec
 

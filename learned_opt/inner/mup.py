@@ -8,7 +8,7 @@ tensor   start                                  forward    update
 input    as it is; embeddings of root mean      as it is   x 1
          square ``1 / sqrt(base_width)``
 hidden   as it is: of variance 1 / inputs       as it is   x 1 / r, or another power, see
-                                                           ``update_multiplier``
+                                                           ``width_multipliers``
 output   root mean square ``1 / base_width``    x 1 / r    x 1
 vector   as it is                               as it is   x 1
 =======  =====================================  =========  =======================================
@@ -18,7 +18,6 @@ width, narrow networks would have another loss to begin with. Logits of attentio
 size of a head in place of its root: queries are multiplied by ``sqrt(base_width / size)``.
 """
 
-from collections.abc import Mapping
 from math import sqrt
 from typing import Any, Self
 
@@ -29,53 +28,11 @@ from typing_extensions import override
 from learned_opt.core import checks
 from learned_opt.core.tree import Tree
 from learned_opt.inner.task_spec import symmetry_of
-from learned_opt.inner.width_growth import HIDDEN, INPUT, OUTPUT, Growth, growth_of
-from learned_opt.optimizers import update_scale
+from learned_opt.inner.width_growth import INPUT, OUTPUT, growth_of
+from learned_opt.inner.width_multipliers import update_multipliers
 from learned_opt.optimizers.nowcast.roles import QUERY, reads_first_axis, roles_of
 from learned_opt.symmetry.spec import PermutationSpec
 from tasks.base import Batch, Params, PermutationAxes, TaskFamily, TaskParams
-
-# power of r that the updates of hidden tensors are multiplied with
-HIDDEN_POWERS = {
-    update_scale.ENTRY: -1.0,
-    update_scale.PARAMETER: -0.5,
-    update_scale.ORTHOGONAL_ENTRY: -0.5,
-    update_scale.ORTHOGONAL_PARAMETER: 0.0,
-    update_scale.SPECTRAL: 0.0,
-    update_scale.GRADIENT: 0.0,
-}
-# of the width, for all other tensors that grow
-OTHER_POWERS = {update_scale.SPECTRAL: 0.5, update_scale.GRADIENT: 1.0}
-
-
-def update_multiplier(scale: str, growth: Growth, base_width: int) -> float:
-    """What the update of a tensor is multiplied with.
-
-    A change of a pre-activation is a sum over the inputs, which is to stay of order 1. Entries of
-    order 1 that agree with the activations need 1 / r; entries that shrink like those of the
-    parameter do so by 1 / sqrt(r) already; of orthogonal ones few directions agree.
-
-    Args:
-        scale: what the update scales with already, see ``update_scale``.
-        growth: of the tensor.
-        base_width: width at which nothing is multiplied.
-
-    >>> hidden = Growth(HIDDEN, fan_in=256, fan_out=256)
-    >>> [update_multiplier(scale, hidden, 64) for scale in ("entry", "parameter", "gradient")]
-    [0.25, 0.5, 1.0]
-    """
-    if growth.kind == HIDDEN:
-        return float((growth.fan_in / base_width) ** HIDDEN_POWERS[scale])
-    if growth.width == 1:
-        return 1.0
-    return float((growth.width / base_width) ** OTHER_POWERS.get(scale, 0.0))
-
-
-def update_multipliers(
-    growths: Mapping[str, Growth], scale: str, base_width: int
-) -> dict[str, float]:
-    """``update_multiplier`` of every tensor."""
-    return {name: update_multiplier(scale, of, base_width) for name, of in growths.items()}
 
 
 class MuP(TaskFamily):

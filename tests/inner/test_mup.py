@@ -10,10 +10,11 @@ from learned_opt import LearnedOptimizer
 from learned_opt.core import tree
 from learned_opt.deploy.width_transfer import mup_groups
 from learned_opt.evaluation.coordinate_check import changes_of, slopes_of
-from learned_opt.inner.mup import MuP, update_multiplier
+from learned_opt.inner.mup import MuP
 from learned_opt.inner.task_spec import symmetry_of
 from learned_opt.inner.unroll import Unroll
 from learned_opt.inner.width_growth import Growth, growth_of
+from learned_opt.inner.width_multipliers import update_multiplier
 from learned_opt.optimizers.hand.references import make_adam, make_sgdm
 from tasks.module import ModuleTask
 from tasks.networks.cnn import CNN
