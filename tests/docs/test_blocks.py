@@ -59,8 +59,9 @@ def test_python_of_a_page_runs_from_top_to_bottom(page, tmp_path, monkeypatch) -
 
 
 def command_lines(code: str) -> list[list[str]]:
-    joined = code.replace("\\\n", " ")
-    return [shlex.split(line, comments=True) for line in joined.splitlines() if line.strip()]
+    lines = code.replace("\\\n", " ").splitlines()
+    words = [shlex.split(line, comments=True) for line in lines]
+    return [line for line in words if line]
 
 
 def without_sweep(word: str) -> str:
