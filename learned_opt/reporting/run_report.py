@@ -8,6 +8,7 @@ from learned_opt.core.files import write_text
 from learned_opt.evaluation.frames import distinct, select
 from learned_opt.reporting import numbers, plots, sections, update_plots
 from learned_opt.reporting.comparison_sections import comparison_sections
+from learned_opt.reporting.in_short import in_short
 from learned_opt.reporting.plots import Points
 from learned_opt.reporting.record import Record, points, read_record
 from learned_opt.reporting.sections import Drawing, Drawings, Folded, Part, Rows, Sentences
@@ -70,7 +71,7 @@ def title_of(record: Record) -> str:
 
 
 def report_sections(record: Record) -> dict[str, list[Part]]:
-    """Comparison, meta-training, layers, configuration, reproducibility."""
+    """In short, comparison, meta-training, layers, configuration, reproducibility."""
     parts: dict[str, list[Part]] = {}
     if record.missing:
         parts[MISSING] = [Sentences(record.missing, stands_out=True)]
@@ -88,7 +89,7 @@ def report_sections(record: Record) -> dict[str, list[Part]]:
         parts["Configuration"] = configuration
 
     parts["Reproducibility"] = [sections.facts("fact", facts_of(record))]
-    return parts
+    return {**in_short(record, parts, provenance_of(record)), **parts}
 
 
 def _meta_training(record: Record) -> dict[str, list[Part]]:
