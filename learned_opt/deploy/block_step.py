@@ -91,11 +91,12 @@ def advance(
             updates, state = space.step(grads, state, params, more)
         _apply([slot for slot in slots if slot.param.grad is not None], params, updates)
 
-    # on the CPU, where reading it waits for nothing
-    state["step"] = torch.tensor(count + 1)
     parts = state_layout.by_parameter(state, params)
     for slot in slots:
         states[slot.param] = parts[slot.name]
+        # on the CPU, where reading it waits for nothing; one for each, as checkpoints are read into
+        # the tensors of a state
+        states[slot.param]["step"] = torch.tensor(count + 1)
         write_back(slot.param.detach(), params[slot.name], states[slot.param])
 
 

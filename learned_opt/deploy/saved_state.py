@@ -79,14 +79,16 @@ def restore(
     states.clear()
     for saved, group in zip(state_dict["param_groups"], groups, strict=True):
         for number, param in zip(saved["params"], group["params"], strict=True):
-            if number not in state_dict["state"]:
+            saved_state = state_dict["state"].get(number, {})
+            if not saved_state.get("step", 1):  # fresh: written for readers of checkpoints
                 continue
             state = {}
-            for key, value in state_dict["state"][number].items():
+            for key, value in saved_state.items():
                 # the counter of steps stays where reading it waits for nothing
                 is_moved = isinstance(value, Tensor) and key != "step"
                 state[key] = value.to(param.device) if is_moved else value
-            states[param] = state
+            if state:
+                states[param] = state
 
 
 def fresh_states(

@@ -6,9 +6,14 @@ from typing import Any
 
 import pytest
 import torch
+import torch.distributed.checkpoint as checkpoints
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import BaseFinetuning
 from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import (
+    get_optimizer_state_dict,
+    set_optimizer_state_dict,
+)
 from torch.optim.lr_scheduler import OneCycleLR
 from torch.utils.data import DataLoader
 
@@ -185,3 +190,33 @@ def test_a_compiled_step_is_the_step() -> None:
             step()
         sides.append(list(network.parameters()))
     assert equal(*sides)
+
+
+def test_a_distributed_checkpoint_of_one_process_with_an_idle_parameter(tmp_path) -> None:
+    """It is read into the tensors of a fresh state, which must not be shared by parameters."""
+
+    def side() -> tuple[nn.Sequential, LearnedOptimizer]:
+        network = model()
+        network.idle = nn.Parameter(torch.ones(2))
+        return network, LearnedOptimizer.from_pretrained("unf-transfer", network)
+
+    def train_without(network: nn.Sequential, optimizer: LearnedOptimizer) -> None:
+        optimizer.zero_grad()
+        network[:3](DATA).square().mean().backward()
+        optimizer.step()
+
+    network, optimizer = side()
+    train_without(network, optimizer)
+    train_without(network, optimizer)
+    saved = get_optimizer_state_dict(network, optimizer)
+    checkpoints.save(saved, checkpoint_id=tmp_path)
+    twin, resumed = side()
+    twin.load_state_dict(network.state_dict())
+    loaded = get_optimizer_state_dict(twin, resumed)
+    checkpoints.load(loaded, checkpoint_id=tmp_path)
+    set_optimizer_state_dict(twin, resumed, loaded)
+    assert "idle" in saved["state"]
+    assert twin.idle not in resumed.state
+    train_without(network, optimizer)
+    train_without(twin, resumed)
+    assert equal(list(network.parameters()), list(twin.parameters()))
