@@ -117,6 +117,7 @@ def test_a_suite_with_a_card_and_the_table_of_it(tmp_path, monkeypatch, capsys) 
     first = " ".join(capsys.readouterr().out.split())
     assert "mlp, horizon 15" in first
     assert "generalisation card of mlp" in first
+    assert "time-to-target scores" in first
     assert "mine was meta-trained on data of the same name" in first
     assert "0 of 8 cells were there already" in first
 
