@@ -66,6 +66,10 @@ class AdaptiveScale(Nominal):
         return self.nominal.share(step)
 
     @override
+    def share_of_line(self, num_steps: Tensor) -> Tensor | float:
+        return self.nominal.share_of_line(num_steps)
+
+    @override
     def rule(self, name: str, num_axes: int, spec: PermutationSpec) -> str:
         return self.nominal.rule(name, num_axes, spec)
 

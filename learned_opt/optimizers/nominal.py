@@ -26,6 +26,9 @@ from learned_opt.optimizers.update_scale import ENTRY, ORTHOGONAL_PARAMETER, PAR
 from learned_opt.symmetry.roles import num_pieces
 from learned_opt.symmetry.spec import PermutationSpec
 
+# a line to zero begins at the size that steps of unknown length have after this part of the way
+LINE_PARTS = 10
+
 
 class Nominal(nn.Module, ABC):
     """What ``UNFOptimizer`` does at beta = 0.
@@ -64,8 +67,13 @@ class Nominal(nn.Module, ABC):
         return {"momentum": tree_map(torch.zeros_like, params)}
 
     def share(self, step: Tensor) -> Tensor | float:
-        """What steps have fallen to, of their first size, where nobody knows the last one."""
+        """What steps have fallen to where nobody knows the last one; 1 is their full size."""
         del step
+        return 1.0
+
+    def share_of_line(self, num_steps: Tensor) -> Tensor | float:
+        """Where the line begins along which steps fall to zero in a training of known length."""
+        del num_steps
         return 1.0
 
     @abstractmethod
@@ -203,6 +211,11 @@ class Relative(Nominal):
     @override
     def share(self, step: Tensor) -> Tensor:
         return (1 + step * (-self.log_period).exp()) ** -self.power
+
+    @override
+    def share_of_line(self, num_steps: Tensor) -> Tensor:
+        # longer trainings take smaller steps from the first on
+        return self.share(num_steps / LINE_PARTS)
 
     @override
     def rule(self, name: str, num_axes: int, spec: PermutationSpec) -> str:

@@ -50,7 +50,8 @@ class UNFOptimizer(MetaOptimizer):
             ``nominal``, which puts its own formula in the place of ``m + beta f``.
         extra_features: name -> constructor of what f reads beside the paper's inputs.
         falls_linearly: steps fall along a line to zero at the end of the training, where its length
-            is known (``num_steps``), in the place of what the nominal part does without.
+            is known (``num_steps``), in the place of what the nominal part does without. The line
+            begins at its ``share_of_line``.
 
     Raises:
         ValueError: a value is out of its range, ``normalisation`` is none of the two, or
@@ -168,7 +169,8 @@ class UNFOptimizer(MetaOptimizer):
         next_state = {"step": step, **nominal_state, "momenta": momenta, **extra_state}
         if "num_steps" in state:
             next_state["num_steps"] = state["num_steps"]
-            share = (1 - state["step"] / state["num_steps"]).clamp_min(0)
+            left = (1 - state["step"] / state["num_steps"]).clamp_min(0)
+            share = left * self.nominal.share_of_line(state["num_steps"])
         else:
             share = self.nominal.share(step)
 

@@ -238,6 +238,9 @@ def test_steps_fall_along_a_line_where_the_length_of_the_training_is_known() -> 
             expected = max(0.0, 1 - t / 4) * constant[name]
             torch.testing.assert_close(update, expected, rtol=1e-9, atol=0)
 
+    nominal = Relative(period=30.0, power=0.5)
+    assert nominal.share_of_line(torch.tensor(900)).item() == pytest.approx(0.5)
+
     with pytest.raises(ValueError, match="falls_linearly must be true or false, got 'yes'"):
         UNFOptimizer(SPEC, falls_linearly="yes")  # pyright: ignore[reportArgumentType]
 
