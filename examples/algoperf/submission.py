@@ -47,7 +47,7 @@ class LateOptimizer:
     def __init__(self, model: nn.Module, num_steps: int) -> None:
         self.model = model
         self.num_steps = num_steps
-        self.optimizer: LearnedOptimizer | None = None
+        self.optimizer: torch.optim.Optimizer | None = None
         self.saved: dict[str, Any] | None = None
         self.inputs: tuple[Tensor, ...] | None = None
         self.hook = unwrap(model).register_forward_pre_hook(self._see)
@@ -58,7 +58,7 @@ class LateOptimizer:
             self.inputs = tuple(value.detach() for value in inputs)
         self.hook.remove()
 
-    def made(self) -> LearnedOptimizer:
+    def made(self) -> torch.optim.Optimizer:
         """The optimizer; the model must have run.
 
         Raises:
@@ -126,7 +126,7 @@ def update_params(
     )
     loss = _mean_loss(workload.loss_fn(batch["targets"], logits, batch.get("weights")))
 
-    optimizer: torch.optim.Optimizer = optimizer_state["optimizer"].made()
+    optimizer = optimizer_state["optimizer"].made()
     optimizer.zero_grad()
     loss.backward()
     optimizer.step(lambda loss=loss: loss)  # some learned optimizers read it
