@@ -129,7 +129,7 @@ def update_params(
     optimizer = optimizer_state["optimizer"].made()
     optimizer.zero_grad()
     loss.backward()
-    optimizer.step(lambda loss=loss: loss)  # some learned optimizers read it
+    optimizer.step(loss.detach)  # some learned optimizers read it
     return optimizer_state, model, new_model_state
 
 
