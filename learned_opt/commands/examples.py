@@ -14,7 +14,7 @@ EXAMPLES = {
     ),
     "evaluate": (
         "evaluate +task=mlp theta=runs/mlp/latest benchmark=all",
-        "evaluate +task=unseen theta=[unf-transfer]  # eight new tasks",
+        "evaluate +task=unseen theta=[unf-transfer]  # tasks that nothing was trained on",
         "evaluate +task=mlp 'theta={unf: runs/mlp/1, nfn: runs/mlp/2}' +card=mlp",
         "evaluate +task=cnn theta=unf-transfer horizons=[200,400] baselines=[sgdm,adam]",
         "evaluate table runs/mlp-evaluate/latest rows=unf,adam",
