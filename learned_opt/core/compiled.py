@@ -8,7 +8,7 @@ facts about tensors, not about a thousand Python objects.
 import logging
 from collections.abc import Callable
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -25,6 +25,8 @@ from learned_opt.core.tracing import traced
 from learned_opt.core.vector_isa import try_widest
 
 log = logging.getLogger(__name__)
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 class NotCompiledError(Exception):
@@ -87,6 +89,11 @@ class Compiled:
         lines = str(error).strip().splitlines()
         _warn_once(lines[0] if lines else type(error).__name__)
         self.failed = True
+
+
+def uncompiled(function: F) -> F:
+    """The function, which ``torch.compile`` of its caller leaves as it is."""
+    return cast(F, torch.compiler.disable(function))  # torch's own hint loses the type of methods
 
 
 def layout(leaf: Tensor) -> tuple[object, ...]:

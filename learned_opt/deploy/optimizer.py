@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
+from learned_opt.core.compiled import uncompiled
 from learned_opt.deploy.block_step import advance, blocks_of
 from learned_opt.deploy.factor_hooks import watch
 from learned_opt.deploy.finite import FiniteGate
@@ -143,9 +144,9 @@ class LearnedOptimizer(Packaged):
             self._watch()
 
     # the compiled parts are inside, see compile
-    @torch.compiler.disable
+    @uncompiled
     @torch.no_grad()
-    def step(  # pyright: ignore[reportIncompatibleMethodOverride]
+    def step(
         self, closure: Callable[[], Any] | None = None, *, loss: Tensor | float | None = None
     ) -> Any:
         """Update the parameters from their gradients.
