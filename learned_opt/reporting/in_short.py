@@ -1,5 +1,6 @@
 """The lines at the top of a report: what came out, what qualifies it, how to use and repeat it."""
 
+import os
 from collections.abc import Mapping, Sequence
 
 from learned_opt.reporting.record import Record
@@ -36,7 +37,7 @@ def in_short(
         lines.append(f"{remarks} {noun} under “{REMARKS}” {verb} this")
 
     if record.metadata:  # of a theta that lies in the folder
-        folder = str(record.folder)
+        folder = os.path.relpath(record.folder)
         lines.append(f"to use it: LearnedOptimizer.from_pretrained({folder!r}, model, inputs)")
     if lines and "command" in provenance:
         lines.append(f"to repeat it: {provenance['command']}")
