@@ -56,12 +56,7 @@ def log_grid(lowest: float, highest: float, count: int) -> list[float]:
     >>> log_grid(0.01, 1.0, 3)
     [0.01, 0.1, 1.0]
     """
-    if not 0 < lowest < highest:
-        raise ValueError(
-            f"learning rates must satisfy 0 < lowest < highest, got {lowest} and {highest}."
-        )
-    if count < 2:
-        raise ValueError(f"count of learning rates must be at least 2, got {count}.")
+    _check_grid(lowest, highest, count)
 
     # rounded, so that they are the same on every machine and an archive finds them
     return [float(f"{lr:.12g}") for lr in np.geomspace(lowest, highest, count)]
@@ -81,7 +76,7 @@ def linear_grid(lowest: float, highest: float, count: int) -> list[float]:
     >>> linear_grid(0.0005, 0.01, 20)[:3]
     [0.0005, 0.001, 0.0015]
     """
-    log_grid(lowest, highest, count)  # refuses a grid that is none
+    _check_grid(lowest, highest, count)
     return [float(f"{lr:.12g}") for lr in np.linspace(lowest, highest, count)]
 
 
@@ -170,3 +165,12 @@ def theta_at(constructor: Callable[..., MetaOptimizer], like: MetaOptimizer, lr:
     """
     optimizer = constructor(like.spec, lr=lr)
     return {name: parameter.detach() for name, parameter in optimizer.named_parameters()}
+
+
+def _check_grid(lowest: float, highest: float, count: int) -> None:
+    if not 0 < lowest < highest:
+        raise ValueError(
+            f"learning rates must satisfy 0 < lowest < highest, got {lowest} and {highest}."
+        )
+    if count < 2:
+        raise ValueError(f"count of learning rates must be at least 2, got {count}.")
