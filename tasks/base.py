@@ -6,6 +6,7 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 Params = dict[str, Tensor]
 Batch = dict[str, Tensor]
@@ -160,4 +161,80 @@ class TaskFamily(ABC):
 
     def to(self, device: torch.device | str) -> Self:
         """Move the data to a device, in place; by default there is nothing to move."""
+        return self
+
+
+class WrappedFamily(TaskFamily):
+    """The problems of another family in other coordinates of its parameters.
+
+    Everything is asked of the family inside. What a subclass changes are the parameters that the
+    family reads, ``effective``, their start, ``init``, and what a task holds beside that of the
+    family, ``sample`` and ``inner_task``.
+
+    Args:
+        family: the problems.
+    """
+
+    def __init__(self, family: TaskFamily) -> None:
+        self.family = family
+        self.name = family.name
+        self.splits = family.splits
+
+    def effective(self, params: Params, task: TaskParams) -> Params:
+        """The parameters that the family inside reads; by default the same."""
+        return params
+
+    def inner_task(self, task: TaskParams) -> TaskParams:
+        """The task of the family inside; by default the same."""
+        return task
+
+    @override
+    def sample(self, generator: torch.Generator) -> TaskParams:
+        return self.family.sample(generator)
+
+    @override
+    def init(self, generator: torch.Generator, task: TaskParams) -> Params:
+        return self.family.init(generator, self.inner_task(task))
+
+    @override
+    def batch(self, generator: torch.Generator, task: TaskParams, split: str = "train") -> Batch:
+        return self.family.batch(generator, self.inner_task(task), split)
+
+    @override
+    def batches(
+        self, generator: torch.Generator, task: TaskParams, num: int, split: str = "train"
+    ) -> Batch:
+        return self.family.batches(generator, self.inner_task(task), num, split)
+
+    @override
+    def loss(self, params: Params, batch: Batch, task: TaskParams) -> Tensor:
+        return self.family.loss(self.effective(params, task), batch, self.inner_task(task))
+
+    @override
+    def without_noise(self, batch: Batch) -> Batch:
+        return self.family.without_noise(batch)
+
+    @override
+    def evaluate(self, params: Params, task: TaskParams) -> dict[str, Tensor]:
+        return self.family.evaluate(self.effective(params, task), self.inner_task(task))
+
+    @override
+    def update_multipliers(self, scale: str) -> Mapping[str, float]:
+        return self.family.update_multipliers(scale)
+
+    @override
+    def permutation_axes(self) -> PermutationAxes | None:
+        return self.family.permutation_axes()
+
+    @override
+    def describe(self) -> dict[str, Any]:
+        return self.family.describe()
+
+    @override
+    def rows(self, split: str) -> Tensor | None:
+        return self.family.rows(split)
+
+    @override
+    def to(self, device: torch.device | str) -> Self:
+        self.family = self.family.to(device)
         return self

@@ -1,19 +1,18 @@
 """Reparametrisation: the same problems in randomly scaled coordinates, to augment meta-training."""
 
-from collections.abc import Mapping
 from math import log
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor
 from typing_extensions import override
 
-from tasks.base import Batch, Params, PermutationAxes, TaskFamily, TaskParams
+from tasks.base import Params, TaskFamily, TaskParams, WrappedFamily
 
 LEVELS = ("global", "tensor", "parameter")
 
 
-class Reparametrised(TaskFamily):
+class Reparametrised(WrappedFamily):
     """``loss(x) = family.loss(scale * x)``, started at ``x_0 = w_0 / scale``.
 
     The network and its loss stay, but weights are stored 1 / scale times and gradients become
@@ -49,12 +48,10 @@ class Reparametrised(TaskFamily):
         if not 0 < low <= high:
             raise ValueError(f"low and high must satisfy 0 < low <= high, got {low} and {high}.")
 
-        self.family = family
+        super().__init__(family)
         self.level = level
         self.low = low
         self.high = high
-        self.name = family.name
-        self.splits = family.splits
 
     @override
     def sample(self, generator: torch.Generator) -> TaskParams:
@@ -74,47 +71,16 @@ class Reparametrised(TaskFamily):
 
     @override
     def init(self, generator: torch.Generator, task: TaskParams) -> Params:
-        params = self.family.init(generator, task["inner"])
+        params = super().init(generator, task)
         return {name: param / task["scale"][name] for name, param in params.items()}
 
     @override
-    def batch(self, generator: torch.Generator, task: TaskParams, split: str = "train") -> Batch:
-        return self.family.batch(generator, task["inner"], split)
+    def inner_task(self, task: TaskParams) -> TaskParams:
+        return task["inner"]
 
     @override
-    def batches(
-        self, generator: torch.Generator, task: TaskParams, num: int, split: str = "train"
-    ) -> Batch:
-        return self.family.batches(generator, task["inner"], num, split)
-
-    @override
-    def without_noise(self, batch: Batch) -> Batch:
-        return self.family.without_noise(batch)
-
-    @override
-    def loss(self, params: Params, batch: Batch, task: TaskParams) -> Tensor:
-        return self.family.loss(_scaled(params, task), batch, task["inner"])
-
-    @override
-    def evaluate(self, params: Params, task: TaskParams) -> dict[str, Tensor]:
-        return self.family.evaluate(_scaled(params, task), task["inner"])
-
-    @override
-    def update_multipliers(self, scale: str) -> Mapping[str, float]:
-        return self.family.update_multipliers(scale)
-
-    @override
-    def rows(self, split: str) -> Tensor | None:
-        return self.family.rows(split)
-
-    @override
-    def permutation_axes(self) -> PermutationAxes | None:
-        return self.family.permutation_axes()
-
-    @override
-    def to(self, device: torch.device | str) -> Self:
-        self.family = self.family.to(device)  # scales lie in the tasks
-        return self
+    def effective(self, params: Params, task: TaskParams) -> Params:
+        return {name: param * task["scale"][name] for name, param in params.items()}
 
     @override
     def describe(self) -> dict[str, Any]:
@@ -128,8 +94,3 @@ class Reparametrised(TaskFamily):
         """Scales of a shape, log-uniform from ``low`` to ``high``, float64."""
         uniform = torch.rand(shape, generator=generator, dtype=torch.float64)
         return (log(self.low) + uniform * (log(self.high) - log(self.low))).exp()
-
-
-def _scaled(params: Params, task: TaskParams) -> Params:
-    """The parameters of the family inside."""
-    return {name: param * task["scale"][name] for name, param in params.items()}

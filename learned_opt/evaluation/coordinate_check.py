@@ -75,7 +75,7 @@ def changes_of(unroll: Unroll, num_steps: int, num_seeds: int) -> Changes:
         pair = []
         for chains in (before, after):
             params = tree.tree_map(lambda leaf, m=seed: leaf[m], chains["params"])
-            pair.append(family.effective(params) if isinstance(family, MuP) else params)
+            pair.append(family.effective(params, task) if isinstance(family, MuP) else params)
         if tapped is None:
             with torch.enable_grad():
                 tapped = TappedLoss(network.loss, pair[0], batch, task)

@@ -32,10 +32,10 @@ from learned_opt.inner.width_growth import INPUT, OUTPUT, growth_of
 from learned_opt.inner.width_multipliers import update_multipliers
 from learned_opt.optimizers.nowcast.roles import QUERY, reads_first_axis, roles_of
 from learned_opt.symmetry.spec import PermutationSpec
-from tasks.base import Batch, Params, PermutationAxes, TaskFamily, TaskParams
+from tasks.base import Params, TaskFamily, TaskParams, WrappedFamily
 
 
-class MuP(TaskFamily):
+class MuP(WrappedFamily):
     """A task family whose network is parametrised by muP; its weights keep their names and shapes.
 
     Args:
@@ -55,11 +55,9 @@ class MuP(TaskFamily):
         network = getattr(family, "network", None)
         network = network if isinstance(network, nn.Module) else None
 
-        self.family = family
+        super().__init__(family)
         self.base_width = base_width
         self.growths = growth_of(spec, params, network)
-        self.name = family.name
-        self.splits = family.splits
         self.forward_multipliers = self._forward_multipliers(spec, params, network)
         self.embeddings = reads_first_axis(network) if network else set()
 
@@ -85,8 +83,8 @@ class MuP(TaskFamily):
                 multipliers[bias] = rows
         return multipliers
 
-    def effective(self, params: Params) -> Params:
-        """The weights that the network of the family inside reads."""
+    @override
+    def effective(self, params: Params, task: TaskParams) -> Params:
         read = dict(params)
         for name, factor in self.forward_multipliers.items():
             read[name] = params[name] * factor
@@ -109,12 +107,8 @@ class MuP(TaskFamily):
         return update_multipliers(self.growths, scale, self.base_width)
 
     @override
-    def sample(self, generator: torch.Generator) -> TaskParams:
-        return self.family.sample(generator)
-
-    @override
     def init(self, generator: torch.Generator, task: TaskParams) -> Params:
-        params = dict(self.family.init(generator, task))
+        params = dict(super().init(generator, task))
         for name, growth in self.growths.items():
             if growth.kind == OUTPUT:
                 params[name] = _of_size(params[name], 1 / self.base_width)
@@ -123,41 +117,10 @@ class MuP(TaskFamily):
         return params
 
     @override
-    def loss(self, params: Params, batch: Batch, task: TaskParams) -> Tensor:
-        return self.family.loss(self.effective(params), batch, task)
-
-    @override
-    def evaluate(self, params: Params, task: TaskParams) -> dict[str, Tensor]:
-        return self.family.evaluate(self.effective(params), task)
-
-    @override
-    def batch(self, generator: torch.Generator, task: TaskParams, split: str = "train") -> Batch:
-        return self.family.batch(generator, task, split)
-
-    @override
-    def batches(
-        self, generator: torch.Generator, task: TaskParams, num: int, split: str = "train"
-    ) -> Batch:
-        return self.family.batches(generator, task, num, split)
-
-    @override
-    def without_noise(self, batch: Batch) -> Batch:
-        return self.family.without_noise(batch)
-
-    @override
-    def rows(self, split: str) -> Tensor | None:
-        return self.family.rows(split)
-
-    @override
-    def permutation_axes(self) -> PermutationAxes | None:
-        return self.family.permutation_axes()
-
-    @override
     def to(self, device: torch.device | str) -> Self:
-        self.family = self.family.to(device)
         for name, factor in self.forward_multipliers.items():
             self.forward_multipliers[name] = factor.to(device)
-        return self
+        return super().to(device)
 
     @override
     def describe(self) -> dict[str, Any]:
