@@ -1,6 +1,7 @@
 """The permutation spec of a model of the user: traced, told, or read off its modules."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor, nn
@@ -92,7 +93,7 @@ class Symmetries:
 
         for spec in candidates:
             if _without_names(spec) == _without_names(inferred):
-                return spec
+                return _with_reasons(spec, inferred)
         # one written by hand may split axes otherwise than a trace does, and hold all the same
         if self.kwargs or not all(isinstance(value, Tensor) for value in self.args):
             return inferred
@@ -160,6 +161,13 @@ def _describes(spec: PermutationSpec, params: Mapping[str, nn.Parameter]) -> boo
     except ValueError:
         return False
     return all(sizes[name] == size for name, size in spec.fixed_sizes.items())
+
+
+def _with_reasons(spec: PermutationSpec, inferred: PermutationSpec) -> PermutationSpec:
+    """A spec with the reasons of an equal one that a trace gave: rules of tensors read them."""
+    names = dict(zip(inferred.names, spec.names, strict=True))
+    reasons = {names[name]: reason for name, reason in inferred.reasons.items()}
+    return replace(spec, reasons={**spec.reasons, **reasons})
 
 
 def _without_names(spec: PermutationSpec) -> tuple[Any, ...]:

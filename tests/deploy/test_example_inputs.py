@@ -1,6 +1,7 @@
 """How the symmetries of a model are told: inputs or nothing; and what stops a trace."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -8,6 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from learned_opt import LearnedOptimizer, infer_permutation_spec
+from learned_opt.deploy.model_symmetries import Symmetries
+from learned_opt.symmetry.roles import is_table
 from learned_opt.symmetry.untraceable import UntraceableError
 from tests.deploy.test_learned_optimizer import DATA, equivariant, model, train
 
@@ -46,6 +49,20 @@ def test_without_a_trace_words_are_known_by_their_module() -> None:
     optimizer = LearnedOptimizer.from_pretrained("unf-transfer", network)
     spec = optimizer.meta_optimizer.spec
     assert dict(spec.reasons) == {"0.weight[0]": "picked by index"}
+
+
+def test_a_known_spec_gets_the_reasons_of_the_trace() -> None:
+    network = nn.Sequential(nn.Embedding(7, 4), nn.Linear(4, 7))
+    words = torch.arange(5)
+    inferred = infer_permutation_spec(network, words)
+    written = replace(inferred, reasons={})
+    assert not is_table(written, "0.weight")
+
+    spec = Symmetries(network, words, "trace").spec([written])
+    assert spec is not None
+    assert spec == written
+    assert dict(spec.reasons) == dict(inferred.reasons)
+    assert is_table(spec, "0.weight")
 
 
 class Item(nn.Linear):
