@@ -112,7 +112,7 @@ def inner_panel(axes: Axes, losses: Mapping[str, Array], title: str) -> None:
 
     ylabel = f"training loss (trailing mean of {window})"
     axes.set(xlabel="inner step", ylabel=ylabel, yscale=scale(medians))
-    finish(axes, f"{title}, held-out seeds: median and 10-90% band")
+    finish(axes, f"{title}: median, 10-90% of held-out seeds")
 
 
 def band(values: Array, window: int) -> tuple[Array, Array, Array]:

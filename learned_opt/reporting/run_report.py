@@ -89,7 +89,7 @@ def report_sections(record: Record) -> dict[str, list[Part]]:
         parts["Configuration"] = configuration
 
     parts["Reproducibility"] = [sections.facts("fact", facts_of(record))]
-    return {**in_short(record, parts, provenance_of(record)), **parts}
+    return {**in_short(record, descriptions_of(record), provenance_of(record)), **parts}
 
 
 def _meta_training(record: Record) -> dict[str, list[Part]]:

@@ -1,31 +1,56 @@
 """What stands at the top of a report."""
 
-from learned_opt.reporting.in_short import HEADING, in_short
-from learned_opt.reporting.record import read_record
+from learned_opt.evaluation.verdicts import AHEAD, BEHIND, Verdict
+from learned_opt.reporting.in_short import HEADING, _better, in_short
+from learned_opt.reporting.record import Record, read_record
 from learned_opt.reporting.run_report import report_sections
 from learned_opt.reporting.sections import Sentences
 from tests.helpers.run_folders import FACTS, write_run
 
 
-def test_a_report_opens_with_the_verdict_and_how_to_use_and_repeat_it(tmp_path) -> None:
-    record = read_record(write_run(tmp_path / "one"))
+def answers_of(record: Record) -> dict[str, str]:
     sections = report_sections(record)
     assert next(iter(sections)) == HEADING
+    (part,) = sections[HEADING]
+    assert isinstance(part, Sentences)
+    answers = {}
+    for line in part.lines:
+        question, answer = line.split("? ", 1)
+        answers[f"{question}?"] = answer
+    return answers
 
-    lines = sections[HEADING][0].lines
-    assert lines[0].startswith("mlp, horizon ")
-    assert "mean loss: unf is " in lines[0]
-    assert lines[-1] == f"to repeat it: {FACTS['command']}"
-    uses = [line for line in lines if line.startswith("to use it: ")]
-    assert len(uses) == bool(record.metadata)
+
+def test_a_report_opens_with_the_answers_in_order(tmp_path) -> None:
+    record = read_record(write_run(tmp_path / "one"))
+    answers = answers_of(record)
+    questions = list(answers)
+    assert questions[0] == "is it better, by how much?"
+    assert questions[-1] == "how is it repeated?"
+    assert answers["is it better, by how much?"].startswith("mlp, horizon 30, mean loss: unf is ")
+    assert "6 held-out seeds" in answers["how sure is that?"]
+    assert "a step takes" in answers["at what cost?"]
+    assert answers["does it carry over?"].startswith("not tried")
+    assert answers["did anything diverge?"] == "none of 18 runs"
+    assert answers["on which data?"] == "mlp: digits"
+    assert answers["how is it repeated?"] == FACTS["command"]
+    assert ("how is it used?" in answers) == bool(record.metadata)
+
+
+def test_many_verdicts_are_counted() -> None:
+    reached = []
+    for number in range(3):
+        word = AHEAD if number < 2 else BEHIND
+        reached.append(("mlp", Verdict("mean_loss", f"unf_{number}", "adam", word, "")))
+        reached.append(("mlp", Verdict("final_loss", f"unf_{number}", "adam", AHEAD, "")))
+    assert _better(reached) == (
+        "mean loss: 2 ahead of, 1 behind the best baseline; "
+        "final loss: 3 ahead of the best baseline"
+    )
 
 
 def test_remarks_are_counted_and_a_run_without_a_result_has_no_such_section(tmp_path) -> None:
     record = read_record(write_run(tmp_path / "one"))
-    result = {"Result: mlp, horizon 9": [Sentences(["a is ahead"])]}
-    remarks = {"To be known": [Sentences(["one", "two"], stands_out=True)]}
-    lines = in_short(record, {**remarks, **result}, {})[HEADING][0].lines
-    assert lines[:2] == ["mlp, horizon 9: a is ahead", "2 remarks under “To be known” qualify this"]
-
-    record.metadata.clear()
-    assert in_short(record, {"Meta-training": ["text"]}, {"command": "c"}) == {}
+    assert record.results
+    record.results.warnings[:] = ["one", "two"]
+    assert answers_of(record)["what qualifies it?"] == "2 remarks under “To be known”"
+    assert in_short(Record(tmp_path), {}, {"command": "c"}) == {}
