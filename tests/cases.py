@@ -1,7 +1,10 @@
 """Contract tables: one row puts a network, family, optimizer or estimator through all tests."""
 
+from collections.abc import Collection, Iterable
 from functools import partial
+from typing import Any
 
+import pytest
 import torch
 from torch import nn
 from torch.nn import functional
@@ -376,6 +379,24 @@ PAIRS = [
 # one of each kind of layer; key biases of attention have gradients that are zero but for rounding
 READ_BY_EXAMPLES = ("mlp", "cnn_norm", "quadratic", "prefix_tree_mlp", "lstm", "gru_tied")
 PAIRS += [(family, optimizer) for optimizer in READS_EXAMPLES for family in READ_BY_EXAMPLES]
+# every family and every optimizer once, which is what runs by default; the other pairs are slow
+PAIRS_ONCE = {(family, "unf") for family in FAMILIES}
+PAIRS_ONCE |= {("quadratic" if name in POINTWISE else "mlp", name) for name in OPTIMIZERS}
+PAIRS_ONCE |= {("mlp", name) for name in READS_EXAMPLES}
+
+
+def others_slow(cases: Iterable[tuple], by_default: Collection[tuple]) -> list[Any]:
+    """Rows of ``parametrize`` of which all but some are slow.
+
+    Args:
+        cases: all rows, each a tuple of names.
+        by_default: those that run by default.
+    """
+    rows = []
+    for case in cases:
+        marks = () if case in by_default else pytest.mark.slow
+        rows.append(pytest.param(*case, marks=marks))
+    return rows
 
 
 def spec_of(family: TaskFamily) -> PermutationSpec:

@@ -1,10 +1,12 @@
-"""What every test needs: threads that share the cores with other workers, logging as it was."""
+"""What every test needs: threads that share the cores, logging as it was, runs that cost little."""
 
 import logging
 import os
 from collections.abc import Iterator
+from typing import IO
 
 import pytest
+from matplotlib.figure import Figure
 
 import learned_opt  # noqa: F401 - before any test imports torch, whose threads would spin
 
@@ -23,3 +25,31 @@ def logging_as_it_was() -> Iterator[None]:
         if handler not in before and not type(handler).__module__.startswith("_pytest"):
             logging.getLogger().removeHandler(handler)
             handler.close()
+
+
+SAVE_FIGURE = Figure.savefig
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cheap_runs() -> Iterator[None]:
+    """Pictures and measured times take half of a tiny run, and few tests are about them.
+
+    Figures are still made, but not drawn: what draws them asks for ``real_pictures``.
+    """
+    from learned_opt.evaluation import step_times
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Figure, "savefig", _save_nothing)
+        # inner steps, repeats
+        patch.setattr(step_times.time_steps.__wrapped__, "__defaults__", (1, 1))
+        yield
+
+
+def _save_nothing(_: Figure, file: IO[bytes], **__: object) -> None:
+    file.write(b"a picture")
+
+
+@pytest.fixture
+def real_pictures(monkeypatch) -> None:
+    """Figures are drawn, as users have them."""
+    monkeypatch.setattr(Figure, "savefig", SAVE_FIGURE)

@@ -1,4 +1,4 @@
-"""Runs as a person types them, in real processes; error paths by the same functions."""
+"""Runs as a person types them, the first in a real process; error paths by the same functions."""
 
 import csv
 import errno
@@ -19,6 +19,7 @@ from learned_opt.evaluation.results import read_evaluation
 from learned_opt.reporting import screens
 from learned_opt.runtime.run_folder import RunFolder
 from tasks.networks.mlp import MLP
+from tests.helpers.commands import run_here
 from tests.helpers.made_folders import folders_of, only_folder_of
 
 TASKS = ", ".join(config_files.options("task"))
@@ -123,34 +124,25 @@ def test_a_run_writes_what_the_readme_says(finished) -> None:
     assert described["provenance"]["meta_training"].endswith(" minutes")
 
 
+@pytest.mark.usefixtures("real_pictures")
 def test_a_run_leaves_a_page_of_itself(finished) -> None:
     page = (run_folder(finished) / "report.html").read_text()
     assert "<title>unf on mlp</title>" in page
     assert "What is missing" not in page
-    again = shell(finished, "report", str(run_folder(finished)), "--out=again.html")
+    again = run_here(finished, "report", str(run_folder(finished)), "--out=again.html")
     assert again.stdout == "written: again.html\n", again.stderr
     assert (finished / "again.html").read_text() == page
 
 
 def test_theta_can_be_evaluated_and_training_resumed(finished) -> None:
     run = run_folder(finished)
-    again = shell(
-        finished,
-        "evaluate",
-        "+task=mlp",
-        f"theta={run}/theta.safetensors",
-        *TINY,
-    )
+    again = run_here(finished, "evaluate", "+task=mlp", f"theta={run}/theta.safetensors", *TINY)
     assert again.returncode == 0, again.stderr
     evaluated = only_folder_of(finished / "runs" / "mlp-evaluate")
     assert mean_losses(evaluated) == pytest.approx(mean_losses(run))
-    more = shell(
-        finished,
-        "+task=mlp",
-        *TINY,
-        "trainer.max_steps=6",
-        f"checkpoint={run}/checkpoints/step_4.ckpt",
-    )
+    checkpoint = f"checkpoint={run}/checkpoints/step_4.ckpt"
+    words = [*TINY, "trainer.max_steps=6", checkpoint, "benchmark=none"]
+    more = run_here(finished, "+task=mlp", *words)
     assert more.returncode == 0, more.stderr
     assert "outer step 5/6" in more.stderr
 
@@ -162,7 +154,7 @@ def test_training_starts_from_a_trained_theta(finished) -> None:
         "outer_optimizer.schedule.eta_min=0",
         "hydra.run.dir=runs/further",
     ]
-    more = shell(finished, "+task=mlp", *TINY, start, *still)
+    more = run_here(finished, "+task=mlp", *TINY, start, *still, "benchmark=none")
     assert more.returncode == 0, more.stderr
     assert f"going on from {run_folder(finished)}" in more.stdout
     before, after = (

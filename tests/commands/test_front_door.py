@@ -12,8 +12,8 @@ import pytest
 from learned_opt.commands import front_door, help_pages, replay
 from learned_opt.core.errors import RunError
 from learned_opt.runtime import job_file
-from tests.commands.test_cli import shell
 from tests.compose.test_configs import composed
+from tests.helpers.commands import run_here
 
 ROOT = Path(front_door.__file__).parents[2]
 HEAVY = ("torch", "hydra", "omegaconf", "lightning")
@@ -139,6 +139,7 @@ def test_help_is_light() -> None:
         assert result.stdout.splitlines()[-1] == "heavy: []", result.stderr
 
 
+@pytest.mark.slow  # what it does not import is tested above
 def test_help_takes_a_fraction_of_the_import_of_torch() -> None:
     def seconds(code: str) -> float:
         times = []
@@ -246,8 +247,16 @@ def test_ctrl_c_is_a_line_and_130(tmp_path) -> None:
 def test_a_job_that_is_refused_leaves_the_others_of_its_sweep_alone(tmp_path) -> None:
     tiny = ["horizon=2", "unroll_length=1", "compile=false", "reference.num_tasks=1"]
     cases = ["cases.all=null", "+estimator@cases.es=es", "cases.es.num_tasks=1"]
-    words = ["-m", "+task=mlp", *tiny, *cases, "replicates=1,2", "hydra.sweep.dir=s"]
-    result = shell(tmp_path, "lab", *words)
+    words = [
+        "-m",
+        "+task=mlp",
+        "meta_optimizer=sgdm",
+        *tiny,
+        *cases,
+        "replicates=1,2",
+        "hydra.sweep.dir=s",
+    ]
+    result = run_here(tmp_path, "lab", *words)
     assert result.returncode == 1, result.stderr
     assert result.stderr == "learned_opt: 1 of 2 jobs are not whole.\n"
     assert "replicates must be at least 2, got 1." in " ".join(result.stdout.split())
