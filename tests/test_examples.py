@@ -7,6 +7,7 @@ import pytest
 
 from examples import (
     digits,
+    gpt,
     lightning_digits,
     meta_train,
     moe_approximation,
@@ -18,6 +19,8 @@ from examples import (
 from tests.deploy.test_pretrained import DEEP_SET, run_folder
 
 NOISY = ("ignore::UserWarning", "ignore::FutureWarning", "ignore:.*LeafSpec.*")
+
+KINDS = ("AdamW 0.003", "Muon 0.003")
 
 
 @pytest.fixture
@@ -58,6 +61,21 @@ def test_text(weights, capsys) -> None:
     text.main([weights, "--steps", "12"])
     learned, adamw = numbers(capsys.readouterr().out.replace("1e-3", ""))
     assert max(learned, adamw) < 4.9  # log 128 is 4.85, and the start is above it
+
+
+def test_gpt_goes_on_from_what_is_there(real_pictures, tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(gpt, "RATES", (3e-3,))
+    monkeypatch.setattr(gpt, "WIDTH", 16)
+    words = ["--steps", "3", "--out", str(tmp_path)]
+    gpt.main(words)
+    first = capsys.readouterr().out
+    *rows, _ = first.splitlines()
+    assert [row.split(" loss ")[0].strip() for row in rows] == [*gpt.PACKAGED, *KINDS]
+    assert (tmp_path / "gpt.png").stat().st_size > 10_000
+
+    monkeypatch.setattr(gpt, "train", None)
+    gpt.main(words)
+    assert capsys.readouterr().out == first
 
 
 def test_meta_train(tmp_path, capsys) -> None:
