@@ -14,6 +14,7 @@ from torch.distributed.checkpoint.state_dict import (
 )
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import fully_shard
+from torch.distributed.optim import ZeroRedundancyOptimizer
 from torch.distributed.tensor import DTensor
 from torch.distributed.tensor.parallel import (
     ColwiseParallel,
@@ -42,7 +43,7 @@ class Net(nn.Module):
         return self.last(self.first(x).relu()) * self.gain
 
 
-def train(network: nn.Module, optimizer: LearnedOptimizer, num_steps: int) -> None:
+def train(network: nn.Module, optimizer: torch.optim.Optimizer, num_steps: int) -> None:
     for _ in range(num_steps):
         optimizer.zero_grad()
         (network(DATA) - TARGETS).square().mean().backward()
@@ -88,6 +89,37 @@ def check_steps(mesh: DeviceMesh) -> None:
                 train(reference, make(reference), 4)
                 train(network, make(network), 4)
             check_equal(network, reference)
+
+
+def check_zero() -> None:
+    """Each process has the states of its part of the parameters."""
+    reference = Net()
+    optimizer = make(reference)
+    train(reference, optimizer, 3)
+
+    network = Net()
+    options = {"meta_optimizer": optimizer.meta_optimizer, "weight_decay": 0.1, "module": network}
+    zero = ZeroRedundancyOptimizer(
+        network.parameters(), optimizer_class=LearnedOptimizer, **options
+    )
+    train(network, zero, 3)
+    check_equal(network, reference)
+    assert len(zero.optim.state) < len(optimizer.state)
+
+    zero.consolidate_state_dict()
+    if dist.get_rank() == 0:
+        states = zero.state_dict()["state"].values()
+        steps = sorted(int(state["step"]) for state in states)
+        assert steps == [0] + [3] * len(optimizer.state)  # one parameter has no gradient
+
+
+def check_hybrid(mesh: DeviceMesh) -> None:
+    """Shards along one axis of the mesh, copies along the other."""
+    reference = Net()
+    network = fully_shard(Net(), mesh=mesh)
+    train(reference, make(reference), 3)
+    train(network, make(network), 3)
+    check_equal(network, reference)
 
 
 def check_spec_and_refusals(mesh: DeviceMesh) -> None:
@@ -162,6 +194,9 @@ def main(rank: int, num_ranks: int, folder: str) -> None:
     dist.init_process_group("gloo", store=store, rank=rank, world_size=num_ranks)
     mesh = init_device_mesh("cpu", (num_ranks,))
     check_steps(mesh)
+    check_zero()
+    check_hybrid(init_device_mesh("cpu", (1, num_ranks), mesh_dim_names=("copy", "shard")))
+    check_hybrid(init_device_mesh("cpu", (num_ranks, 1), mesh_dim_names=("copy", "shard")))
     check_spec_and_refusals(mesh)
     check_nonfinite(mesh)
     check_checkpoints(mesh, f"{folder}/checkpoint")

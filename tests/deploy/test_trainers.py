@@ -8,13 +8,14 @@ import pytest
 import torch
 import torch.distributed.checkpoint as checkpoints
 from lightning import LightningModule, Trainer
-from lightning.pytorch.callbacks import BaseFinetuning
+from lightning.pytorch.callbacks import BaseFinetuning, StochasticWeightAveraging
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import (
     get_optimizer_state_dict,
     set_optimizer_state_dict,
 )
 from torch.optim.lr_scheduler import OneCycleLR
+from torch.optim.swa_utils import SWALR, AveragedModel
 from torch.utils.data import DataLoader
 
 from learned_opt import LearnedOptimizer
@@ -161,6 +162,34 @@ def test_layers_are_thawed_by_lightning(tmp_path) -> None:
     assert [group["lr"] for group in optimizer.param_groups] == [1.0, 0.1]
     assert optimizer.param_groups[1]["param_names"] == ["network.0.weight", "network.0.bias"]
     assert sorted(int(state["step"]) for state in optimizer.state.values()) == [2, 2, 4, 4]
+
+
+def test_an_average_of_weights_is_kept_beside_it() -> None:
+    network = model()
+    optimizer = LearnedOptimizer.from_pretrained("unf-transfer", network)
+    averaged = AveragedModel(network)
+    schedule = SWALR(optimizer, swa_lr=0.1, anneal_epochs=2)
+    passed = []
+    for _ in range(4):
+        passed.append(train(network, optimizer, 1))
+        averaged.update_parameters(network)
+        schedule.step()
+
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(0.1)
+    for number, param in enumerate(averaged.module.parameters()):
+        mean = torch.stack([params[number] for params in passed]).mean(0)
+        torch.testing.assert_close(param, mean)
+
+
+def test_lightning_averages_weights(tmp_path) -> None:
+    module = Module()
+    options = {**LIGHTNING, "max_epochs": 4}
+    average = StochasticWeightAveraging(swa_lrs=0.1, swa_epoch_start=2, annealing_epochs=1)
+    trainer = Trainer(callbacks=[average], default_root_dir=tmp_path, **options)
+    trainer.fit(module, DataLoader(DATA, batch_size=8))
+    optimizer = trainer.optimizers[0]
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(0.1)
+    assert {int(state["step"]) for state in optimizer.state.values()} == {8}
 
 
 def test_one_cycle_with_its_defaults_and_without_recompiling() -> None:
