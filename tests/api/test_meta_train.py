@@ -306,6 +306,19 @@ def test_a_folder_holds_the_run_and_a_second_call_comes_back_at_once(tmp_path) -
     assert again.history["step"].tolist() == [0, 1, 2]
 
 
+class Broken(Exception):
+    """A training that breaks off."""
+
+
+class Breaks(Callback):
+    """Raises in an outer step."""
+
+    @override
+    def on_train_batch_end(self, trainer, pl_module, *_, **__) -> None:
+        if trainer.global_step == 3:
+            raise Broken
+
+
 KILLED = """
 import os, signal, sys
 from tests.api.test_meta_train import small
@@ -320,9 +333,19 @@ small(steps=5, folder=sys.argv[1], checkpoint_every=1, callbacks=[Killer()])
 """
 
 
-def test_a_run_that_was_killed_goes_on_bit_for_bit(tmp_path) -> None:
-    ended = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path / "run")], check=False)
+def breaks(folder: Path) -> None:
+    with pytest.raises(Broken):
+        small(steps=5, folder=folder, checkpoint_every=1, callbacks=[Breaks()])
+
+
+def is_killed(folder: Path) -> None:
+    ended = subprocess.run([sys.executable, "-c", KILLED, str(folder)], check=False)
     assert ended.returncode == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("ends", [breaks, pytest.param(is_killed, marks=pytest.mark.slow)])
+def test_a_run_that_breaks_off_goes_on_bit_for_bit(tmp_path, ends) -> None:
+    ends(tmp_path / "run")
     assert not (tmp_path / "run" / "theta.json").exists()
     resumed = small(steps=5, folder=tmp_path / "run", checkpoint_every=1)
     straight = small(steps=5)

@@ -22,7 +22,7 @@ from learned_opt.inner.unroll import Unroll
 from learned_opt.runtime import memory
 from learned_opt.runtime.memory import available_bytes, cgroup_rooms
 from learned_opt.runtime.ranks import World
-from tests.cases import FAMILIES, OPTIMIZERS, spec_of
+from tests.cases import FAMILIES, OPTIMIZERS, others_slow, spec_of
 from tests.compose.test_configs import composed
 
 NUM_TASKS = 7
@@ -65,16 +65,13 @@ def predicted(family: str, optimizer: str, estimator: str, num_tasks: int, lengt
     return footprint(make, theta_of(make(1, 2))).peak_bytes(num_tasks, length)
 
 
-@pytest.mark.parametrize(
-    ("family", "optimizer", "estimator"),
-    [
-        *(("mlp", "unf", name) for name in ESTIMATORS),
-        ("mlp", "sgdm", "pes"),
-        ("transformer", "unf", "pes"),
-        ("cnn", "deep_set", "pes"),
-        ("quadratic", "adam", "bptt"),
-    ],
-)
+PEAKS = [("mlp", "unf", name) for name in ESTIMATORS]
+PEAKS += [("mlp", "sgdm", "pes"), ("transformer", "unf", "pes"), ("cnn", "deep_set", "pes")]
+PEAKS += [("quadratic", "adam", "bptt")]
+PEAKS_ONCE = (("mlp", "unf", "pes"), ("mlp", "unf", "bptt"), ("mlp", "sgdm", "pes"))
+
+
+@pytest.mark.parametrize(("family", "optimizer", "estimator"), others_slow(PEAKS, PEAKS_ONCE))
 def test_the_eager_peak_is_predicted_within_five_per_cent(family, optimizer, estimator) -> None:
     """Chains are tiny here, so what does not grow with them (kernels' own buffers) weighs
     more than in real runs.
@@ -157,6 +154,7 @@ def test_the_number_of_tasks_is_the_largest_power_of_two_that_fits() -> None:
 
 
 TINY = ("+task=mlp", "compile=false", "horizon=4", "estimator.unroll_length=2")
+TINY += ("meta_optimizer=sgdm",)
 
 
 def sized(monkeypatch, available: int, *overrides: str, **settings):
@@ -206,12 +204,12 @@ def test_the_tasks_of_a_mix_share_the_memory(monkeypatch) -> None:
     [
         (
             2**20,
-            ("estimator.num_tasks=4",),
+            ("estimator.num_tasks=4", "meta_optimizer=unf"),
             "8 chains needs about .* MiB at its peak, but 1 MiB are available; lower est",
         ),
         (
             2**20,
-            ("estimator.num_tasks=auto",),
+            ("estimator.num_tasks=auto", "meta_optimizer=unf"),
             "2 chains needs about .* MiB are available; lower the inner network",
         ),
         (2**30, ("memory_share=0",), "memory_share must lie above 0 and not above 1, got 0"),
