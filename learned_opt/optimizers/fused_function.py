@@ -3,7 +3,7 @@
 Legend: C channels, Q columns, E further channels; ``*shape`` the shape of a parameter.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -15,6 +15,28 @@ from learned_opt.optimizers.features import Normalisation
 from learned_opt.symmetry.spec import PermutationSpec
 from learned_opt.unf.reading import Summary
 from learned_opt.unf.stack import UNF
+
+
+def further_channels(
+    shapes: Mapping[str, tuple[int, ...]], others: Sequence[Tree], more: Tree | None
+) -> list[Tensor]:
+    """Channels beside the eight, ``(1, E, *shape)`` of each parameter.
+
+    Args:
+        shapes: of the parameters, as a kernel sees them.
+        others: channels ``(*shape,)``, each a tree.
+        more: channels ``(*shape, E)`` behind them.
+    """
+    if not others and more is None:
+        return []
+
+    further = []
+    for name, shape in shapes.items():
+        parts = [tree[name].unsqueeze(0) for tree in others]
+        if more is not None:
+            parts.append(more[name].movedim(-1, 0))
+        further.append(torch.cat(parts).reshape(1, -1, *shape))
+    return further
 
 
 class FusedFunction:
@@ -83,7 +105,7 @@ class FusedFunction:
             [self.params[name].reshape(1, *shapes[name]) for name in names],
             [grads[name].reshape(1, *shapes[name]) for name in names],
             [momenta[name].reshape(1, -1, *shapes[name]) for name in names],
-            self._further(shapes, others, more),
+            further_channels(shapes, others, more),
             [weight.unsqueeze(0) for weight in self._ordered_weights(gradient_first)],
             [bias.unsqueeze(0) for bias in self.biases],
             [column.unsqueeze(0) for column in columns.values() if column is not None],
@@ -138,21 +160,6 @@ class FusedFunction:
             return self.weights
         first, *rest = self.weights
         return [torch.cat([first[1:2], first[0:1], first[2:]]), *rest]
-
-    def _further(
-        self, shapes: dict[str, tuple[int, ...]], others: Sequence[Tree], more: Tree | None
-    ) -> list[Tensor]:
-        """Channels beside the eight, ``(1, E, *shape)`` of each parameter."""
-        if not others and more is None:
-            return []
-
-        further = []
-        for name, shape in shapes.items():
-            parts = [tree[name].unsqueeze(0) for tree in others]
-            if more is not None:
-                parts.append(more[name].movedim(-1, 0))
-            further.append(torch.cat(parts).reshape(1, -1, *shape))
-        return further
 
     def _outputs(self, read: dict[str, Tensor | Summary]) -> Tree:
         outputs = {}

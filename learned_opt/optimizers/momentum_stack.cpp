@@ -108,7 +108,7 @@ static void run_piece(const Work& work, int64_t piece, const Stack& stack, bool 
       const REAL* from = t.columns + work.m * WIDTH[L] * t.num_columns + q;
       column[ROW - 1] = Vector{};
       for (int c = 0; c < WIDTH[L]; c++) ((REAL*)column)[c] = from[c * t.num_columns];
-      dots(rows, column, count, (REAL*)block);
+      dots<ROW>(rows, column, count, (REAL*)block);
       write((REAL*)block, count, t.dots + (work.m * t.num_columns + q) * t.size + first);
     }
     if (t.rows) {

@@ -83,7 +83,7 @@ def _on_cpu(
     # copies need names that outlive the call, since C holds no reference
     matrices = []
     for weight, bias in zip(weights, biases, strict=True):
-        matrices += [_by_chain(weight), _by_chain(bias)]
+        matrices += [by_chain(weight), by_chain(bias)]
     per_tensor = [_contiguous(each) for each in (params, grads, momenta, further, columns)]
 
     layers = []
@@ -169,24 +169,32 @@ def has_kernel(like: Tensor, weights: Sequence[Tensor]) -> bool:
         like: a parameter.
         weights: of the layers, ``(C_l, C_{l+1})``.
     """
-    if like.device.type != "cpu" or like.dtype not in fused.C_TYPES:
-        return False
-    if torch.is_autocast_enabled("cpu") or weights[0].dtype != like.dtype:
+    if not may_run(like) or weights[0].dtype != like.dtype:
         return False
     return _library(like.dtype, [weight.shape for weight in weights]) is not None
 
 
+def may_run(like: Tensor) -> bool:
+    """Whether kernels of forward steps take tensors like this one at all."""
+    is_known = like.device.type == "cpu" and like.dtype in fused.C_TYPES
+    return is_known and not torch.is_autocast_enabled("cpu")
+
+
 def _library(dtype: torch.dtype, shapes: Sequence[torch.Size]) -> ctypes.CDLL | None:
     widths = [shapes[0][-2], *(shape[-1] for shape in shapes)]
-    decays = ",".join(map(str, MOMENTUM_DECAYS))
-    return native.load(SOURCE, (*fused.defines(dtype, widths), ("DECAYS", decays)), INCLUDES)
+    return native.load(SOURCE, defines(dtype, widths), INCLUDES)
+
+
+def defines(dtype: torch.dtype, widths: Sequence[int]) -> tuple[tuple[str, str], ...]:
+    """The preprocessor names that a kernel on momenta is compiled with."""
+    return *fused.defines(dtype, widths), ("DECAYS", ",".join(map(str, MOMENTUM_DECAYS)))
 
 
 def _contiguous(tensors: Sequence[Tensor]) -> list[Tensor]:
     return [tensor.contiguous() for tensor in tensors]
 
 
-def _by_chain(tensor: Tensor) -> Tensor:
+def by_chain(tensor: Tensor) -> Tensor:
     """The tensor, or a copy where the entries of a chain do not lie side by side in their order."""
     if tensor.is_contiguous() or tensor[0].is_contiguous():
         return tensor

@@ -37,7 +37,7 @@ static void update(const Tensor& t, int64_t first, int64_t count, bool joint, co
   Vector param[VECTORS], grad[VECTORS], momentum[VECTORS], learned[VECTORS];
   Scratch scratch;
   make_features(t.source, first, count, joint, scales, planes);
-  dots(layers(planes, f.stack.packed, scratch, count, true), f.column, count, (REAL*)learned);
+  dots<ROW>(layers(planes, f.stack.packed, scratch, count, true), f.column, count, (REAL*)learned);
   read(t.param + first, 1, count, (REAL*)param);
   read(t.source.grad + first, 1, count, (REAL*)grad);
   read(t.momentum + first, 1, count, (REAL*)momentum);

@@ -7,6 +7,7 @@ from typing import Self, TypeVar
 from torch import Tensor, nn
 
 from learned_opt.symmetry.spec import PermutationSpec
+from learned_opt.unf.coefficients import Coefficients
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -56,6 +57,10 @@ class Layer(nn.Module):
         Returns:
             Tensor | None: ``(C_in, Q)``; None where ``forward`` needs the tensor itself.
         """
+        return None
+
+    def coefficients(self) -> Coefficients | None:
+        """What a kernel needs to do the same; None where it has to be the layer itself."""
         return None
 
     def rebind(self, spec: PermutationSpec) -> Self:

@@ -1,9 +1,26 @@
-"""Coefficients of layers as entries of a ParameterDict: their keys, and biases of zero."""
+"""Coefficients of layers: as entries of a ParameterDict, and as a kernel reads them."""
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+from learned_opt.unf.plan import Plan
+
+
+class Coefficients(NamedTuple):
+    """All that an equivariant layer multiplies with and adds.
+
+    Args:
+        plan: of the layer.
+        groups: ``(K, C_in, D, C_out)`` for each group of the plan.
+        biases: ``(C_out,)`` for each tensor of the spec; none where the layer has no bias.
+    """
+
+    plan: Plan
+    groups: list[Tensor]
+    biases: list[Tensor]
 
 
 def weight_key(signature: tuple[str, ...]) -> str:

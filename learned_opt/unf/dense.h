@@ -87,22 +87,38 @@ struct Scratch {
   Vector rows[2][P * widest()];
 };
 
-// V vectors of the outputs of E entries; channel c of entry e lies at in[e * entry_stride + c * channel_stride]
+// what a layer multiplies with: row c of the outputs of channel c lies at rows + c * stride, in whole vectors
+struct Matrix {
+  const REAL* rows;
+  int64_t stride;
+};
+
+// what a layer adds to: of entry e at rows + e * stride, in vectors; a bias has stride 0
+struct Start {
+  const Vector* rows;
+  int64_t stride;
+};
+
+// V vectors of the outputs of E entries, the first of which is vector `first`; channel c of entry e lies at
+// in[e * entry_stride + c * channel_stride]
 template <int C_IN, int C_OUT, int V, int E>
-static inline void tile(const REAL* in, int64_t entry_stride, int64_t channel_stride, const Vector* bias,
-                        const Vector* weight, Vector* out, REAL least) {
+static inline void tile(const REAL* in, int64_t entry_stride, int64_t channel_stride, Start start, Matrix matrix,
+                        int first, Vector* out, REAL least) {
   constexpr int STEP = vectors(C_OUT);
+  const Vector* begin = start.rows + first;
+  const REAL* weight = matrix.rows + first * LANES;
+  out += first;
   Vector sum[E][V];
 #pragma GCC unroll 24
   for (int e = 0; e < E; e++)
 #pragma GCC unroll 4
-    for (int v = 0; v < V; v++) sum[e][v] = bias[v];
+    for (int v = 0; v < V; v++) sum[e][v] = begin[e * start.stride + v];
   for (int c = 0; c < C_IN; c++)
 #pragma GCC unroll 24
     for (int e = 0; e < E; e++) {
       const REAL x = in[e * entry_stride + c * channel_stride];
 #pragma GCC unroll 4
-      for (int v = 0; v < V; v++) sum[e][v] += x * weight[c * STEP + v];
+      for (int v = 0; v < V; v++) sum[e][v] += x * *(const Anywhere*)(weight + c * matrix.stride + v * LANES);
     }
   const Vector floor = least - Vector{};
 #pragma GCC unroll 24
@@ -111,21 +127,24 @@ static inline void tile(const REAL* in, int64_t entry_stride, int64_t channel_st
     for (int v = 0; v < V; v++) out[e * STEP + v] = sum[e][v] < floor ? floor : sum[e][v];  // NaN stays NaN
 }
 
-// the first count entries of a block through one layer, rounded up to whole tiles; out is (P, vectors(C_OUT))
-template <int C_IN, int C_OUT>
-static inline void layer(const REAL* in, int64_t entry_stride, int64_t channel_stride, const Vector* packed, Vector* out,
-                         int64_t count, bool relu) {
-  constexpr int STEP = vectors(C_OUT), V = STEP > 4 ? 4 : STEP, E = ACCUMULATORS / V, REST = STEP % V;
+// the entries of a tile with V vectors of each
+constexpr int entries(int v) { return ACCUMULATORS / v; }
+
+// The first count entries of a block through one layer, rounded up to whole tiles; out is (P, vectors(C_OUT)). One entry by
+// itself is a tile of its own.
+template <int C_IN, int C_OUT, bool ONE = false>
+static inline void layer(const REAL* in, int64_t entry_stride, int64_t channel_stride, Start start, Matrix matrix,
+                         Vector* out, int64_t count, bool relu) {
+  constexpr int STEP = vectors(C_OUT), V = STEP > 4 ? 4 : STEP, E = ONE ? 1 : entries(V), REST = STEP % V;
   const REAL least = relu ? 0 : -std::numeric_limits<REAL>::infinity();
-  const Vector* weight = packed + STEP;
   for (int64_t first = 0; first < count; first += E) {
-    const REAL* entries = in + first * entry_stride;
+    const REAL* here = in + first * entry_stride;
+    const Start begin{start.rows + first * start.stride, start.stride};
     Vector* to = out + first * STEP;
     for (int v = 0; v + V <= STEP; v += V)
-      tile<C_IN, C_OUT, V, E>(entries, entry_stride, channel_stride, packed + v, weight + v, to + v, least);
+      tile<C_IN, C_OUT, V, E>(here, entry_stride, channel_stride, begin, matrix, v, to, least);
     if constexpr (REST > 0)
-      tile<C_IN, C_OUT, REST, E>(entries, entry_stride, channel_stride, packed + STEP - REST, weight + STEP - REST,
-                                 to + STEP - REST, least);
+      tile<C_IN, C_OUT, REST, E>(here, entry_stride, channel_stride, begin, matrix, STEP - REST, to, least);
   }
 }
 
@@ -139,10 +158,13 @@ static inline const Vector* layers(const REAL* planes, const Vector* packed, Scr
     constexpr int C_IN = WIDTH[I], C_OUT = WIDTH[I + 1];
     Vector* out = scratch.rows[I % 2];
     const bool relu = I + 1 < L || final_relu;
+    const Start bias{packed, 0};
+    const Matrix matrix{(const REAL*)(packed + vectors(C_OUT)), vectors(C_OUT) * LANES};
     if constexpr (I == 0)
-      layer<C_IN, C_OUT>(planes, 1, P, packed, out, count, relu);
+      layer<C_IN, C_OUT>(planes, 1, P, bias, matrix, out, count, relu);
     else
-      layer<C_IN, C_OUT>((const REAL*)scratch.rows[(I + 1) % 2], vectors(C_IN) * LANES, 1, packed, out, count, relu);
+      layer<C_IN, C_OUT>((const REAL*)scratch.rows[(I + 1) % 2], vectors(C_IN) * LANES, 1, bias, matrix, out, count,
+                         relu);
     return layers<I + 1>(planes, packed + (C_IN + 1) * vectors(C_OUT), scratch, count, final_relu);
   }
 }
@@ -158,14 +180,15 @@ static inline Vector every_second(Vector x, Vector y, std::integer_sequence<int,
 #endif
 }
 
-// the product of every entry of a block with one column (C_L,) of ROW vectors: entry by entry in the lanes
+// the product of every entry of a block with one column (C_L,) of V vectors: entry by entry in the lanes
+template <int V>
 static inline void dots(const Vector* rows, const Vector* column, int64_t count, REAL* to) {
   const std::make_integer_sequence<int, LANES> lanes;
   for (int64_t first = 0; first < count; first += LANES) {
     Vector sum[LANES];
     for (int e = 0; e < LANES; e++) {
-      sum[e] = rows[(first + e) * ROW] * column[0];
-      for (int v = 1; v < ROW; v++) sum[e] += rows[(first + e) * ROW + v] * column[v];
+      sum[e] = rows[(first + e) * V] * column[0];
+      for (int v = 1; v < V; v++) sum[e] += rows[(first + e) * V + v] * column[v];
     }
 #pragma GCC unroll 4
     for (int left = LANES / 2; left > 0; left /= 2)

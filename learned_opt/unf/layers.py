@@ -14,7 +14,7 @@ from typing_extensions import override
 
 from learned_opt.symmetry.spec import PermutationSpec
 from learned_opt.unf.base import Layer, with_modules
-from learned_opt.unf.coefficients import escape, weight_key, zero_biases
+from learned_opt.unf.coefficients import Coefficients, escape, weight_key, zero_biases
 from learned_opt.unf.fixed import fold, num_folds, unfold, without_folded
 from learned_opt.unf.mixing import gain, matmul, mix_group
 from learned_opt.unf.plan import Group, Pattern, make_plan
@@ -72,8 +72,7 @@ class UNFLinear(Layer):
         self.num_folds = num_folds(spec)
         self.in_channels = in_channels
         self.out_channels = out_channels
-        # basis maps that arrive at one entry of each output tensor
-        self.num_terms = self._num_terms()
+        self.num_terms = self._num_terms()  # basis maps that arrive at one entry of each tensor
 
         self.weights = nn.ParameterDict()
         for group in self.plan.groups:
@@ -94,6 +93,14 @@ class UNFLinear(Layer):
         group, source = whole
         weight = self.weights[weight_key(group.signature)]  # (K, C, D, C_out)
         return weight[group.sources.index(source)].flatten(1)
+
+    @override
+    def coefficients(self) -> Coefficients | None:
+        if self.spec.folded:
+            return None
+        groups = [self.weights[weight_key(group.signature)] for group in self.plan.groups]
+        biases = [self.biases[escape(name)] for name in self.spec.axes if self.biases]
+        return Coefficients(self.plan, groups, biases)
 
     @override
     def forward(
@@ -150,7 +157,6 @@ class UNFLinear(Layer):
         for group in self.plan.groups:
             for target in group.targets:
                 num_terms[target.parameter] += len(self._folded_indices(group.sources))
-
         return num_terms
 
     @override

@@ -10,6 +10,7 @@ from typing_extensions import override
 
 from learned_opt.symmetry.spec import PermutationSpec
 from learned_opt.unf.base import Layer, with_modules
+from learned_opt.unf.coefficients import Coefficients
 from learned_opt.unf.fixed import FIXED_AXES, PositionalEncoding, fold_short
 from learned_opt.unf.fused import apply_pointwise
 from learned_opt.unf.layers import Pointwise, UNFLinear
@@ -81,8 +82,8 @@ class UNF(nn.Module):
         self.activation = activation
 
         # how many leading layers run as one kernel, which knows no encoding and only the ReLU
-        plain = self.encoding is None and activation is torch.relu
-        self.num_fused = len(list(takewhile(_is_pointwise, self.layers))) if plain else 0
+        self._is_plain = self.encoding is None and activation is torch.relu
+        self.num_fused = len(list(takewhile(_is_pointwise, self.layers))) if self._is_plain else 0
 
     @property
     def pointwise(self) -> bool:
@@ -126,6 +127,14 @@ class UNF(nn.Module):
         """Of the layer behind the leading pointwise ones, see ``Layer.columns``."""
         layer = cast(Layer, self.layers[self.num_fused])
         return layer.columns(name)
+
+    def coefficients(self) -> list[Coefficients]:
+        """Those of all layers; none where a kernel cannot run the stack."""
+        if not self._is_plain:
+            return []
+        layers = [cast(Layer, layer).coefficients() for layer in self.layers]
+        mixing = [layer for layer in layers if layer is not None]
+        return mixing if len(mixing) == len(layers) else []
 
     def behind_pointwise(self, hidden: Mapping[str, Tensor | Summary]) -> dict[str, Tensor]:
         """The output, from that of the leading pointwise layers."""
