@@ -99,7 +99,7 @@ class AdaptiveScale(Nominal):
 
     @override
     def updates(
-        self, directions: Tree, learned: Tree, params: Tree, state: Tree, beta: Tensor
+        self, directions: Tree, learned: Tree | None, params: Tree, state: Tree, beta: Tensor
     ) -> Tree:
         steps = self.nominal.updates(directions, learned, params, state, beta)
         return tree_map(lambda towards, s: towards * s.exp(), steps, state["log_scale"])
@@ -111,5 +111,10 @@ def cosine(left: Tensor, right: Tensor) -> Tensor:
     >>> round(cosine(torch.tensor([3.0, 4.0]), torch.tensor([4.0, 3.0])).item(), 6)
     0.96
     """
-    lengths = torch.rsqrt(left.square().sum() + TINY) * torch.rsqrt(right.square().sum() + TINY)
-    return (left * right).sum() * lengths
+    return (
+        torch.dot(left.flatten(), right.flatten()) * _inverse_length(left) * _inverse_length(right)
+    )
+
+
+def _inverse_length(tensor: Tensor) -> Tensor:
+    return torch.rsqrt(torch.linalg.vector_norm(tensor) ** 2 + TINY)

@@ -28,7 +28,7 @@ def orthogonalise(matrix: Tensor, rounds: int = 5, eps: float = 1e-7) -> Tensor:
     """
     transposed = matrix.shape[0] > matrix.shape[1]
     wide = matrix.mT if transposed else matrix
-    wide = wide / wide.square().sum().clamp_min(eps**2).sqrt()
+    wide = wide / torch.linalg.vector_norm(wide).clamp_min(eps)
 
     if wide.shape[1] >= WIDE * wide.shape[0]:
         result = _newton_schulz_factor(wide @ wide.mT, rounds) @ wide

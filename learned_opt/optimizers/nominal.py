@@ -96,13 +96,14 @@ class Nominal(nn.Module, ABC):
 
     @abstractmethod
     def updates(
-        self, directions: Tree, learned: Tree, params: Tree, state: Tree, beta: Tensor
+        self, directions: Tree, learned: Tree | None, params: Tree, state: Tree, beta: Tensor
     ) -> Tree:
         """The steps of all tensors, before ``-alpha`` and before they fall.
 
         Args:
             directions: as ``advance`` gives them.
-            learned: ``(*shape, num_outputs)``, the outputs of the learned function.
+            learned: ``(*shape, num_outputs)``, the outputs of the learned function; None where
+                they are all zero.
             params: ``(*shape,)``.
             state: as ``advance`` gives it.
             beta: weight of the learned function.
@@ -128,9 +129,11 @@ class Momentum(Nominal):
 
     @override
     def updates(
-        self, directions: Tree, learned: Tree, params: Tree, state: Tree, beta: Tensor
+        self, directions: Tree, learned: Tree | None, params: Tree, state: Tree, beta: Tensor
     ) -> Tree:
         del params, state
+        if learned is None:
+            return directions
         return tree_map(lambda m, output: m + beta * output.squeeze(-1), directions, learned)
 
 
@@ -258,38 +261,49 @@ class Relative(Nominal):
 
     @override
     def updates(
-        self, directions: Tree, learned: Tree, params: Tree, state: Tree, beta: Tensor
+        self, directions: Tree, learned: Tree | None, params: Tree, state: Tree, beta: Tensor
     ) -> Tree:
         del state
-        return tree_map(partial(self._update, beta), directions, learned, params)
+        moved = directions
+        if learned is not None:
+            moved = tree_map(partial(self._changed, beta), directions, learned)
+        return tree_map(self._sized, moved, params)
 
-    def _update(self, beta: Tensor, direction: Tensor, learned: Tensor, param: Tensor) -> Tensor:
-        """The step of one tensor, before it falls."""
+    def _changed(self, beta: Tensor, direction: Tensor, learned: Tensor) -> Tensor:
+        """A direction as the learned function changes it."""
         moved = direction * (beta * learned[..., -1]).exp()
-        if self.additive:
-            moved = moved + beta * learned[..., 0]
+        return moved + beta * learned[..., 0] if self.additive else moved
 
-        # a tensor that is short enough is divided by the limit, which leaves it as it is
-        clipped = moved * self.limit / moved.square().mean().clamp(min=self.limit**2).sqrt()
+    def _sized(self, moved: Tensor, param: Tensor) -> Tensor:
+        """The step of one tensor, before it falls."""
+        # 1 for a tensor that is short enough
+        clipped = self.limit / _mean_square(moved).clamp(min=self.limit**2).sqrt()
 
         size = self.log_floor.exp()
         if param.ndim > 1:  # biases start at zero, gains of norms at one: the floor alone
-            size = (param.square().mean() + size**2).sqrt()
-        return clipped * size
+            size = (_mean_square(param) + size**2).sqrt()
+        return moved * (clipped * size)
 
     def _orthogonal(self, momentum: Tensor, num_pieces: int) -> Tensor:
         """A momentum with singular values of about 1, scaled to entries of order one."""
-        matrices = [self._orthogonal_matrix(part) for part in momentum.flatten(1).chunk(num_pieces)]
-        return torch.cat(matrices).reshape(momentum.shape)
+        parts = momentum.flatten(1).chunk(num_pieces)
+        matrices = [self._orthogonal_matrix(part) for part in parts]
+        joined = torch.cat(matrices) if len(matrices) > 1 else matrices[0]
+        return joined.reshape(momentum.shape)
 
     def _orthogonal_matrix(self, momentum: Tensor) -> Tensor:
         matrix = sqrt(max(momentum.shape)) * orthogonalise(momentum)
         if self.row_limit is None:
             return matrix
 
-        # a row that is short enough is divided by the limit, which leaves it as it is
-        mean_squares = matrix.square().mean(1, keepdim=True)
-        return matrix * self.row_limit / mean_squares.clamp(min=self.row_limit**2).sqrt()
+        # 1 for a row that is short enough
+        lengths = torch.linalg.vector_norm(matrix, dim=1, keepdim=True) / sqrt(matrix.shape[1])
+        return matrix * (self.row_limit / lengths.clamp(min=self.row_limit))
+
+
+def _mean_square(tensor: Tensor) -> Tensor:
+    """In one pass and without a temporary tensor, where nothing is compiled."""
+    return torch.linalg.vector_norm(tensor) ** 2 / tensor.numel()
 
 
 def move_momentum(momentum: Tree, grads: Tree, gamma: Tensor) -> Tree:

@@ -99,6 +99,7 @@ class UNFOptimizer(MetaOptimizer):
         if falls_linearly not in (True, False):
             raise ValueError(f"falls_linearly must be true or false, got {falls_linearly!r}.")
 
+        self.is_silent = False  # whether f is zero everywhere, see simplified
         self.reads_num_steps = falls_linearly
         self.nominal = nominal()
         self.update_scale = self.nominal.update_scale
@@ -126,10 +127,11 @@ class UNFOptimizer(MetaOptimizer):
         state = {
             "step": step,
             **self.nominal.init_state(params, self.spec),
-            "momenta": features.init_momenta(params),
         }
-        if self.extra is not None:
-            state["extra"] = self.extra.init_state(params)
+        if not self.is_silent:
+            state["momenta"] = features.init_momenta(params)
+            if self.extra is not None:
+                state["extra"] = self.extra.init_state(params)
         if self.num_steps is not None:
             state["num_steps"] = init_num_steps(self, step)
         return state
@@ -145,13 +147,33 @@ class UNFOptimizer(MetaOptimizer):
         step = state["step"] + 1
 
         directions, nominal_state = self.nominal.advance(grads, state, step, gamma, self.spec)
+        outputs, learned_state = None, {}
+        if not self.is_silent:
+            outputs, learned_state = self._learned(grads, state, directions, params, factors)
+
+        # in the order of init_state: a state of another order would be compiled for anew
+        next_state = {"step": step, **nominal_state, **learned_state}
+        if "num_steps" in state:
+            next_state["num_steps"] = state["num_steps"]
+            left = (1 - state["step"] / state["num_steps"]).clamp_min(0)
+            share = left * self.nominal.share_of_line(state["num_steps"])
+        else:
+            share = self.nominal.share(step)
+
+        steps = self.nominal.updates(directions, outputs, params, nominal_state, beta)
+        size = -alpha * share
+        return tree_map(lambda towards: towards * size, steps), next_state
+
+    def _learned(
+        self, grads: Tree, state: Tree, directions: Tree, params: Tree, factors: Any
+    ) -> tuple[Tree, Tree]:
+        """The outputs of f, ``(*shape, num_outputs)``, and what it remembers."""
         # a direction in units of its tensor is of order one already
         others = [directions] if self.nominal.num_features else []
-        more = None
-        extra_state: Tree = {}
+        more, extra = None, {}
         if self.extra is not None:
-            reading = Reading(grads, params, step, factors, self.spec)
-            more, extra_state["extra"] = self.extra(reading, state["extra"])
+            reading = Reading(grads, params, state["step"] + 1, factors, self.spec)
+            more, extra["extra"] = self.extra(reading, state["extra"])
 
         time = features.time_features(state["step"], self.log_alpha.dtype)
         kind = features.NORMALISATIONS[self.normalisation]
@@ -168,18 +190,7 @@ class UNFOptimizer(MetaOptimizer):
                 inputs = features.join(inputs, more)
             # views split axes that the spec knows as several, e.g. the heads of an attention
             outputs = self.spec.unview(self.function(self.spec.view(inputs), time))
-
-        # in the order of init_state: a state of another order would be compiled for anew
-        next_state = {"step": step, **nominal_state, "momenta": momenta, **extra_state}
-        if "num_steps" in state:
-            next_state["num_steps"] = state["num_steps"]
-            left = (1 - state["step"] / state["num_steps"]).clamp_min(0)
-            share = left * self.nominal.share_of_line(state["num_steps"])
-        else:
-            share = self.nominal.share(step)
-
-        steps = self.nominal.updates(directions, outputs, params, nominal_state, beta)
-        return tree_map(lambda towards: -alpha * (towards * share), steps), next_state
+        return outputs, {"momenta": momenta, **extra}
 
     @override
     def step_(
@@ -187,7 +198,7 @@ class UNFOptimizer(MetaOptimizer):
     ) -> bool:
         # the kernel knows pointwise layers on the paper's inputs and nominal part, on the CPU
         is_paper = isinstance(self.nominal, Momentum) and self.extra is None
-        if not self.separable or not is_paper:
+        if self.is_silent or not self.separable or not is_paper:
             return False
 
         time = features.time_features(state["step"], self.log_alpha.dtype)
@@ -221,6 +232,12 @@ class UNFOptimizer(MetaOptimizer):
     @override
     def simplified(self) -> Self:
         other = with_modules(self, function=self.function.simplified())
+        if self.is_silent or self.function.is_silent or not self.log_beta.exp():
+            other.is_silent = True
+            other.factor_needs = frozenset()
+            other.separable = True
+            return other
+
         other.separable = other.function.separable
         if self.extra is not None:
             other.separable &= self.extra.separable

@@ -31,6 +31,12 @@ class Layer(nn.Module):
         layers = [child for child in self.children() if isinstance(child, Layer)]
         return bool(layers) and all(layer.separable for layer in layers)
 
+    @property
+    def is_silent(self) -> bool:
+        """Whether its numbers are all zero, so that its output is: layers are linear in them."""
+        params = list(self.parameters())
+        return bool(params) and not any(bool(param.any()) for param in params)
+
     def simplified(self) -> "Layer":
         """A layer that does the same as this one does with its numbers, without sums of zeros."""
         return self._with_layers(lambda layer: layer.simplified())

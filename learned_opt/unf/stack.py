@@ -101,6 +101,11 @@ class UNF(nn.Module):
         """Whether the output of a tensor depends on that tensor and its kind alone."""
         return self.encoding is None and all(cast(Layer, layer).separable for layer in self.layers)
 
+    @property
+    def is_silent(self) -> bool:
+        """Whether all outputs are zero, with the numbers that the last layer has."""
+        return cast(Layer, self.layers[-1]).is_silent
+
     def simplified(self) -> Self:
         """The same function of the numbers that its layers have, see ``Layer.simplified``."""
         return self._with_layers([cast(Layer, layer).simplified() for layer in self.layers])
