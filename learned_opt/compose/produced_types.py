@@ -24,16 +24,11 @@ def misfit(node: Any, hint: Any, group: str) -> str | None:
         hint: annotation of the argument.
         group: the config group that the value is from, whose files that fit are named.
     """
-    is_node = isinstance(node, DictConfig) and "_target_" in node and not node.get("_partial_")
-    if not is_node or hint is Any or not inspect.isclass(hint):
-        return None
-    if getattr(hint, "_is_protocol", False):  # whatever has the methods will do
+    if fits(node, hint):
         return None
 
     kind = _made_by(node["_target_"])
-    if kind is None or _may_be(kind, hint):
-        return None
-
+    assert kind is not None
     names = []
     for name in config_files.options(group):
         made = _made_by(_target_of(group, name))
@@ -41,6 +36,23 @@ def misfit(node: Any, hint: Any, group: str) -> str | None:
             names.append(name)
     choices = f"; {group} must be one of: {', '.join(names)}" if names else ""
     return f"must be {hint.__name__}, but {node['_target_']} makes {kind.__name__}{choices}."
+
+
+def fits(node: Any, hint: Any) -> bool:
+    """Whether a node can be the value of an argument, as far as known.
+
+    Args:
+        node: the value of a config.
+        hint: annotation of the argument.
+    """
+    is_node = isinstance(node, DictConfig) and "_target_" in node and not node.get("_partial_")
+    if not is_node or hint is Any or not inspect.isclass(hint):
+        return True
+    if getattr(hint, "_is_protocol", False):  # whatever has the methods will do
+        return True
+
+    kind = _made_by(node["_target_"])
+    return kind is None or _may_be(kind, hint)
 
 
 def _may_be(kind: type, hint: type) -> bool:

@@ -7,6 +7,7 @@ written, before anything is built from it.
 import inspect
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
 from math import isfinite
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -44,7 +45,7 @@ def check_values(cfg: DictConfig) -> None:
 
 def _check_run_keys(cfg: DictConfig) -> None:
     """Keys that belong to no constructor have the type of their default in config.yaml."""
-    defaults = yaml.safe_load(config_files.read("config"))
+    defaults = _parsed(config_files.read("config"))
     for name, default in defaults.items():
         hint = type(default)
         if hint in RULES and name in cfg:
@@ -54,6 +55,11 @@ def _check_run_keys(cfg: DictConfig) -> None:
         value = cfg.get(name)
         if isinstance(value, int) and not low <= value <= high:
             raise UsageError(f"{name} must be from {low} to {high}, got {value}.")
+
+
+@cache
+def _parsed(text: str) -> Mapping[str, Any]:
+    return yaml.safe_load(text)
 
 
 def _nodes(node: Any, path: str) -> Iterator[tuple[str, DictConfig]]:
@@ -97,6 +103,8 @@ def _check_argument(node: DictConfig, path: str, name: str, hint: Any) -> None:
     except OmegaConfBaseException:  # missing, or resolved only where a mix lays it over a task
         return
     if name == AUTO_KEY and value == "auto":
+        return
+    if not rules and produced_types.fits(value, hint):
         return
 
     key = _written_key(node, path, name)

@@ -4,7 +4,7 @@ import json
 import sys
 
 import pytest
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from learned_opt import LearnedOptimizer
 from learned_opt.deploy import construct
@@ -48,15 +48,22 @@ def test_a_config_can_name_nothing_but_our_classes(tmp_path, target, nested) -> 
 
 
 # words for what a config leaves to its user
-REQUIRED = {"torch_optim": ["meta_optimizer.rule.path=torch.optim.Adamax"]}
+REQUIRED = ["all.torch_optim.rule.path=torch.optim.Adamax"]
 
 
-@pytest.mark.parametrize(
-    "name", sorted(path.stem for path in (CONFIGS / "meta_optimizer").glob("*.yaml"))
-)
-def test_what_every_config_makes_can_be_loaded_again(name) -> None:
-    node = composed("+task=mlp", f"meta_optimizer={name}", *REQUIRED.get(name, [])).meta_optimizer
-    plain = OmegaConf.to_container(node, resolve=True)
+NAMES = sorted(path.stem for path in (CONFIGS / "meta_optimizer").glob("*.yaml"))
+
+
+@pytest.fixture(scope="module")
+def nodes() -> DictConfig:
+    """The config of every meta-optimizer, composed at once."""
+    words = [f"+meta_optimizer@all.{name}={name}" for name in NAMES]
+    return composed("+task=mlp", *words, *REQUIRED).all
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_every_config_makes_can_be_loaded_again(nodes, name) -> None:
+    plain = OmegaConf.to_container(nodes[name], resolve=True)
     assert isinstance(construct.build(plain, SPECS["mlp"]), MetaOptimizer)
 
 

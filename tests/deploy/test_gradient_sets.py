@@ -104,11 +104,16 @@ OTHERS = {
 BY_ITSELF = {"tied"}  # reads a weight outside of layers
 # positions stand where examples are for hooks and for meta-training, which differ in what they see
 EXAMPLES_SECOND = {"gru", "lstm"}
+# one of each kind of layer; the others are slow
+BY_DEFAULT = {"mlp-sums", "conv-sums", "norms-sums", "tied_layers-sums", "lstm_examples_first-sums"}
+BY_DEFAULT |= {"mlp-rows", "conv-rows", "attention-rows", "gru_positions_first-rows"}
 CASES = []
 for kind, features in (("sums", SUMS), ("rows", ROWS)):
     for case in (*MODULES, *OTHERS):
         if case not in BY_ITSELF and (kind == "sums" or case not in EXAMPLES_SECOND):
-            CASES.append(pytest.param(case, features, id=f"{case}-{kind}"))
+            label = f"{case}-{kind}"
+            marks = () if label in BY_DEFAULT else pytest.mark.slow
+            CASES.append(pytest.param(case, features, id=label, marks=marks))
 
 
 class Problem:
@@ -181,8 +186,19 @@ def test_a_step_is_that_of_meta_training(name: str, features: dict, caplog) -> N
     assert min((expected[key] - value).abs().max() for key, value in before.items()) > 1e-6
 
 
-@pytest.mark.parametrize("features", [SUMS, ROWS], ids=["sums", "rows"])
-@pytest.mark.parametrize("name", ["mlp", "conv", "attention", "gru_positions_first"])
+@pytest.mark.parametrize(
+    ("name", "features"),
+    [
+        pytest.param("mlp", SUMS, id="mlp-sums"),
+        pytest.param("mlp", ROWS, id="mlp-rows"),
+        pytest.param("conv", SUMS, id="conv-sums"),
+        pytest.param("conv", ROWS, id="conv-rows", marks=pytest.mark.slow),
+        pytest.param("attention", SUMS, id="attention-sums", marks=pytest.mark.slow),
+        pytest.param("attention", ROWS, id="attention-rows"),
+        pytest.param("gru_positions_first", SUMS, id="gru-sums", marks=pytest.mark.slow),
+        pytest.param("gru_positions_first", ROWS, id="gru-rows", marks=pytest.mark.slow),
+    ],
+)
 def test_gradient_accumulation_equals_one_batch(name: str, features: dict) -> None:
     """Parts of unequal sizes, each with its share of the mean."""
     problem = Problem(name, features)
@@ -229,7 +245,7 @@ def zero_by_hand(problem: Problem, optimizer: LearnedOptimizer) -> None:
 @pytest.mark.parametrize("zero", [zero_none, zero_in_place, zero_by_module, zero_by_hand])
 @pytest.mark.parametrize("features", [SUMS, ROWS], ids=["sums", "rows"])
 def test_zero_grad_starts_a_new_set_wherever_it_stands(zero, features: dict) -> None:
-    problem = Problem("attention", features)
+    problem = Problem("conv", features)
     expected = problem.of_meta_training(3)
     optimizer = LearnedOptimizer(problem.module, problem.meta)
     for _ in range(3):

@@ -17,9 +17,11 @@ from tests.cases import (
     NOT_DIFFERENTIABLE,
     OPTIMIZERS,
     PAIRS,
+    PAIRS_ONCE,
     POINTWISE,
     SPECS,
     TELLS_POSITIONS_APART,
+    others_slow,
     spec_of,
     spec_tensors,
 )
@@ -230,9 +232,11 @@ def test_bad_values_are_named(make_bad, message) -> None:
         make_bad()
 
 
-@pytest.mark.parametrize(
-    ("family_name", "name"), [p for p in PAIRS if p[1] in ("unf", "unf_fold", "nfn")]
-)
+MOVED = [pair for pair in PAIRS if pair[1] in ("unf", "unf_fold", "nfn")]
+MOVED_ONCE = {("cnn", "unf_fold"), ("gru", "unf_fold"), ("cnn", "nfn"), *PAIRS_ONCE}
+
+
+@pytest.mark.parametrize(("family_name", "name"), others_slow(MOVED, MOVED_ONCE))
 def test_a_whole_inner_step_commutes_with_the_symmetries_of_each_network(family_name, name) -> None:
     """Gradients are taken at the permuted weights, so this also proves the spec.
 

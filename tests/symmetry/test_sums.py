@@ -268,7 +268,11 @@ BRUTE_FORCE = {
 }
 
 
-@pytest.mark.parametrize("name", BRUTE_FORCE)
+COUNTED = ["unequal", "lstm_directions", "unet_skip"]
+COUNTED.append(pytest.param("equal", marks=pytest.mark.slow))  # many permutations
+
+
+@pytest.mark.parametrize("name", COUNTED)
 def test_the_group_is_the_one_of_brute_force(name) -> None:
     case, groups = JOINED[name]
     torch.manual_seed(0)

@@ -59,7 +59,7 @@ def test_batched_equals_per_example_loop(depth, activation) -> None:
     )
 
 
-@pytest.mark.parametrize("temperature", [None, 0.7])
+@pytest.mark.parametrize("temperature", [pytest.param(None, marks=pytest.mark.slow), 0.7])
 def test_vmap_grad_and_compile_agree_with_the_plain_call(temperature) -> None:
     made = mixture(depth=2, temperature=temperature)
     inputs = examples()

@@ -66,7 +66,7 @@ def test_batched_equals_per_example_loop(depth, rank) -> None:
     torch.testing.assert_close(alone, expected[:3], rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("rank", [None, 2])
+@pytest.mark.parametrize("rank", [pytest.param(None, marks=pytest.mark.slow), 2])
 def test_vmap_grad_and_compile_agree_with_the_plain_call(rank) -> None:
     tree = layer(3, rank)
     inputs = examples()

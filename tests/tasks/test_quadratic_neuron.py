@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from tasks.networks.product import Branch, product
 from tasks.networks.quadratic import QuadraticConv2d, QuadraticLinear
+from tests.cases import others_slow
 
 TYPES = (
     "product+linear",
@@ -40,7 +41,11 @@ def factors(name: str, *, bias: bool = True) -> list[Tensor | None]:
     return [draw(*inputs), draw(*weight, seed=1), biases[0], draw(*weight, seed=2), biases[1]]
 
 
-@pytest.mark.parametrize(("name", "recompute", "bias"), list(pairs(MAPS, (1, 2), (True, False))))
+GRADIENTS = list(pairs(MAPS, (1, 2), (True, False)))
+WITH_BIAS = [(name, recompute, bias) for name, recompute, bias in GRADIENTS if bias]
+
+
+@pytest.mark.parametrize(("name", "recompute", "bias"), others_slow(GRADIENTS, WITH_BIAS))
 def test_gradients_equal_autograd_and_differences(name, recompute, bias) -> None:
     geometry = MAPS[name][0]
     tensors = factors(name, bias=bias)
