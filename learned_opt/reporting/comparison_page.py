@@ -10,11 +10,12 @@ import yaml
 
 from learned_opt.core.files import write_text
 from learned_opt.evaluation import scores
-from learned_opt.evaluation.curves import Curves
 from learned_opt.evaluation.frames import distinct, select
 from learned_opt.evaluation.verdicts import verdict_sentences
-from learned_opt.reporting import plots, run_groups, sections
+from learned_opt.reporting import numbers, plots, run_groups, sections
 from learned_opt.reporting.comparison_sections import notes, setting_parts
+from learned_opt.reporting.in_short import HEADING
+from learned_opt.reporting.merged_runs import learned_names, merged
 from learned_opt.reporting.record import Record, read_record
 from learned_opt.reporting.run_report import descriptions_of, facts_of
 from learned_opt.reporting.sections import Drawing, Drawings, Part, Rows, Sentences
@@ -26,8 +27,6 @@ Runs that differ in nothing but their seed are one group. Of {num_groups} groups
 loss on a held-out seed is the mean over its runs, diverged where one of them diverged; its brackets
 are over held-out seeds. Baselines, what differs and the facts are those of its first run."""
 LONGEST = 40  # characters of a label
-# relative difference between losses of one baseline run twice, on other numbers of threads, say
-SAME = 1e-4
 
 
 def write_comparison_page(folders: Sequence[Path], out: Path | None = None) -> Path:
@@ -71,12 +70,15 @@ def comparison_page(records: Sequence[Record]) -> str:
         shown = f"the {len(runs)} of the lowest final loss are compared here, the best first"
         parts["Groups"] = [GROUPS.format(num_groups=num_groups, shown=shown)]
 
+    compared = [task for task in tasks if any(_has(record, task) for record in records)]
+    if compared:
+        lines = [line for task in compared for line in _lowest(runs, task)]
+        parts[HEADING] = [Sentences(lines)]
     if missing:
         parts["What is missing"] = [Sentences(missing, stands_out=True)]
 
-    for task in tasks:
-        if any(_has(record, task) for record in records):
-            parts[f"Result: {task}"] = _of_task(runs, task)
+    for task in compared:
+        parts[f"Result: {task}"] = _of_task(runs, task)
 
     parts |= _meta_training(runs, tasks)
     configs = {label: settings(record) for label, record in runs.items()}
@@ -118,6 +120,30 @@ def labels(records: Sequence[Record]) -> list[str]:
     return with_path
 
 
+def _lowest(runs: dict[str, Record], task: str) -> list[str]:
+    """Of every horizon, the lowest final loss of the runs beside that of the baselines."""
+    of_task = {label: record for label, record in runs.items() if _has(record, task)}
+    frame, _ = merged(of_task, task)
+    reference = next(record.results.reference for record in of_task.values() if record.results)
+    learned = learned_names(of_task)
+
+    lines = []
+    for horizon in distinct(frame, "horizon"):
+        summaries = scores.summarise(select(frame, horizon=horizon), reference)
+        ours = [summary for summary in summaries if summary["optimizer"] in learned]
+        others = [summary for summary in summaries if summary["optimizer"] not in learned]
+        words = [_least(ours, "of the runs")] if ours else []
+        if others:
+            words.append(_least(others, "of the baselines"))
+        lines.append(f"{task}, horizon {horizon}: lowest final loss {', '.join(words)}")
+    return lines
+
+
+def _least(summaries: list[dict[str, Any]], whose: str) -> str:
+    least = min(summaries, key=lambda summary: summary["final_loss"].mean)
+    return f"{whose} {numbers.interval(least['final_loss'])} ({least['optimizer']})"
+
+
 def _of_task(runs: dict[str, Record], task: str) -> list[Part]:
     """Verdicts, then for each horizon a table and pictures."""
     of_task = {}
@@ -140,68 +166,6 @@ def _of_task(runs: dict[str, Record], task: str) -> list[Part]:
 
 def _has(record: Record, task: str) -> bool:
     return task in distinct(record.frame, "task")
-
-
-def merged(runs: dict[str, Record], task: str) -> tuple[pd.DataFrame, Curves]:
-    """Rows and curves of all runs on a task.
-
-    The learned optimizers have the labels of their runs. A baseline that came out the same in
-    several runs is there once, else once for each, with the run's label.
-    """
-    baselines: dict[str, pd.DataFrame] = {}  # shown name -> rows
-    frames = []
-    baseline_frames = []
-    curves: Curves = {}
-    for label, record in runs.items():
-        of_run = select(record.frame, task=task)
-        learned = record.results.learned if record.results else []
-        for name in distinct(of_run, "optimizer"):
-            rows = select(of_run, optimizer=name)
-            if name in learned:
-                shown = label if len(learned) == 1 else f"{name} of {label}"
-                frames.append(rows.assign(optimizer=shown))
-            elif any(_same(rows, others) for others in baselines.values()):
-                continue
-            else:
-                shown = f"{name} of {label}" if name in baselines else name
-                baselines[shown] = rows
-                baseline_frames.append(rows.assign(optimizer=shown))
-
-            _take_curves(curves, record, task, name, shown)
-
-    # the learned optimizers first: tables and colours follow the order of the rows
-    frame = pd.concat([*frames, *baseline_frames], ignore_index=True)
-    return frame, _in_order_of(frame, curves)
-
-
-def _take_curves(curves: Curves, record: Record, task: str, name: str, shown: str) -> None:
-    all_curves = record.results.curves if record.results else {}
-    for (other, horizon), losses in all_curves.items():
-        if other == task and name in losses:
-            curves.setdefault((task, horizon), {})[shown] = losses[name]
-
-
-def _in_order_of(frame: pd.DataFrame, curves: Curves) -> Curves:
-    """Curves in the order of the rows, so that an optimizer has one colour in all pictures."""
-    order = distinct(frame, "optimizer")
-    sorted_curves: Curves = {}
-    for setting, losses in curves.items():
-        sorted_curves[setting] = {name: losses[name] for name in order if name in losses}
-    return sorted_curves
-
-
-def _same(left: pd.DataFrame, right: pd.DataFrame) -> bool:
-    """Whether two baselines are one: name, learning rate, horizon, and the loss on every seed."""
-    keys = ["optimizer", "horizon", "learning_rate", "seed"]
-    left_keys = left[keys].reset_index(drop=True)
-    if not left_keys.equals(right[keys].reset_index(drop=True)):
-        return False
-    left_losses = left["mean_loss"].tolist()
-    return all(map(_close, left_losses, right["mean_loss"].tolist()))
-
-
-def _close(left: float, right: float) -> bool:
-    return left == right or abs(left - right) <= SAME * abs(left)
 
 
 def _verdicts(runs: dict[str, Record], frame: pd.DataFrame, task: str) -> list[str]:

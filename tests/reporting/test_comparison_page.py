@@ -11,9 +11,9 @@ from learned_opt.evaluation.results import Results
 from learned_opt.reporting.comparison_page import (
     comparison_page,
     labels,
-    merged,
     write_comparison_page,
 )
+from learned_opt.reporting.merged_runs import merged
 from learned_opt.reporting.record import Record, read_record
 from tests.helpers.run_folders import Page, write_run
 
@@ -40,6 +40,13 @@ def test_equal_baselines_are_there_once(page, runs) -> None:
     assert list(table) == ["nfn", "unf", "deep_set", "adam", "sgdm"]  # best final loss first
     alone = Page((runs[1] / "report.html").read_text()).table("optimizer")
     assert alone == {name: table[name] for name in ("deep_set", "adam", "sgdm")}
+
+
+def test_the_page_opens_with_the_lowest_losses(page) -> None:
+    table = page.table("optimizer")
+    lowest = f"lowest final loss of the runs {table['nfn']['final loss']} (nfn), "
+    assert lowest + f"of the baselines {table['adam']['final loss']} (adam)" in page.text
+    assert page.text.index("In short") < page.text.index("Result: mlp")
 
 
 def test_every_run_is_judged_against_the_first(page) -> None:
