@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from learned_opt.core.forward_only import forward_only
 from learned_opt.core.tree import Tree
 from learned_opt.deploy import state_layout
 from learned_opt.deploy.precision import moving_copy, write_back
@@ -87,7 +88,7 @@ def advance(
         if factors is not None:
             more["factors"] = {name: factors[name] for name in params if name in factors}
         # the statistics of an optimizer need the precision of its parameters
-        with torch.autocast(device.type, enabled=False):
+        with torch.autocast(device.type, enabled=False), forward_only():
             updates, state = space.step(grads, state, params, more)
         _apply([slot for slot in slots if slot.param.grad is not None], params, updates)
 

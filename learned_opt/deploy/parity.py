@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from learned_opt.core import tree
+from learned_opt.core.forward_only import forward_only
 from learned_opt.core.tree import Tree
 from learned_opt.optimizers.base import MetaOptimizer
 from learned_opt.optimizers.factors import Factors
@@ -28,8 +29,8 @@ def check_parity(
 ) -> None:
     """Compare a deployed optimizer with the inner step of meta-training on random gradients.
 
-    Bit for bit with the meta-optimizer itself, and to rounding with one chain under vmap, as the
-    inner loop runs it.
+    Bit for bit with the meta-optimizer itself, its sums of zeros left out and with the kernels of
+    forward steps, and to rounding with one chain under vmap, as the inner loop runs it.
 
     Args:
         meta_optimizer: with its theta, on any spec.
@@ -55,7 +56,9 @@ def check_parity(
     params = draw()
     deployed_params = {name: nn.Parameter(value.clone()) for name, value in params.items()}
     deployed: Any = deploy(_module_of(deployed_params), meta_optimizer)
-    state = meta_optimizer.init_state(params)
+    simplified = meta_optimizer.simplified()
+    state = simplified.init_state(params)
+    whole_state = meta_optimizer.init_state(params)
 
     for step in range(1, num_steps + 1):
         grads = draw()
@@ -65,9 +68,11 @@ def check_parity(
             more = [{name: _factors(grad, source) for name, grad in grads.items()}]
             grads = {name: factors.gradient() for name, factors in more[0].items()}
         with torch.no_grad():
-            inputs = (grads, state, params, loss, *more)
-            chained = _updates_of_one_chain(meta_optimizer, theta, inputs)
-            updates, state = meta_optimizer(*inputs)
+            whole_inputs = (grads, whole_state, params, loss, *more)
+            chained = _updates_of_one_chain(meta_optimizer, theta, whole_inputs)
+            _, whole_state = meta_optimizer(*whole_inputs)
+        with torch.no_grad(), forward_only():
+            updates, state = simplified(grads, state, params, loss, *more)
         params = tree.add(params, updates)
 
         for name, param in deployed_params.items():

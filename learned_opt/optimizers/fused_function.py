@@ -144,7 +144,8 @@ class FusedFunction:
     def _wanted(self, columns: Tensor | None) -> int:
         if columns is None:
             return kernel.ROWS
-        return kernel.DOTS_AND_MEANS if self.last is None else kernel.DOTS
+        is_mixing = self.last is None and not self.function.separable
+        return kernel.DOTS_AND_MEANS if is_mixing else kernel.DOTS
 
     def _shape(self, name: str, columns: Tensor | None) -> tuple[int, ...]:
         """The shape in which the kernel sees a parameter: means are over the axes of the spec."""

@@ -16,6 +16,7 @@ from learned_opt.symmetry.spec import PermutationSpec
 from learned_opt.unf.base import Layer, with_modules
 from learned_opt.unf.coefficients import Coefficients, escape, weight_key, zero_biases
 from learned_opt.unf.fixed import fold, num_folds, unfold, without_folded
+from learned_opt.unf.kind_bias import KindBias
 from learned_opt.unf.mixing import gain, matmul, mix_group
 from learned_opt.unf.plan import Group, Pattern, make_plan
 from learned_opt.unf.reading import Reducer, Summary, spread, total
@@ -268,6 +269,13 @@ class PointwiseUNFLinear(Layer):
     @override
     def rebind(self, spec: PermutationSpec) -> Self:
         return with_modules(self, equivariant=self.equivariant.rebind(spec))
+
+    @override
+    def simplified(self) -> Layer:
+        equivariant = self.equivariant.simplified()
+        if isinstance(equivariant, KindBias):
+            return equivariant.beside(self.pointwise.weight)
+        return with_modules(self, equivariant=equivariant)
 
     @override
     def columns(self, name: str) -> Tensor | None:
