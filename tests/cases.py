@@ -385,17 +385,18 @@ PAIRS_ONCE |= {("quadratic" if name in POINTWISE else "mlp", name) for name in O
 PAIRS_ONCE |= {("mlp", name) for name in READS_EXAMPLES}
 
 
-def others_slow(cases: Iterable[tuple], by_default: Collection[tuple]) -> list[Any]:
+def others_slow(cases: Iterable[Any], by_default: Collection[Any]) -> list[Any]:
     """Rows of ``parametrize`` of which all but some are slow.
 
     Args:
-        cases: all rows, each a tuple of names.
+        cases: all rows, each a value or a tuple of values.
         by_default: those that run by default.
     """
     rows = []
     for case in cases:
+        values = case if isinstance(case, tuple) else (case,)
         marks = () if case in by_default else pytest.mark.slow
-        rows.append(pytest.param(*case, marks=marks))
+        rows.append(pytest.param(*values, marks=marks))
     return rows
 
 

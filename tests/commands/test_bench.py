@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import sys
 from pathlib import Path
 
@@ -198,13 +199,19 @@ def test_comparison_with_an_earlier_run() -> None:
         (json.dumps(saved(load="busy")), "machine.load must be a number"),
     ],
 )
-def test_a_damaged_or_foreign_file_is_one_sentence(
-    tmp_path, monkeypatch, capsys, text, message
-) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_a_damaged_or_foreign_file_is_refused(tmp_path, text, message) -> None:
+    file = tmp_path / "old.json"
     if text is not None:
-        Path("it's, old.json").write_text(text)
-    assert message in refused(monkeypatch, capsys, "+task=mlp", "--compare", "it's, old.json")
+        file.write_text(text)
+    with pytest.raises(ValueError, match=re.escape(message)):
+        cost_comparison.read(file)
+
+
+def test_a_damaged_file_is_one_sentence(tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("it's, old.json").write_text("{")
+    error = refused(monkeypatch, capsys, "+task=mlp", "--compare", "it's, old.json")
+    assert "is damaged or foreign" in error
 
 
 def refused(monkeypatch, capsys, *arguments: str) -> str:
@@ -221,13 +228,15 @@ def refused(monkeypatch, capsys, *arguments: str) -> str:
     ("arguments", "message"),
     [
         (["--compare"], "--compare needs a FILE"),
-        (["repeats=0"], "repeats must be at least 1, got 0."),
+        pytest.param(["repeats=0"], "repeats must be at least 1, got 0.", marks=pytest.mark.slow),
         (
             ["only=[unf,sdgm]"],
             "only must hold names of cases (sgdm, adam, pointwise, unf, unf_paper, unf_all), got",
         ),
         (["modes=[fast]"], "modes must be eager or compiled, got fast."),
-        (["verb=paint"], "verb must be table or scaling, got 'paint'."),
+        pytest.param(
+            ["verb=paint"], "verb must be table or scaling, got 'paint'.", marks=pytest.mark.slow
+        ),
         (
             ["estimator.num_tasks=auto"],
             "this command takes a number for estimator.num_tasks, got 'auto'.",
@@ -237,7 +246,7 @@ def refused(monkeypatch, capsys, *arguments: str) -> str:
 )
 def test_bad_input(tmp_path, monkeypatch, capsys, arguments, message) -> None:
     monkeypatch.chdir(tmp_path)
-    assert message in refused(monkeypatch, capsys, *arguments)
+    assert message in refused(monkeypatch, capsys, "tasks=[mlp]", *arguments)
 
 
 TINY = [
@@ -314,6 +323,7 @@ def test_ctrl_c_keeps_what_was_measured(tmp_path, monkeypatch, capsys) -> None:
     ] == [None, None]
 
 
+@pytest.mark.slow
 def test_scaling_as_a_command(tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
     settings = [

@@ -18,6 +18,7 @@ def command(monkeypatch, *words: str) -> None:
     coordinate_check.main()
 
 
+@pytest.mark.usefixtures("real_pictures")
 def test_slopes_a_picture_and_the_exit_code(tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
     command(monkeypatch, *TINY, "limit=5")

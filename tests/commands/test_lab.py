@@ -135,6 +135,7 @@ def test_every_estimator_is_a_case_truncated_and_over_the_horizon() -> None:
     assert all(cases[name].unroll_length == 15 for name in cases if name not in whole)
 
 
+@pytest.mark.usefixtures("real_pictures")
 def test_the_command(tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
     arguments = [

@@ -5,10 +5,13 @@ import pytest
 from learned_opt.compose import config_files, hydra_job
 from learned_opt.compose.mixture import task_configs
 from learned_opt.compose.resolve import tasks_of
+from tests.cases import others_slow
 from tests.compose.test_configs import check_nodes, final
 
+TASKS_ONCE = ("mlp", "rnn", "mix")  # of images, of text, and several
 
-@pytest.mark.parametrize("task", config_files.options("task"))
+
+@pytest.mark.parametrize("task", others_slow(config_files.options("task"), TASKS_ONCE))
 def test_debug_values_are_those_of_every_task(task) -> None:
     cfg = final(f"+task={task}", "+debug=quick")
     assert cfg.trainer.max_steps == 4

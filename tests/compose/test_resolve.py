@@ -23,11 +23,11 @@ def test_all_baselines_are_those_of_the_folder_as_they_stand_there() -> None:
     assert set(cfg.benchmark.baselines) >= set(BASELINES.split())
     assert set(cfg.benchmark.baselines) <= set(config_files.options("meta_optimizer"))
     assert "torch_optim" not in cfg.benchmark.baselines  # it needs the path of a class
-    for name, node in cfg.benchmark.baselines.items():
-        alone = composed("+task=mlp", f"meta_optimizer={name}").meta_optimizer
-        assert OmegaConf.to_container(node, resolve=True) == OmegaConf.to_container(
-            alone, resolve=True
-        )
+    words = [f"+meta_optimizer@alone.{name}={name}" for name in cfg.benchmark.baselines]
+    alone = composed("+task=mlp", *words).alone
+    assert OmegaConf.to_container(cfg.benchmark.baselines, resolve=True) == OmegaConf.to_container(
+        alone, resolve=True
+    )
 
 
 def test_a_baseline_can_be_changed_and_left_out_and_added() -> None:

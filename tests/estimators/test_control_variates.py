@@ -82,7 +82,10 @@ def variance_of_a_cubic(coefficient: float, cubic: float, dim: int) -> float:
     return (dim - 1) * f_square + f_square_e_square - (linear + 3 * cubic) ** 2
 
 
-@pytest.mark.parametrize("cubic", [1.0, -0.2, -0.28])
+@pytest.mark.parametrize(
+    "cubic",
+    [1.0, pytest.param(-0.2, marks=pytest.mark.slow), pytest.param(-0.28, marks=pytest.mark.slow)],
+)
 def test_the_variance_is_one_minus_rho_squared(cubic) -> None:
     """The final loss is ``sum_j theta_j + a theta_j^3`` with ``a = cubic / sigma^2``, at 0.
 

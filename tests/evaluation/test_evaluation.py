@@ -116,6 +116,7 @@ def settings_of(inner: Unroll, benchmark: Benchmark, task: str = "one") -> Setti
     return Setting(task, family, inner.optimizer.spec, benchmark, baselines, compile=False)
 
 
+@pytest.mark.usefixtures("real_pictures")
 def test_the_comparison_that_ends_a_training(tmp_path) -> None:
     """A suite of the tasks of the training, of the inner loops that are there already."""
     inner = unroll(FAMILIES["mlp"]())
@@ -161,7 +162,7 @@ def test_a_baseline_has_a_row_for_each_criterion_that_wants_another_rate(tmp_pat
     family = Quadratic(dim=3, noise=2.0)
     inner = unroll(family)
     baselines = {"sgd": partial(make_sgdm, gamma=1e-6)}
-    benchmark = Benchmark(100, 16, 16, baselines, 1e-3, 1.0, 13, 16, reference="sgd")
+    benchmark = Benchmark(100, 16, 208, baselines, 1e-3, 1.0, 13, 16, reference="sgd")
     contender = Contender("sgd", baselines["sgd"], {})
     setting = Setting("q", family, inner.optimizer.spec, benchmark, [contender], compile=False)
     mine = Contender("mine", make_sgdm, {}, {"tasks": {}}, unrolls={"q": inner})
@@ -183,6 +184,7 @@ def test_a_baseline_has_a_row_for_each_criterion_that_wants_another_rate(tmp_pat
     assert select(again, optimizer="sgd")["final_loss"].tolist() == final
 
 
+@pytest.mark.usefixtures("real_pictures")
 def test_a_negative_meta_loss_is_drawn(tmp_path) -> None:
     """That of ``meta_loss.normaliser=log``: a logarithmic axis would warn, which is an error."""
     losses = np.random.default_rng(0).random((20, 3)) + 1

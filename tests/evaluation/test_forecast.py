@@ -13,7 +13,7 @@ from learned_opt.commands import zoo as command
 from learned_opt.evaluation.prediction import forecast
 from learned_opt.evaluation.prediction.zoo import Zoo, read_zoo
 from learned_opt.evaluation.seeded_runs import run_seeds
-from tests.evaluation.test_prediction import recipe, unroll_of
+from tests.evaluation.test_zoo import recipe, unroll_of
 
 TINY = [
     "zoo=trajectories",

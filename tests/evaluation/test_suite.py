@@ -192,6 +192,7 @@ def test_a_damaged_cell_is_named(tmp_path) -> None:
         run(tmp_path, [setting()])
 
 
+@pytest.mark.usefixtures("real_pictures")
 def test_divergence_is_a_result(tmp_path) -> None:
     optimizers = [learned(), learned("wild", lr=1e30)]
     settings = [setting(horizon=30), setting(horizon=30, axis="longer", point="x2")]
@@ -219,6 +220,7 @@ def test_divergence_is_a_result(tmp_path) -> None:
     assert (tmp_path / "curves.png").stat().st_size > 10_000
 
 
+@pytest.mark.usefixtures("real_pictures")
 def test_several_settings_have_profiles_and_wins(tmp_path) -> None:
     results = run(tmp_path / "cells", [setting(), setting(task="longer", horizon=20)])
     report(tmp_path, results)

@@ -300,6 +300,7 @@ def test_help_needs_no_torch() -> None:
     assert result.stdout == "False\n"
 
 
+@pytest.mark.usefixtures("real_pictures")
 def test_pictures(tmp_path) -> None:
     sizes = ["--words", "64", "--bits", "8", "--max-steps", "4"]
     common = ["run", "gcd", *sizes, "--engine", "interpreter", "--save", str(tmp_path / "s")]
