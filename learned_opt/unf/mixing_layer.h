@@ -100,9 +100,16 @@ struct Layer {
       else if (PACKS)
         for (int c = 0; c < C_IN; c++) Stack::pack_row(from + c * columns, C_OUT, packed(number, k) + c * V_OUT);
       from += C_IN * columns;
-      for (int64_t s = 0; s < coefficients.num_shared; s++)
-        for (int c = 0; c < C_OUT; c++) ((REAL*)row)[c] += coefficients.shared[s] * from[s * columns + c];
+      if (coefficients.num_shared) add_shared(from, columns, row);
     }
+  }
+
+  void add_shared(const REAL* from, int64_t columns, Vector* row) const {
+    REAL sum[V_OUT * LANES];
+    memcpy(sum, row, sizeof(sum));
+    for (int64_t s = 0; s < coefficients.num_shared; s++)
+      for (int c = 0; c < C_OUT; c++) sum[c] += coefficients.shared[s] * from[s * columns + c];
+    memcpy(row, sum, sizeof(sum));
   }
 
   static void pack_columns(const REAL* from, int64_t columns, Vector* to) {
@@ -129,9 +136,8 @@ struct Layer {
     const Group& group = program.groups[product.group];
     Vector begin[P * V_OUT], rest[P * V_OUT];
     Start start{arena.constants.data() + number * V_OUT, 0};
-    for (const Rows& rows : product.addends) {
-      const Vector* table = arena.targets.data() + rows.start * V_OUT;
-      collect<V_OUT, true>(product, rows.strides, table, first, count, begin, start);
+    if (!product.addends.empty()) {
+      collect_addends<V_OUT>(product, arena.targets.data(), start.rows, first, count, begin);
       start = {begin, V_OUT};
     }
     if constexpr (DOTS)
@@ -192,7 +198,7 @@ struct Layer {
     int64_t strides[MAX_RANK];
     for (int64_t a = 0; a < product.rank; a++) strides[a] = source.strides[product.order[a]];
     if (in_order(product.rank, product.sizes, strides)) return from + first * V_IN;
-    collect<V_IN, false>(product, strides, from, first, count, gathered);
+    collect<V_IN>(product, strides, from, first, count, gathered);
     return gathered;
   }
 };

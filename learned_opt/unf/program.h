@@ -158,17 +158,51 @@ struct Cursor {
   }
 };
 
-// rows [first, first + count) of a product's loop, one behind the other; with ADD, plus what `start` has there
-template <int V, bool ADD>
+// rows [first, first + count) of a product's loop, one behind the other
+template <int V>
 static void collect(const Product& product, const int64_t* strides, const Vector* from, int64_t first, int64_t count,
-                    Vector* to, Start start = {}) {
+                    Vector* to) {
   Cursor cursor(product.rank, product.sizes, first);
   const int64_t step = cursor.step(strides) * V;
   for (int64_t done = 0; done < count;) {
     const int64_t run = std::min(count - done, cursor.left());
     const Vector* row = from + cursor.offset(strides) * V;
-    for (int64_t i = 0; i < run; i++, row += step, to += V, start.rows += start.stride)
-      for (int v = 0; v < V; v++) to[v] = ADD ? start.rows[v] + row[v] : row[v];
+    for (int64_t i = 0; i < run; i++, row += step, to += V)
+      for (int v = 0; v < V; v++) to[v] = row[v];
+    cursor.advance(run);
+    done += run;
+  }
+}
+
+// the same of all addends together, and of a constant
+template <int V>
+static void collect_addends(const Product& product, const Vector* tables, const Vector* constant, int64_t first,
+                            int64_t count, Vector* to) {
+  const int64_t num_addends = product.addends.size();
+  Cursor cursor(product.rank, product.sizes, first);
+  for (int64_t done = 0; done < count;) {
+    const int64_t run = std::min(count - done, cursor.left());
+    Vector fixed[V];  // of a run
+    const Vector* rows[MAX_RANK + 1];
+    int64_t steps[MAX_RANK + 1], num_rows = 0;
+    for (int v = 0; v < V; v++) fixed[v] = constant[v];
+    for (int64_t a = 0; a < num_addends; a++) {
+      const Rows& addend = product.addends[a];
+      const Vector* row = tables + (addend.start + cursor.offset(addend.strides)) * V;
+      const int64_t step = cursor.step(addend.strides) * V;
+      if (step == 0) {
+        for (int v = 0; v < V; v++) fixed[v] += row[v];
+      } else {
+        rows[num_rows] = row;
+        steps[num_rows++] = step;
+      }
+    }
+    for (int64_t i = 0; i < run; i++, to += V)
+      for (int v = 0; v < V; v++) {
+        Vector sum = fixed[v];
+        for (int64_t a = 0; a < num_rows; a++) sum += rows[a][i * steps[a] + v];
+        to[v] = sum;
+      }
     cursor.advance(run);
     done += run;
   }
@@ -185,10 +219,15 @@ static void add(const Walk& walk, const Vector* from, Vector* to, int64_t first,
     const Vector* row = from + (walk.source.start + cursor.offset(walk.source.strides)) * V;
     Vector* target = to + (walk.target.start + cursor.offset(walk.target.strides)) * V;
     if (to_step == 0) {
-      Vector sum[V] = {};
-      for (int64_t i = 0; i < run; i++, row += step)
-        for (int v = 0; v < V; v++) sum[v] += row[v];
-      for (int v = 0; v < V; v++) target[v] += sum[v] * factor;
+      Vector sums[2][V] = {};  // an addition has to wait for the one before
+      int64_t i = 0;
+      for (; i + 1 < run; i += 2, row += 2 * step)
+        for (int v = 0; v < V; v++) {
+          sums[0][v] += row[v];
+          sums[1][v] += row[step + v];
+        }
+      for (int v = 0; v < V && i < run; v++) sums[0][v] += row[v];
+      for (int v = 0; v < V; v++) target[v] += (sums[0][v] + sums[1][v]) * factor;
     } else {
       for (int64_t i = 0; i < run; i++, row += step, target += to_step)
         for (int v = 0; v < V; v++) target[v] += row[v] * factor;
