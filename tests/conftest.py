@@ -3,12 +3,10 @@
 import gc
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import IO
 
 import pytest
-from matplotlib.figure import Figure
-from PIL import Image
 
 import learned_opt  # noqa: F401 - before any test imports torch, whose threads would spin
 
@@ -35,29 +33,37 @@ def logging_as_it_was() -> Iterator[None]:
             handler.close()
 
 
-SAVE_FIGURE = Figure.savefig
-
-
 @pytest.fixture(scope="session", autouse=True)
-def cheap_runs() -> Iterator[None]:
+def cheap_runs() -> Iterator[Callable[..., None]]:
     """Pictures and measured times take half of a tiny run, and few tests are about them.
 
     Figures are still made, but not drawn: what draws them asks for ``real_pictures``.
+
+    Yields:
+        what draws and saves a figure.
     """
+    # the process that hands out tests needs none of these
+    from matplotlib.figure import Figure
+
     from learned_opt.evaluation import step_times
 
+    save = Figure.savefig
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Figure, "savefig", _save_nothing)
         # inner steps, repeats
         patch.setattr(step_times.time_steps.__wrapped__, "__defaults__", (1, 1))
-        yield
+        yield save
 
 
-def _save_nothing(_: Figure, file: IO[bytes], **__: object) -> None:
+def _save_nothing(_: object, file: IO[bytes], **__: object) -> None:
+    from PIL import Image
+
     Image.new("L", (1, 1)).save(file, "png")
 
 
 @pytest.fixture
-def real_pictures(monkeypatch) -> None:
+def real_pictures(cheap_runs, monkeypatch) -> None:
     """Figures are drawn, as users have them."""
-    monkeypatch.setattr(Figure, "savefig", SAVE_FIGURE)
+    from matplotlib.figure import Figure
+
+    monkeypatch.setattr(Figure, "savefig", cheap_runs)

@@ -184,7 +184,11 @@ HUGE = [
     ({"specs": large_spec(1, ["h"] * 10)}, "readable in at most 20000 ways"),
     ({"specs": large_spec(1, ["h", "x"] * 20)}, "at most 16 axes, got 40"),
     ({"specs": large_spec(2000, ["h", "x", "row", "column"])}, "readable in at most 20000 ways"),
-    ({"specs": large_spec(2000, ["h", "x"])}, "larger optimizer than|another architecture"),
+    pytest.param(
+        {"specs": large_spec(2000, ["h", "x"])},
+        "larger optimizer than|another architecture",
+        marks=pytest.mark.slow,
+    ),
 ]
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 from scipy import stats
 
 from learned_opt.commands import report
@@ -27,8 +28,8 @@ CHROMIUM = next(
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory) -> Path:
-    """A run folder; tests read it."""
+def run(cheap_runs, tmp_path_factory) -> Path:
+    """A run folder with pictures; tests read it."""
     folder = write_run(tmp_path_factory.mktemp("runs") / "one")
     rows = []
     for outer, inner, i in itertools.product((1, 4), (0, 9), (0, 1)):
@@ -36,7 +37,9 @@ def run(tmp_path_factory) -> Path:
     (folder / "diagnostics.csv").write_text(
         "outer_step,task,inner_step,tensor,quantity,value\n" + "\n".join(rows)
     )
-    write_run_report(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Figure, "savefig", cheap_runs)
+        write_run_report(folder)
     return folder
 
 
@@ -125,6 +128,7 @@ def test_the_page_needs_no_other_file_and_no_network(run, page) -> None:
     assert len(text) < 1_000_000
 
 
+@pytest.mark.usefixtures("real_pictures")
 def test_the_same_files_give_the_same_bytes(run) -> None:
     assert page_of(run) == (run / "report.html").read_text()
 
