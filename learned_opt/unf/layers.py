@@ -73,7 +73,7 @@ class UNFLinear(Layer):
         self.num_folds = num_folds(spec)
         self.in_channels = in_channels
         self.out_channels = out_channels
-        self.num_terms = self._num_terms()  # basis maps that arrive at one entry of each tensor
+        self.num_terms = self.plan.num_terms(self.num_folds)
 
         self.weights = nn.ParameterDict()
         for group in self.plan.groups:
@@ -152,13 +152,6 @@ class UNFLinear(Layer):
         for pattern in patterns:
             indices += [pattern.parameter] * self.num_folds[pattern.parameter]
         return indices
-
-    def _num_terms(self) -> dict[str, int]:
-        num_terms = dict.fromkeys(self.spec.axes, 0)
-        for group in self.plan.groups:
-            for target in group.targets:
-                num_terms[target.parameter] += len(self._folded_indices(group.sources))
-        return num_terms
 
     @override
     def extra_repr(self) -> str:

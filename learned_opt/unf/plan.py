@@ -9,7 +9,7 @@ sources -> channels of all targets, at the reduced shape.
 """
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from itertools import chain, combinations, permutations, product
 from typing import NamedTuple
@@ -50,6 +50,19 @@ class Plan(NamedTuple):
     def num_basis(self) -> int:
         """Number of basis maps, the Bell-number count."""
         return sum(len(group.sources) * len(group.targets) for group in self.groups)
+
+    def num_terms(self, num_folds: Mapping[str, int]) -> dict[str, int]:
+        """How many basis maps arrive at one entry of each parameter.
+
+        Args:
+            num_folds: how often each parameter counts, as a source.
+        """
+        counts = dict.fromkeys(num_folds, 0)
+        for group in self.groups:
+            arriving = sum(num_folds[source.parameter] for source in group.sources)
+            for target in group.targets:
+                counts[target.parameter] += arriving
+        return counts
 
     def whole(self, parameter: str) -> tuple[Group, Pattern] | None:
         """Where a parameter of two axes or more is read as a whole.
