@@ -38,8 +38,9 @@ class LearnedOptimizer(Packaged):
     ``s`` is the root mean square of the update of the tensor, which has the part of the learning
     rate of ``torch.optim.AdamW``: ``weight_decay`` means the same there and here.
 
-    One step does what an inner step of meta-training does, bit for bit where ``lr`` is 1 and
-    ``weight_decay`` is 0. Parameters without a gradient stay as they are. A *separable*
+    One step does what an inner step of meta-training does, to rounding, where ``lr`` is 1 and
+    ``weight_decay`` is 0; on the CPU by the kernels of steps that nobody differentiates, where a
+    C++ compiler is there. Parameters without a gradient stay as they are. A *separable*
     meta-optimizer, which treats each tensor by itself, skips them; to any other they are part of
     the weight space, with a gradient of zero. There is no ``maximize`` (negate the loss), no
     ``capturable`` and no ``differentiable``.

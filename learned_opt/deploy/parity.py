@@ -93,7 +93,7 @@ def verdict(meta_optimizer: MetaOptimizer, deploy: Callable[..., torch.optim.Opt
         check_parity(meta_optimizer, deploy)
     except ValueError as error:
         return f"WARNING: {error}"
-    return "checked: learned_opt.LearnedOptimizer makes the steps of meta-training, bit for bit"
+    return "checked: learned_opt.LearnedOptimizer makes the steps of meta-training, to rounding"
 
 
 def example_shapes(spec: PermutationSpec) -> dict[str, tuple[int, ...]]:

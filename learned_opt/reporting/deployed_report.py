@@ -11,7 +11,7 @@ HEADINGS = ("network", "optimizer", "theta", "ms", "/ AdamW", "/ loop", "state B
 NOTES = """\
 ms: processor time of a step on one thread, median of interleaved rounds, random gradients.
 loop: the same learned optimizer as plain PyTorch, tensor by tensor, where it is pointwise;
-exact: LearnedOptimizer as it is, fused: with fused=True. Bytes of each parameter: state that
+default: LearnedOptimizer as it is, fused: with fused=True. Bytes of each parameter: state that
 is kept, and the most that other tensors made in a step held at once (no buffers in kernels)."""
 
 

@@ -49,20 +49,20 @@ def test_rows() -> None:
         "AdamW foreach",
         "AdamW fused",
         "small fused",
-        "small exact",
+        "small default",
         "small loop",
-        "tied exact",
+        "tied default",
     ]
-    assert by_name["tied exact"]["/ loop"] is None
+    assert by_name["tied default"]["/ loop"] is None
     assert by_name["AdamW foreach"]["state B"] == pytest.approx(8, abs=0.01)  # two moments
-    for way in ("fused", "exact", "loop"):
+    for way in ("fused", "default", "loop"):
         row = by_name[f"small {way}"]
         assert row["state B"] == pytest.approx(28, abs=0.01)  # seven momenta
         assert row["theta"] == 19 * 6 + 2 * 6 * 6 + 6 + 3 * 6 + 1 + 3
     assert (
         by_name["small fused"]["temp B"]
         < 1
-        < by_name["small exact"]["temp B"]
+        < by_name["small default"]["temp B"]
         < by_name["small loop"]["temp B"]
     )
     assert by_name["small loop"]["/ loop"] == by_name["AdamW foreach"]["/ AdamW"] == 1
@@ -72,7 +72,7 @@ def test_those_that_read_the_loss_and_the_length_of_the_training_are_measured_to
     nets = {"net": (nn.Linear(30, 10), torch.zeros(1, 30))}
     learned = {name: partial(OPTIMIZERS[name], num_steps=None) for name in ("celo", "velo")}
     rows = list(deployed.measure(nets, learned, 1, lambda text: None))
-    assert [row["optimizer"] for row in rows][2:] == ["celo exact", "velo exact"]
+    assert [row["optimizer"] for row in rows][2:] == ["celo default", "velo default"]
     assert rows[2]["/ loop"] is None
 
 

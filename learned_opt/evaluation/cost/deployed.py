@@ -156,12 +156,12 @@ def _ways(optimizer: Any, spec: PermutationSpec) -> dict[str, Make]:
     """The ways to run one learned optimizer."""
     if not optimizer.separable:
         bound = optimizer.rebind(spec)
-        return {"exact": lambda params: LearnedOptimizer(params.items(), bound)}
+        return {"default": lambda params: LearnedOptimizer(params.items(), bound)}
     if not _has_kernel(optimizer):
-        return {"exact": lambda params: LearnedOptimizer(params.values(), optimizer)}
+        return {"default": lambda params: LearnedOptimizer(params.values(), optimizer)}
     return {
         "fused": lambda params: LearnedOptimizer(params.values(), optimizer, fused=True),
-        "exact": lambda params: LearnedOptimizer(params.values(), optimizer),
+        "default": lambda params: LearnedOptimizer(params.values(), optimizer),
         "loop": lambda params: PlainLoop(params.values(), optimizer),
     }
 
