@@ -51,36 +51,52 @@ def site(tmp_path_factory) -> Path:
     return folder / "site"
 
 
-def test_the_example_runs_by_the_wheel_in_a_folder_of_the_user(site, tmp_path) -> None:
-    """With modules there that have names of ours, which nobody imports."""
-    shutil.copytree(ROOT / "examples/outside", tmp_path, dirs_exist_ok=True)
+@pytest.fixture(scope="module")
+def user(tmp_path_factory) -> Path:
+    """The example, with modules beside it that have names of ours, which nobody imports."""
+    folder = tmp_path_factory.mktemp("user")
+    shutil.copytree(ROOT / "examples/outside", folder, dirs_exist_ok=True)
     for name in ("tasks.py", "conftest.py", "configs/__init__.py"):
-        (tmp_path / name).write_text(THROWS)
-    (tmp_path / "configs/config.yaml").write_text("horizon: one of the user\n")
+        (folder / name).write_text(THROWS)
+    (folder / "configs/config.yaml").write_text("horizon: one of the user\n")
+    return folder
 
-    environment = {"PYTHONPATH": str(site)}
+
+OURS = ["+task=flowers", "--config-dir=configs"]
+
+
+@pytest.fixture(scope="module")
+def trained(site, user) -> subprocess.CompletedProcess:
+    """A training by the script of the wheel."""
+    choices = ["meta_optimizer=momentum", "estimator=fading_pes", "hydra.run.dir=run"]
+    script = [sys.executable, f"{site}/bin/learned-opt"]
+    words = [*OURS, *choices, *TINY, "benchmark=none"]
+    return run([*script, *words], user, PYTHONPATH=str(site))
+
+
+def test_the_wheel_is_imported_in_a_folder_of_the_user(site, user) -> None:
     where = "import learned_opt.commands, tasks; print(learned_opt.__file__, tasks.__file__)"
-    files = run([sys.executable, "-c", where], tmp_path, **environment)
+    files = run([sys.executable, "-c", where], user, PYTHONPATH=str(site))
     assert files.stdout.split() == [
         f"{site}/{name}/__init__.py" for name in ("learned_opt", "tasks")
     ]
 
-    ours = ["+task=flowers", "--config-dir=configs"]
-    choices = ["meta_optimizer=momentum", "estimator=fading_pes", "hydra.run.dir=run"]
-    script = [sys.executable, f"{site}/bin/learned-opt"]
-    trained = run([*script, *ours, *choices, *TINY, "benchmark=none"], tmp_path, **environment)
+
+def test_the_example_trains_by_the_wheel(trained) -> None:
     assert trained.returncode == 0, trained.stderr
     assert "momentum, theta has 2 parameters" in trained.stdout
     assert "fading_pes" in trained.stdout
     assert "trust=[mylab]" in trained.stdout  # in the command that evaluates
 
-    words = [*ours, *TINY, "trust=[mylab]", "theta=run", "hydra.run.dir=evaluated"]
-    evaluated = run(
-        [sys.executable, "-m", "learned_opt", "evaluate", *words], tmp_path, **environment
-    )
+
+@pytest.mark.slow
+def test_the_example_is_evaluated_by_the_wheel(site, user, trained) -> None:
+    words = [*OURS, *TINY, "trust=[mylab]", "theta=run", "hydra.run.dir=evaluated"]
+    command = [sys.executable, "-m", "learned_opt", "evaluate", *words]
+    evaluated = run(command, user, PYTHONPATH=str(site))
     assert evaluated.returncode == 0, evaluated.stderr
     assert "learned" in evaluated.stdout or "momentum" in evaluated.stdout
-    assert (tmp_path / "evaluated/evaluation.json").is_file()
+    assert (user / "evaluated/evaluation.json").is_file()
 
 
 def test_python_refuses_a_module_that_hides_tasks(tmp_path) -> None:

@@ -28,6 +28,7 @@ HYDRA_KEYS = {"_target_", "_partial_", "_args_", "_convert_"}
 ELSEWHERE = {
     "debug": "test_debug_values_are_those_of_every_task",
     "card": "test_every_point_of_every_card_fits_its_task",
+    "meta_optimizer": "test_meta_optimizers_compose",
     "experiment": "test_experiments_compose_and_start_with_their_question",
     "predictor": "test_predictors_compose",
     "scale": "test_experiments_have_the_published_sizes",
@@ -38,7 +39,7 @@ ELSEWHERE = {
     "hydra/sweeper": "test_the_sweeper_searches_what_the_config_has",
 }
 # groups whose choices say nothing of each other, so that one config has one of each
-SIDE_BY_SIDE = ("meta_optimizer", "network", "estimator", "callbacks", "outer_optimizer")
+SIDE_BY_SIDE = ("network", "estimator", "callbacks", "outer_optimizer")
 SIDE_BY_SIDE += ("perturbation", "logger", "truncation", "trainer", "meta_loss", "augment")
 ROUNDS: list[dict[str, str]] = []  # group -> choice; every choice of every group that a run has
 for each_group in SIDE_BY_SIDE:
@@ -120,6 +121,14 @@ def test_every_choice_of_every_group_composes(choices) -> None:
     assert check_nodes(cfg) > 8
     chosen = HydraConfig.get().runtime.choices
     assert {group: chosen[group] for group in choices} == choices
+
+
+def test_meta_optimizers_compose() -> None:
+    """All in one config, which is quicker than a config for each."""
+    names = config_files.options("meta_optimizer")
+    cfg = composed("+task=mlp", *(f"+meta_optimizer@each.{name}={name}" for name in names))
+    assert check_nodes(cfg.each) > 2 * len(names)
+    assert list(cfg.each) == names
 
 
 @pytest.mark.parametrize("schedule", config_files.options("schedule"))

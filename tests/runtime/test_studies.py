@@ -47,6 +47,7 @@ def trials(folder: Path) -> list:
     return optuna.load_study(study_name="outer", storage=storage).trials
 
 
+@pytest.mark.slow
 def test_a_killed_study_goes_on_by_the_same_command(tmp_path) -> None:
     words = ["action=die_once", "hydra.sweeper.n_trials=6"]
     code, printed = tiny(tmp_path, *words)

@@ -90,6 +90,7 @@ def test_a_callback_of_a_user_is_a_module_and_a_word(tmp_path, monkeypatch) -> N
     (tmp_path / "of_a_user.py").write_text(OF_A_USER)
     monkeypatch.syspath_prepend(tmp_path)
     words = ["+callbacks.mine._target_=of_a_user.Count", "+callbacks.mine.start=10"]
+    words += ["meta_optimizer=sgdm", "benchmark=none"]
     run = tmp_path / "run"
     monkeypatch.setattr(
         sys, "argv", ["learned_opt", "+task=mlp", *TINY, *words, f"hydra.run.dir={run}"]

@@ -53,7 +53,9 @@ def killed(tmp_path_factory) -> Path:
         run = RunFolder(folder / "run")
         words = [*TINY, f"hydra.run.dir={run.path}"]
         patch.setattr(sys, "argv", ["learned_opt", *words])
-        train.main()
+        with patch.context() as without_comparison:
+            without_comparison.setattr(train, "compare", lambda *_: None)
+            train.main()
 
         for file in run.checkpoints.glob("step_4.ckpt*"):
             file.unlink()
