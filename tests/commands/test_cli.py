@@ -1,4 +1,4 @@
-"""Runs as a person types them, the first in a real process; error paths by the same functions."""
+"""Runs as a person types them; error paths by the same functions."""
 
 import csv
 import errno
@@ -60,11 +60,15 @@ def shell(folder: Path, *words: str) -> subprocess.CompletedProcess:
 def finished(tmp_path_factory) -> Path:
     """The folder in which one tiny run has been made; the run itself is ``runs/mlp/*``."""
     folder = tmp_path_factory.mktemp("user")
-    result = shell(folder, "+task=mlp", *TINY)
+    check(run_here(folder, "+task=mlp", *TINY))
+    return folder
+
+
+def check(result: subprocess.CompletedProcess) -> None:
+    """A run that went well."""
     assert result.returncode == 0, result.stderr
     assert "held-out seeds" in result.stdout
     assert "Warning" not in result.stderr + result.stdout
-    return folder
 
 
 def run_folder(folder: Path) -> Path:
@@ -107,7 +111,13 @@ def test_a_run_writes_what_the_readme_says(finished) -> None:
     assert described["provenance"]["meta_training"].endswith(" minutes")
 
 
-@pytest.mark.usefixtures("real_pictures")
+@pytest.mark.slow  # ``test_outside`` has a training in a process of its own by default
+def test_a_run_in_a_process_of_its_own(tmp_path) -> None:
+    check(shell(tmp_path, "+task=mlp", *TINY))
+    run = only_folder_of(tmp_path / "runs" / "mlp")
+    assert (run / "curves.png").stat().st_size > 10_000
+
+
 def test_a_run_leaves_a_page_of_itself(finished) -> None:
     page = (run_folder(finished) / "report.html").read_text()
     assert "<title>unf on mlp</title>" in page

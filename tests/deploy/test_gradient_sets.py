@@ -17,6 +17,7 @@ from learned_opt.optimizers.second_moments import SecondMoments
 from learned_opt.optimizers.unf import UNFOptimizer
 from learned_opt.symmetry import infer_permutation_spec
 from learned_opt.unf import Pointwise
+from tests.cases import others_slow
 from tests.inner.test_tapped_loss import MODULES, TOKENS
 
 SUMS = {
@@ -194,7 +195,7 @@ def test_a_step_is_that_of_meta_training(name: str, features: dict, caplog) -> N
         pytest.param("conv", SUMS, id="conv-sums"),
         pytest.param("conv", ROWS, id="conv-rows", marks=pytest.mark.slow),
         pytest.param("attention", SUMS, id="attention-sums", marks=pytest.mark.slow),
-        pytest.param("attention", ROWS, id="attention-rows"),
+        pytest.param("attention", ROWS, id="attention-rows", marks=pytest.mark.slow),
         pytest.param("gru_positions_first", SUMS, id="gru-sums", marks=pytest.mark.slow),
         pytest.param("gru_positions_first", ROWS, id="gru-rows", marks=pytest.mark.slow),
     ],
@@ -242,7 +243,12 @@ def zero_by_hand(problem: Problem, optimizer: LearnedOptimizer) -> None:
             param.grad.zero_()
 
 
-@pytest.mark.parametrize("zero", [zero_none, zero_in_place, zero_by_module, zero_by_hand])
+@pytest.mark.parametrize(
+    "zero",
+    others_slow(
+        [zero_none, zero_in_place, zero_by_module, zero_by_hand], [zero_none, zero_by_hand]
+    ),
+)
 @pytest.mark.parametrize("features", [SUMS, ROWS], ids=["sums", "rows"])
 def test_zero_grad_starts_a_new_set_wherever_it_stands(zero, features: dict) -> None:
     problem = Problem("conv", features)

@@ -92,7 +92,7 @@ def test_statistics_against_closed_form() -> None:
 
 def test_only_the_functional_can_rank_by_what_relates_two_tensors() -> None:
     data = prepare(made_up_zoo())
-    settings = Settings(lr=3e-3, batch_size=32, max_epochs=40, patience=40)
+    settings = Settings(lr=3e-3, batch_size=32, max_epochs=20, patience=20)
     unf = fit(FUNCTIONAL, SPEC, data, settings, seed=0)
     statnn = fit(StatNN, SPEC, data, settings, seed=0)
     assert unf.tau > 0.6
