@@ -18,6 +18,7 @@ from learned_opt.commands import (
 )
 from learned_opt.commands.cli import Parser
 from learned_opt.compose import config_files
+from tests.cases import others_slow
 from tests.compose.test_configs import composed
 
 PARSERS = {"replay": replay, "report": report, "collect": collect, "dashboard": dashboard}
@@ -40,7 +41,10 @@ def first_of_sweep(word: str) -> str:
     return word.split(",")[0] if "[" not in word and "{" not in word else word
 
 
-@pytest.mark.parametrize("verb", help_pages.CONFIGS)
+COMPOSED_ONCE = ("train", "evaluate", "bench", "lab", "zoo")
+
+
+@pytest.mark.parametrize("verb", others_slow(help_pages.CONFIGS, COMPOSED_ONCE))
 def test_examples_compose(verb) -> None:
     assert len(examples.EXAMPLES[verb]) == NUM_EXAMPLES
     for example in examples.EXAMPLES[verb]:

@@ -17,7 +17,7 @@ from learned_opt.estimators.pes import PES
 from learned_opt.estimators.share import Share
 from learned_opt.inner.truncation import Constant
 from learned_opt.inner.unroll import Unroll
-from tests.cases import spec_of
+from tests.cases import others_slow, spec_of
 from tests.helpers.known_meta_gradients import (
     HORIZON,
     SIGMA,
@@ -82,10 +82,7 @@ def variance_of_a_cubic(coefficient: float, cubic: float, dim: int) -> float:
     return (dim - 1) * f_square + f_square_e_square - (linear + 3 * cubic) ** 2
 
 
-@pytest.mark.parametrize(
-    "cubic",
-    [1.0, pytest.param(-0.2, marks=pytest.mark.slow), pytest.param(-0.28, marks=pytest.mark.slow)],
-)
+@pytest.mark.parametrize("cubic", others_slow((1.0, -0.2, -0.28), (1.0,)))
 def test_the_variance_is_one_minus_rho_squared(cubic) -> None:
     """The final loss is ``sum_j theta_j + a theta_j^3`` with ``a = cubic / sigma^2``, at 0.
 
@@ -183,7 +180,7 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", others_slow(CASES, ("es", "pes")))
 def test_the_mean_is_the_gradient_of_the_smoothed_loss(name) -> None:
     """On gradient descent, whose losses are no polynomials of theta of low degree."""
     kind, length, truth = CASES[name]
@@ -203,6 +200,7 @@ class Released(PES):
         return Noise(drawn.eps, earlier, kept.memory)
 
 
+@pytest.mark.slow
 def test_the_released_form_of_pes_a_is_biased() -> None:
     """The gradient of the chain with theta itself is not that of perturbed chains in the mean."""
     truth = pes_truth(HORIZON // 2, 2 * NARROW)

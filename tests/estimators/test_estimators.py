@@ -15,7 +15,13 @@ from learned_opt.estimators.es import ES
 from learned_opt.estimators.nres import NRES
 from learned_opt.estimators.pes import PES
 from learned_opt.inner.truncation import Constant, LogUniform
-from tests.cases import ESTIMATORS, PERTURBED, WEIGHED_TOGETHER, WITH_GRADIENTS
+from tests.cases import (
+    ESTIMATORS,
+    PERTURBED,
+    WEIGHED_TOGETHER,
+    WITH_GRADIENTS,
+    others_slow,
+)
 from tests.helpers.known_meta_gradients import (
     HORIZON,
     SIGMA,
@@ -49,8 +55,12 @@ def test_contract(kind) -> None:
         state = after
 
 
-@pytest.mark.parametrize("kind", ESTIMATORS.values(), ids=ESTIMATORS)
-def test_restarts_come_at_the_horizon_and_are_staggered(kind) -> None:
+RESTARTED_ONCE = ("es", "pes", "nres", "gpes", "es_control", "guided_es", "bptt")
+
+
+@pytest.mark.parametrize("name", others_slow(ESTIMATORS, RESTARTED_ONCE))
+def test_restarts_come_at_the_horizon_and_are_staggered(name) -> None:
+    kind = ESTIMATORS[name]
     estimator, theta = on_network(kind, num_tasks=32)
     state = estimator.init_state(theta, generator("start"))
     assert set(state["step"].tolist()) == {0, 2, 4}

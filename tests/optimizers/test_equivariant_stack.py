@@ -14,7 +14,7 @@ from learned_opt.optimizers.second_moments import SecondMoments
 from learned_opt.optimizers.unf import UNFOptimizer
 from learned_opt.symmetry import PermutationSpec
 from learned_opt.unf import Pointwise, PointwiseUNFLinear, UNFLinear
-from tests.cases import FAMILIES, spec_of
+from tests.cases import FAMILIES, others_slow, spec_of
 from tests.helpers.fused_steps import SHAPES, SPEC, TOLERANCE, check_equal, step
 
 MAKE = {
@@ -101,7 +101,11 @@ def test_parameters_that_are_cut(calls) -> None:
     assert calls
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+# matrices, kernels of a convolution, norms, gates, and attention
+ONCE = ("mlp", "mlp_deep", "cnn_norm", "resnet", "lstm", "vision_transformer", "moe_mlp")
+
+
+@pytest.mark.parametrize("family", others_slow(FAMILIES, ONCE))
 def test_equals_the_plain_layers_on_every_network(family, calls) -> None:
     problem = FAMILIES[family]()
     params = problem.init(torch.Generator().manual_seed(0), problem.sample(torch.Generator()))

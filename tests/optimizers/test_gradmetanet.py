@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from itertools import product
 
 import pytest
 import torch
@@ -19,7 +20,7 @@ from learned_opt.optimizers.neuron_spaces import neuron_spaces
 from learned_opt.optimizers.unf import UNFOptimizer
 from learned_opt.symmetry import infer_permutation_spec
 from learned_opt.unf import Pointwise
-from tests.cases import READS_EXAMPLES, SPECS
+from tests.cases import READS_EXAMPLES, SPECS, others_slow
 
 
 class Recurrent(nn.Module):
@@ -122,8 +123,12 @@ def test_thirty_three_channels_make_a_deep_set_of_3233_numbers() -> None:
     assert sum(weight.numel() for weight in optimizer.parameters()) - of_features == 3_233 + 3
 
 
-@pytest.mark.parametrize("kind", [make, NeuronMoments])
-@pytest.mark.parametrize("name", NETWORKS)
+CHANNELS = list(product(NETWORKS, (make, NeuronMoments)))
+CHANNELS_ONCE = [pair for pair in CHANNELS if pair[0] in ("mlp", "conv")]
+CHANNELS_ONCE.append(("attention", make))
+
+
+@pytest.mark.parametrize(("name", "kind"), others_slow(CHANNELS, CHANNELS_ONCE))
 def test_channels_move_with_the_neurons(name: str, kind) -> None:
     problem = Problem(name)
     element = problem.spec.draw(problem.params, torch.Generator().manual_seed(3))

@@ -16,7 +16,7 @@ from learned_opt.optimizers.second_moments import SecondMoments
 from learned_opt.optimizers.unf import UNFOptimizer
 from learned_opt.symmetry import PermutationSpec
 from learned_opt.unf import Pointwise, PointwiseUNFLinear, TypeTied
-from tests.cases import FAMILIES, OPTIMIZERS, spec_of
+from tests.cases import FAMILIES, OPTIMIZERS, others_slow, spec_of
 from tests.helpers.fused_steps import SHAPES, SPEC, TOLERANCE, check_equal, step
 
 MAKE = {
@@ -77,7 +77,11 @@ def test_entries_that_do_not_lie_side_by_side(calls) -> None:
     assert calls
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+# matrices, kernels of a convolution, norms, gates, and attention
+ONCE = ("mlp", "mlp_deep", "cnn_norm", "resnet", "lstm", "vision_transformer", "moe_mlp")
+
+
+@pytest.mark.parametrize("family", others_slow(FAMILIES, ONCE))
 def test_equals_the_plain_layers_on_every_network(family, calls) -> None:
     problem = FAMILIES[family]()
     params = problem.init(torch.Generator().manual_seed(0), problem.sample(torch.Generator()))

@@ -12,6 +12,7 @@ from torch.func import functional_call
 from learned_opt.optimizers.unf import UNFOptimizer
 from learned_opt.symmetry import PermutationSpec, check_spec, infer_permutation_spec
 from learned_opt.unf import TypeTied
+from tests.cases import others_slow
 from tests.helpers.torch_modules import IMAGES, SEQUENCES, VECTORS, Case
 from tests.helpers.wirings import Wire
 
@@ -197,7 +198,7 @@ JOINED: dict[str, tuple[Case, tuple[int, ...]]] = {
 }
 
 
-@pytest.mark.parametrize("name", JOINED)
+@pytest.mark.parametrize("name", others_slow(JOINED, JOINED.keys() - {"gru_directions_2_layers"}))
 def test_each_part_permutes_by_itself(name) -> None:
     case, groups = JOINED[name]
     torch.manual_seed(0)

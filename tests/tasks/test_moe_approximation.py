@@ -46,7 +46,7 @@ def sup_error(mixture: NearestPrototypeMoE, function, cells: int = 0) -> float:
     return (mixture(x) - function(x)).abs().max().item()
 
 
-@pytest.mark.parametrize("dims", [1, 2, 3])
+@pytest.mark.parametrize("dims", [1, 2, pytest.param(3, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("depth", "rate"), [(0, 1), (1, 2)])
 def test_sup_error_falls_with_the_rate_of_the_experts(dims, depth, rate) -> None:
     """Slopes in the number of experts: -1/n of constant ones, -2/n of affine ones; within 12%."""
