@@ -9,7 +9,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from copy import copy
 from functools import partial
-from math import sqrt
 from typing import Self
 
 import torch
@@ -20,7 +19,7 @@ from learned_opt.core.tree import Tree, tree_map
 from learned_opt.optimizers.base import check_positive
 from learned_opt.optimizers.features import TINY, ema
 from learned_opt.optimizers.hand.base import log_parameter, logit_parameter
-from learned_opt.optimizers.linear_algebra import orthogonalise
+from learned_opt.optimizers.orthogonal_direction import orthogonal_direction
 from learned_opt.optimizers.tensor_rules import NO_RULES, TensorRules
 from learned_opt.optimizers.update_scale import ENTRY, ORTHOGONAL_PARAMETER, PARAMETER
 from learned_opt.symmetry.roles import num_pieces
@@ -256,7 +255,7 @@ class Relative(Nominal):
                 directions[name] = correction * momentum * torch.rsqrt(second[name] + TINY)
             else:
                 pieces = num_pieces(spec, name) if self.rules.by_role else 1
-                directions[name] = self._orthogonal(momentum, pieces)
+                directions[name] = orthogonal_direction(momentum, pieces, self.row_limit)
         return directions, {"momentum": momenta, "second": second}
 
     @override
@@ -283,22 +282,6 @@ class Relative(Nominal):
         if param.ndim > 1:  # biases start at zero, gains of norms at one: the floor alone
             size = (_mean_square(param) + size**2).sqrt()
         return moved * (clipped * size)
-
-    def _orthogonal(self, momentum: Tensor, num_pieces: int) -> Tensor:
-        """A momentum with singular values of about 1, scaled to entries of order one."""
-        parts = momentum.flatten(1).chunk(num_pieces)
-        matrices = [self._orthogonal_matrix(part) for part in parts]
-        joined = torch.cat(matrices) if len(matrices) > 1 else matrices[0]
-        return joined.reshape(momentum.shape)
-
-    def _orthogonal_matrix(self, momentum: Tensor) -> Tensor:
-        matrix = sqrt(max(momentum.shape)) * orthogonalise(momentum)
-        if self.row_limit is None:
-            return matrix
-
-        # 1 for a row that is short enough
-        lengths = torch.linalg.vector_norm(matrix, dim=1, keepdim=True) / sqrt(matrix.shape[1])
-        return matrix * (self.row_limit / lengths.clamp(min=self.row_limit))
 
 
 def _mean_square(tensor: Tensor) -> Tensor:

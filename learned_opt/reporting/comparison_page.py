@@ -70,9 +70,11 @@ def comparison_page(records: Sequence[Record]) -> str:
         shown = f"the {len(runs)} of the lowest final loss are compared here, the best first"
         parts["Groups"] = [GROUPS.format(num_groups=num_groups, shown=shown)]
 
-    compared = [task for task in tasks if any(_has(record, task) for record in records)]
+    compared = [task for task in tasks if _of_those_with(runs, task)]
     if compared:
-        lines = [line for task in compared for line in _lowest(runs, task)]
+        lines = []
+        for task in compared:
+            lines += _lowest(runs, task)
         parts[HEADING] = [Sentences(lines)]
     if missing:
         parts["What is missing"] = [Sentences(missing, stands_out=True)]
@@ -122,7 +124,7 @@ def labels(records: Sequence[Record]) -> list[str]:
 
 def _lowest(runs: dict[str, Record], task: str) -> list[str]:
     """Of every horizon, the lowest final loss of the runs beside that of the baselines."""
-    of_task = {label: record for label, record in runs.items() if _has(record, task)}
+    of_task = _of_those_with(runs, task)
     frame, _ = merged(of_task, task)
     reference = next(record.results.reference for record in of_task.values() if record.results)
     learned = learned_names(of_task)
@@ -146,11 +148,7 @@ def _least(summaries: list[dict[str, Any]], whose: str) -> str:
 
 def _of_task(runs: dict[str, Record], task: str) -> list[Part]:
     """Verdicts, then for each horizon a table and pictures."""
-    of_task = {}
-    for label, record in runs.items():
-        if _has(record, task):
-            of_task[label] = record
-
+    of_task = _of_those_with(runs, task)
     frame, curves = merged(of_task, task)
     reference = next(record.results.reference for record in of_task.values() if record.results)
 
@@ -162,6 +160,10 @@ def _of_task(runs: dict[str, Record], task: str) -> list[Part]:
         parts += setting_parts(f"{task}, horizon {horizon}", summaries, losses, [])[1:]
 
     return [*parts, *notes(reference)]
+
+
+def _of_those_with(runs: Mapping[str, Record], task: str) -> dict[str, Record]:
+    return {label: record for label, record in runs.items() if _has(record, task)}
 
 
 def _has(record: Record, task: str) -> bool:
