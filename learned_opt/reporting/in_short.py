@@ -4,8 +4,6 @@ import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-import pandas as pd
-
 from learned_opt.core.figures import figure
 from learned_opt.evaluation import scores
 from learned_opt.evaluation.frames import distinct, groups, select
@@ -110,25 +108,28 @@ def _cost_of_steps(results: Results) -> str:
     medians = frame.groupby("optimizer")[["ms_per_step", "speedup", "time_speedup"]].median()
     learned = medians.loc[[name for name in results.learned if name in medians.index]]
     times = learned["ms_per_step"] / medians.loc[reference, "ms_per_step"]
-    words = f"a step takes {_range(times)} times as long as one of {reference}"
+    words = f"a step takes {_range(times.tolist())} times as long as one of {reference}"
     if learned["time_speedup"].isna().all():
         return words
+    steps = _range(learned["speedup"].tolist())
+    seconds = _range(learned["time_speedup"].tolist())
     return (
-        f"{words}; {reference}'s final loss comes {_range(learned['speedup'])} times as soon in "
-        f"steps, {_range(learned['time_speedup'])} times in time (medians)"
+        f"{words}; {reference}'s final loss comes {steps} times as soon in steps, "
+        f"{seconds} times in time (medians)"
     )
 
 
-def _range(values: "pd.Series[float]") -> str:
+def _range(values: Sequence[float]) -> str:
     """Of one number itself, of several the lowest and the highest."""
-    low, high = (f"{value:.2g}" for value in (values.min(), values.max()))
+    low = f"{min(values):.2g}"
+    high = f"{max(values):.2g}"
     return low if low == high else f"{low} to {high}"
 
 
 def _divergence(results: Results) -> str:
     counts = []
     for (name,), rows in groups(results.frame, ["optimizer"]):
-        diverged = int(rows["diverged"].sum())
+        diverged = sum(rows["diverged"].tolist())
         if diverged:
             counts.append(f"{name} on {diverged} of {len(rows)} runs")
     return ", ".join(counts) or f"none of {len(results.frame)} runs"
