@@ -9,6 +9,7 @@ from learned_opt.deploy.model_symmetries import Symmetries
 from learned_opt.deploy.weight_space import free_spec
 from learned_opt.deploy.weights import build_trained, load_metadata, specs
 from learned_opt.optimizers.base import MetaOptimizer
+from learned_opt.symmetry.spec import PermutationSpec
 
 
 def load(
@@ -38,6 +39,20 @@ def load(
     path = hub.find(name, revision)
     metadata = load_metadata(path)
     return build_trained(path, metadata, trust), metadata
+
+
+def packaged(spec: PermutationSpec, name: str) -> MetaOptimizer:
+    """The meta-optimizer of a packaged name on a weight space; configs name it as a constructor.
+
+    Args:
+        spec: of the weight space.
+        name: of a folder of ``deploy/pretrained``.
+
+    Raises:
+        ValueError: nothing has that name.
+    """
+    optimizer, _ = load(name)
+    return optimizer.rebind(spec)
 
 
 def fit(

@@ -99,14 +99,13 @@ def test_the_command(tmp_path, monkeypatch, capsys) -> None:
         "~learned.deep_set_16",
         "~learned.deep_set_32",
     ]
-    words += ["learned.unf_tied.channels=4"]
     monkeypatch.setattr(sys, "argv", ["bench_deploy", *words, f"hydra.run.dir={tmp_path}"])
     threads = torch.get_num_threads()
     bench_deploy.main()
     torch.set_num_threads(threads)
     assert "mlp, 0.00M in 4 tensors" in capsys.readouterr().out
     written = json.loads((tmp_path / "deployed.json").read_text())
-    assert len(written["rows"]) == 6
+    assert len(written["rows"]) == 7
     assert "deep_set_8 fused" in (tmp_path / "deployed.md").read_text()
 
 
