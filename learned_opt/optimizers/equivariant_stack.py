@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from learned_opt.core import native
-from learned_opt.optimizers import momentum_stack
+from learned_opt.optimizers import chain_operator, momentum_stack
 from learned_opt.optimizers.features import NUM_TENSOR_FEATURES, Normalisation
 from learned_opt.unf import fused
 
@@ -189,21 +189,7 @@ def _fake(params, grads, momenta, further, groups, biases, shared, sizes, *other
     return _allocate(momenta, groups, sizes)
 
 
-def _batched(info, in_dims, *arguments):
-    """A batch of M chains is more chains."""
-    folded = []
-    for tensors, dims in zip(arguments[:7], in_dims, strict=False):
-        folded.append(fused.fold_batch(tensors, dims, info.batch_size))
-
-    outputs = []
-    for output in torch.ops.learned_opt.equivariant_stack.default(*folded, *arguments[7:]):
-        outputs.append(output.unflatten(0, (info.batch_size, -1)))
-    return outputs, [0] * len(outputs)
-
-
-_library_of_torch.impl("equivariant_stack", _on_cpu, "CPU")
-torch.library.register_fake("learned_opt::equivariant_stack", _fake, lib=_library_of_torch)
-torch.library.register_vmap("learned_opt::equivariant_stack", _batched, lib=_library_of_torch)
+chain_operator.register(_library_of_torch, "equivariant_stack", _on_cpu, _fake)
 
 
 def has_kernel(like: Tensor, widths: Sequence[int]) -> bool:

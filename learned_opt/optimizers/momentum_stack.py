@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from learned_opt.core import native
+from learned_opt.optimizers import chain_operator
 from learned_opt.optimizers.features import MOMENTUM_DECAYS, Normalisation
 from learned_opt.unf import fused
 
@@ -145,21 +146,7 @@ def _fake(params, grads, momenta, further, weights, biases, columns, wanted, *no
     return _allocate(params, momenta, weights, columns, wanted)
 
 
-def _batched(info, in_dims, *arguments):
-    """A batch of M chains is more chains."""
-    folded = []
-    for tensors, dims in zip(arguments[:7], in_dims, strict=False):
-        folded.append(fused.fold_batch(tensors, dims, info.batch_size))
-
-    outputs = []
-    for output in torch.ops.learned_opt.momentum_stack.default(*folded, *arguments[7:]):
-        outputs.append(output.unflatten(0, (info.batch_size, -1)))
-    return outputs, [0] * len(outputs)
-
-
-_library_of_torch.impl("momentum_stack", _on_cpu, "CPU")
-torch.library.register_fake("learned_opt::momentum_stack", _fake, lib=_library_of_torch)
-torch.library.register_vmap("learned_opt::momentum_stack", _batched, lib=_library_of_torch)
+chain_operator.register(_library_of_torch, "momentum_stack", _on_cpu, _fake)
 
 
 def has_kernel(like: Tensor, weights: Sequence[Tensor]) -> bool:
