@@ -35,11 +35,10 @@ def test_runs_keep_their_share(tmp_path: Path) -> None:
         quiet += _rates(tmp_path / f"quiet{number}", 1)
         with _busy_thread():
             beside_one += _rates(tmp_path / f"beside{number}", 1)
-        two_at_once.append(sum(_rates(tmp_path / f"two{number}", 2)))
+        two_at_once += _rates(tmp_path / f"two{number}", 2)
 
     assert median(beside_one) > 0.5 * median(quiet), (quiet, beside_one)
-    # together: the one that runs two threads takes more than the one that chose a single one
-    assert min(two_at_once) > 0.8 * median(quiet), (quiet, two_at_once)
+    assert min(two_at_once) > 0.4 * median(quiet), (quiet, two_at_once)
 
 
 def _rates(folder: Path, number: int) -> list[float]:
