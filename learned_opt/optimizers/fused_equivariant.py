@@ -12,7 +12,7 @@ from learned_opt.core.forward_only import is_forward_only
 from learned_opt.core.tree import Tree
 from learned_opt.optimizers import equivariant_stack as kernel
 from learned_opt.optimizers.features import NUM_TENSOR_FEATURES, Normalisation
-from learned_opt.optimizers.fused_function import further_channels
+from learned_opt.optimizers.fused_function import FusedFunction, further_channels
 from learned_opt.symmetry.spec import PermutationSpec
 from learned_opt.unf.encoding import encode
 from learned_opt.unf.plan import Plan
@@ -91,6 +91,24 @@ class FusedEquivariant:
         in_channels = self.layers[0].groups[0].shape[1] - len(self.shared)
         widths = [in_channels, *(layer.groups[0].shape[3] for layer in self.layers)]
         return in_channels >= NUM_TENSOR_FEATURES and kernel.has_kernel(params[0], widths)
+
+
+def fused_for(
+    function: UNF,
+    spec: PermutationSpec,
+    normalisation: Normalisation,
+    shared: Tensor,
+    params: Tree,
+) -> FusedFunction | FusedEquivariant | None:
+    """The function by the first kernel that fits it; None where none does.
+
+    Args: those of ``FusedFunction``.
+    """
+    of_trunk = FusedFunction(function, spec, normalisation, shared, params)
+    if of_trunk.fits:
+        return of_trunk
+    of_all = FusedEquivariant(function, spec, normalisation, shared, params)
+    return of_all if of_all.fits else None
 
 
 @cache

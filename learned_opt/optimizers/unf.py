@@ -17,8 +17,7 @@ from learned_opt.optimizers.base import (
 )
 from learned_opt.optimizers.features import NO_FEATURES, Features, JoinedFeatures, Reading
 from learned_opt.optimizers.fused import momentum_step
-from learned_opt.optimizers.fused_equivariant import FusedEquivariant
-from learned_opt.optimizers.fused_function import FusedFunction
+from learned_opt.optimizers.fused_equivariant import fused_for
 from learned_opt.optimizers.hand.base import log_parameter, logit_parameter
 from learned_opt.optimizers.nominal import Momentum, Nominal
 from learned_opt.symmetry.spec import PermutationSpec
@@ -177,12 +176,9 @@ class UNFOptimizer(MetaOptimizer):
 
         time = features.time_features(state["step"], self.log_alpha.dtype)
         kind = features.NORMALISATIONS[self.normalisation]
-        fused = FusedFunction(self.function, self.spec, kind, time, params)
-        mixing = FusedEquivariant(self.function, self.spec, kind, time, params)
-        if fused.fits:
+        fused = fused_for(self.function, self.spec, kind, time, params)
+        if fused is not None:
             outputs, momenta = fused(grads, state["momenta"], others, more)
-        elif mixing.fits:
-            outputs, momenta = mixing(grads, state["momenta"], others, more)
         else:
             momenta = features.update_momenta(state["momenta"], grads)
             inputs = features.tensor_features(params, grads, momenta, self.normalisation, *others)
