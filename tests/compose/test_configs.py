@@ -151,9 +151,9 @@ def test_every_config_of_a_verb_composes(name) -> None:
 
 def test_bench_of_deployed_optimizers_composes() -> None:
     cfg = composed(name="bench_deploy")
-    tied = check_nodes(composed("+task=mlp", "meta_optimizer=unf_tied").meta_optimizer)
-    # the pointwise ones name their head alone
-    assert check_nodes(cfg) == len(cfg.networks) + tied + 2 * (len(cfg.learned) - 1)
+    heads = [name for name, node in cfg.learned.items() if "head" in node]
+    assert heads == ["deep_set_8", "deep_set_16", "deep_set_32"]
+    assert check_nodes(cfg) == len(cfg.networks) + len(cfg.learned) + len(heads)
 
 
 def test_bench_of_networks_composes() -> None:
