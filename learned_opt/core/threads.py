@@ -22,7 +22,7 @@ ROUNDS = 3  # of a comparison, each with a turn of one thread and one of all
 CLEAR = 1.5  # ratio of times at which the first round decides
 TURN = 0.03  # least seconds of a turn: several slices of time that a busy machine gives a thread
 LEAST_CALLS = 2  # of a turn; the first one wakes threads up and is not counted
-PAUSE = 5.0  # least seconds between two comparisons
+PAUSE = 2.0  # least seconds between two comparisons
 SHARE = 0.03  # of the time, at most, that goes into comparing
 
 
