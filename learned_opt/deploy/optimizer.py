@@ -26,7 +26,7 @@ from learned_opt.deploy.precision import arithmetic_type
 from learned_opt.deploy.saved_state import fresh_states, matched, restore
 from learned_opt.deploy.sharded import is_sharded
 from learned_opt.deploy.sharded_step import advance_sharded, collect_states, spread_states
-from learned_opt.deploy.tensor_rules import chosen, listing
+from learned_opt.deploy.tensor_rules import by_group, chosen, listing
 from learned_opt.deploy.training_length import told
 from learned_opt.deploy.weight_space import Slot, WeightSpaces, slots_of
 from learned_opt.optimizers.base import MetaOptimizer
@@ -200,9 +200,13 @@ class LearnedOptimizer(Packaged):
     def state_dict(self) -> dict[str, Any]:
         # readers of checkpoints (torch.distributed.checkpoint) want a state of every parameter
         state_dict = super().state_dict()
+        slots = self._slots()
+        spaces = self._weight_spaces()
+        rules = by_group(spaces.bound, self.param_groups)
+        for group, rules_of_group in zip(state_dict["param_groups"], rules, strict=True):
+            if rules_of_group:
+                group["param_rules"] = rules_of_group
         if self.state:
-            slots = self._slots()
-            spaces = self._weight_spaces()
             state_dict["state"] |= spread_states(spaces, slots, self.state)
             state_dict["state"] |= fresh_states(spaces, slots, self.state)
         return state_dict
@@ -211,9 +215,11 @@ class LearnedOptimizer(Packaged):
         """Go on from a ``state_dict``, bit for bit; parameters are matched by their names.
 
         Raises:
-            ValueError: it was written with another theta, or does not fit the parameters.
+            ValueError: it was written with another theta or by other rules, or does not fit the
+                parameters.
         """
-        state_dict = matched(state_dict, self.param_groups)
+        rules = by_group(self._weight_spaces().bound, self.param_groups)
+        state_dict = matched(state_dict, self.param_groups, rules)
         super().load_state_dict({**state_dict, "state": {}})
         restore(self.state, state_dict, self.param_groups)
         collect_states(self._slots(), self.state)

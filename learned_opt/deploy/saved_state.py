@@ -11,7 +11,11 @@ from learned_opt.deploy.state_layout import by_parameter
 from learned_opt.deploy.weight_space import Slot, WeightSpaces
 
 
-def matched(state_dict: dict[str, Any], groups: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def matched(
+    state_dict: dict[str, Any],
+    groups: Sequence[dict[str, Any]],
+    rules: Sequence[Sequence[str]],
+) -> dict[str, Any]:
     """The same state in the order of these param groups, where both sides know names.
 
     torch matches by position alone, so that a model whose layers are registered in another order
@@ -20,13 +24,15 @@ def matched(state_dict: dict[str, Any], groups: Sequence[dict[str, Any]]) -> dic
     Args:
         state_dict: as ``torch.optim.Optimizer.state_dict`` gives it.
         groups: param groups of the optimizer that it is for.
+        rules: of the parameters of each group there; empty where there is one rule for all.
 
     Raises:
-        ValueError: the numbers of groups, the names in one or the thetas differ; names them.
+        ValueError: the numbers of groups, the names in one, the rules of a parameter or the thetas
+            differ; names them.
 
     >>> saved = {"state": {0: "of a", 1: "of b"},
     ...          "param_groups": [{"params": [0, 1], "param_names": ["a", "b"]}]}
-    >>> matched(saved, [{"params": [None, None], "param_names": ["b", "a"]}])["state"]
+    >>> matched(saved, [{"params": [None, None], "param_names": ["b", "a"]}], [[]])["state"]
     {0: 'of b', 1: 'of a'}
     """
     saved_groups = state_dict["param_groups"]
@@ -48,7 +54,11 @@ def matched(state_dict: dict[str, Any], groups: Sequence[dict[str, Any]]) -> dic
     for number, (saved, group) in enumerate(zip(saved_groups, groups, strict=True)):
         numbers = saved["params"]
         order = _order(saved.get("param_names"), group.get("param_names"), number)
-        for position, number_there in zip(numbers, order or range(len(numbers)), strict=True):
+        order = order or list(range(len(numbers)))
+        if "param_rules" in saved:
+            rules_there = [saved["param_rules"][number_there] for number_there in order]
+            _check_rules(rules_there, rules[number], group.get("param_names"))
+        for position, number_there in zip(numbers, order, strict=True):
             if numbers[number_there] in state_dict["state"]:
                 state[position] = state_dict["state"][numbers[number_there]]
 
@@ -57,7 +67,8 @@ def matched(state_dict: dict[str, Any], groups: Sequence[dict[str, Any]]) -> dic
         names = {"param_names": group["param_names"]} if "param_names" in group else {}
         # a version before this one may not have written all that a group has
         options = {key: value for key, value in group.items() if key != "params"}
-        named.append({**options, **saved, **names})
+        saved_options = {key: value for key, value in saved.items() if key != "param_rules"}
+        named.append({**options, **saved_options, **names})
     return {**state_dict, "state": state, "param_groups": named}
 
 
@@ -123,3 +134,17 @@ def _order(
             f"{difference}."
         )
     return [list(saved).index(name) for name in names]
+
+
+def _check_rules(saved: Sequence[str], rules: Sequence[str], names: Sequence[str] | None) -> None:
+    """Refuse states that another rule has written."""
+    named = names or [f"parameter {number}" for number in range(len(rules))]
+    differences = []
+    for name, rule_there, rule in zip(named, saved, rules, strict=True):
+        if rule_there != rule:
+            differences.append(f"{name} {rule_there} there and {rule} here")
+    if differences:
+        raise ValueError(
+            "the state_dict was written with other rules than this optimizer has: "
+            f"{', '.join(differences)}; give the same rules and example_inputs as then."
+        )

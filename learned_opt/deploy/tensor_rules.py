@@ -1,8 +1,9 @@
 """Rules of single tensors: what users choose, and what they see."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
-from learned_opt.deploy.weight_space import Slot
+from learned_opt.deploy.weight_space import Slot, slots_of
 from learned_opt.optimizers.base import MetaOptimizer
 
 
@@ -25,6 +26,24 @@ def chosen(rules: Mapping[str, str], slots: Sequence[Slot]) -> dict[str, str]:
         )
     of_groups = {slot.name: slot.group["rule"] for slot in slots if "rule" in slot.group}
     return {**of_groups, **rules}
+
+
+def by_group(
+    meta_optimizer: MetaOptimizer, param_groups: Sequence[dict[str, Any]]
+) -> list[list[str]]:
+    """The rule of each parameter of each group; empty lists where there is one rule for all.
+
+    Args:
+        meta_optimizer: has the rules.
+        param_groups: as ``torch.optim.Optimizer`` keeps them.
+    """
+    slots = slots_of(param_groups)
+    rules = meta_optimizer.rules({slot.name: slot.param for slot in slots})
+    of_groups = []
+    for group in param_groups:
+        names = [slot.name for slot in slots if slot.group is group]
+        of_groups.append([rules[name] for name in names if name in rules])
+    return of_groups
 
 
 def listing(meta_optimizer: MetaOptimizer, slots: Sequence[Slot]) -> str:

@@ -107,6 +107,25 @@ def test_a_state_of_renamed_parameters_is_refused_by_their_names() -> None:
     assert not renamed.state
 
 
+def test_a_state_that_other_rules_have_written_is_refused() -> None:
+    network = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
+
+    def optimizer_of(rules: dict[str, str]) -> LearnedOptimizer:
+        return LearnedOptimizer.from_pretrained("unf-transfer", network, (INPUTS,), rules=rules)
+
+    optimizer = optimizer_of({"2.weight": "adam"})
+    train(network, optimizer, 1)
+    saved = optimizer.state_dict()
+    other = optimizer_of({"2.weight": "orthogonal"})
+    with pytest.raises(ValueError, match=r"2\.weight adam there and orthogonal here; give the"):
+        other.load_state_dict(saved)
+    assert not other.state
+
+    same = optimizer_of({"2.weight": "adam"})
+    same.load_state_dict(saved)
+    assert "param_rules" not in same.param_groups[0]
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 @pytest.mark.parametrize("name", ["deep_set", "fused", "unf-transfer"])
 def test_one_bad_gradient_costs_one_step(
