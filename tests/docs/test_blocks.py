@@ -23,6 +23,11 @@ BLOCK = re.compile(
     re.MULTILINE | re.DOTALL,
 )
 PROGRAM = ["python", "-m", "learned_opt"]
+# a block by its indentation, which has no language and no line for a reason
+INDENTED = re.compile(r"^ {4,}(?:python|pip|learned-opt|import|from) .*$", re.MULTILINE)
+FENCED = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
+# notes of what was run then; made from the examples of commands, which tests/commands check
+UNCHECKED = ("log/", "reference/verbs.md", "reference/command-line.md")
 
 
 class Block(NamedTuple):
@@ -46,6 +51,15 @@ def pages(*languages: str) -> list[Path]:
 
 def name_of(page: Path) -> str:
     return str(page.relative_to(DOCS))
+
+
+def test_code_stands_in_blocks_that_are_checked() -> None:
+    indented = {}
+    for page in sorted(DOCS.rglob("*.md")):
+        if "_build" not in page.parts and not name_of(page).startswith(UNCHECKED):
+            lines = INDENTED.findall(FENCED.sub("", page.read_text()))
+            indented |= {name_of(page): lines} if lines else {}
+    assert indented == {}
 
 
 @pytest.mark.parametrize("page", pages("python"), ids=name_of)
@@ -74,7 +88,8 @@ def check_program(words: list[str]) -> None:
     rest = words[1:] if words and words[0] == verb else words
     if " ".join([verb, *rest[:1]]) in CONFIGS:
         verb, rest = f"{verb} {rest[0]}", rest[1:]
-    if verb not in CONFIGS or not rest:
+    reads_runs = rest[:1] == ["table"]
+    if verb not in CONFIGS or not rest or reads_runs:
         return
 
     overrides = [without_sweep(word) for word in rest if "=" in word]
