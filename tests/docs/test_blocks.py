@@ -2,7 +2,8 @@
 
 A block that does not run has ``% not run: REASON`` in the line before it. Commands of the program
 are composed in the place of being run; those whose verb has no config are parsed as far as a test
-without a run folder can.
+without a run folder can. A block whose first line is ``# FOLDER/FILE`` is that file, which commands
+with ``--config-dir`` read.
 """
 
 import importlib.util
@@ -19,12 +20,14 @@ from tests.compose.test_configs import composed
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 BLOCK = re.compile(
-    r"(?:^% not run: (?P<reason>.+)\n)?^```(?P<language>python|shell|bash)\n(?P<code>.*?)^```$",
+    r"(?:^% not run: (?P<reason>.+)\n)?"
+    r"^```(?P<language>python|yaml|shell|bash)\n(?P<code>.*?)^```$",
     re.MULTILINE | re.DOTALL,
 )
 PROGRAM = ["python", "-m", "learned_opt"]
 # a block by its indentation, which has no language and no line for a reason
 INDENTED = re.compile(r"^ {4,}(?:python|pip|learned-opt|import|from) .*$", re.MULTILINE)
+FILE = re.compile(r"# ([\w/]+\.(?:py|yaml))\n")
 FENCED = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 # notes of what was run then; made from the examples of commands, which tests/commands check
 UNCHECKED = ("log/", "reference/verbs.md", "reference/command-line.md")
@@ -47,6 +50,18 @@ def blocks(page: Path, *languages: str) -> list[Block]:
 def pages(*languages: str) -> list[Path]:
     written = [page for page in sorted(DOCS.rglob("*.md")) if "_build" not in page.parts]
     return [page for page in written if blocks(page, *languages)]
+
+
+def write_files(page: Path, folder: Path) -> list[Path]:
+    """The files that a page tells its reader to write."""
+    written = []
+    for block in blocks(page, "python", "yaml"):
+        if named := FILE.match(block.code):
+            path = folder / named[1]
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(block.code[named.end() :])
+            written.append(path)
+    return written
 
 
 def name_of(page: Path) -> str:
@@ -82,7 +97,7 @@ def without_sweep(word: str) -> str:
     return word if "[" in word or "{" in word else word.split(",")[0]
 
 
-def check_program(words: list[str]) -> None:
+def check_program(words: list[str], folder: Path) -> None:
     """Compose what a verb with a config would run."""
     verb = words[0] if words and words[0] in VERBS else "train"
     rest = words[1:] if words and words[0] == verb else words
@@ -93,12 +108,14 @@ def check_program(words: list[str]) -> None:
         return
 
     overrides = [without_sweep(word) for word in rest if "=" in word]
+    if "--config-dir" in rest:
+        overrides.append(f"hydra.searchpath=[file://{folder}/configs]")
     assert composed(*overrides, name=CONFIGS[verb])
 
 
-def check(words: list[str]) -> None:
+def check(words: list[str], folder: Path) -> None:
     if words[:3] == PROGRAM:
-        check_program(words[3:])
+        check_program(words[3:], folder)
     elif words[:2] == ["python", "-m"]:
         assert importlib.util.find_spec(words[2]), words
     else:
@@ -107,13 +124,14 @@ def check(words: list[str]) -> None:
 
 
 @pytest.mark.parametrize("page", pages("shell", "bash"), ids=name_of)
-def test_commands_of_a_page_are_there(page) -> None:
+def test_commands_of_a_page_are_there(page, tmp_path) -> None:
+    write_files(page, tmp_path)
     for block in blocks(page, "shell", "bash"):
         if block.reason is None:
             for words in command_lines(block.code):
-                check(words)
+                check(words, tmp_path)
 
 
-def test_a_key_that_there_is_not_is_seen() -> None:
+def test_a_key_that_there_is_not_is_seen(tmp_path) -> None:
     with pytest.raises(Exception, match="no_such_key"):
-        check([*PROGRAM, "+task=mlp", "no_such_key=1"])
+        check([*PROGRAM, "+task=mlp", "no_such_key=1"], tmp_path)
