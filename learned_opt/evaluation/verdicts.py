@@ -13,13 +13,14 @@ AHEAD = "ahead of"
 LEVEL = "level with"
 BEHIND = "behind"
 FIGURES = ("mean_loss", "final_loss")
+TEST_LOSS = "test_loss"  # column of tasks that measure one on held-out data
 
 
 class Verdict(NamedTuple):
     """How a learned optimizer does at one setting, against the best baseline for a loss.
 
     Args:
-        figure: ``mean_loss`` or ``final_loss``.
+        figure: ``mean_loss``, ``final_loss`` or ``test_loss``.
         name: of the learned optimizer.
         rival: the baseline.
         word: ``AHEAD``, ``LEVEL`` or ``BEHIND``, by the interval of the paired difference.
@@ -54,12 +55,15 @@ def verdict_sentences(frame: pd.DataFrame, learned: Sequence[str]) -> list[str]:
     return [verdict.sentence for verdict in reached]
 
 
-def verdicts(frame: pd.DataFrame, learned: Sequence[str]) -> list[Verdict]:
+def verdicts(
+    frame: pd.DataFrame, learned: Sequence[str], figures: Sequence[str] = FIGURES
+) -> list[Verdict]:
     """The verdict on each learned optimizer and loss; none where no baseline was run.
 
     Args:
         frame: rows of one setting.
         learned: names of the learned optimizers.
+        figures: the losses, columns of the frame.
     """
     names = distinct(frame, "optimizer")
     baselines = [name for name in names if name not in learned]
@@ -69,7 +73,7 @@ def verdicts(frame: pd.DataFrame, learned: Sequence[str]) -> list[Verdict]:
 
     reached = []
     for name in asked:
-        for figure in FIGURES:
+        for figure in figures:
             losses_of = {}
             for other in (name, *baselines):
                 losses_of[other] = select(frame, optimizer=other)[figure].tolist()

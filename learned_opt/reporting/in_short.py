@@ -9,7 +9,14 @@ from learned_opt.evaluation import scores
 from learned_opt.evaluation.frames import distinct, groups, select
 from learned_opt.evaluation.generalisation import first_failures
 from learned_opt.evaluation.results import Results
-from learned_opt.evaluation.verdicts import AHEAD, BEHIND, FIGURES, LEVEL, Verdict, verdicts
+from learned_opt.evaluation.verdicts import (
+    AHEAD,
+    BEHIND,
+    LEVEL,
+    TEST_LOSS,
+    Verdict,
+    verdicts,
+)
 from learned_opt.reporting.record import Record
 from learned_opt.reporting.result_cards import results_card
 from learned_opt.reporting.sections import Part, Sentences
@@ -49,9 +56,15 @@ def in_short(
 def _comparison(results: Results) -> dict[str, str]:
     frame = select(results.frame, axis="")
     reached = []
+    heldout = []
     for (task, horizon), rows in groups(frame, ["task", "horizon"]):
+        setting = f"{task}, horizon {horizon}"
         for verdict in verdicts(rows, results.learned):
-            reached.append((f"{task}, horizon {horizon}", verdict))
+            reached.append((setting, verdict))
+        # in a mix a task without a test loss has no number there
+        if TEST_LOSS in rows and rows[TEST_LOSS].notna().all():
+            for verdict in verdicts(rows, results.learned, [TEST_LOSS]):
+                heldout.append((setting, verdict))
 
     cards = results_card(results, scores.summarise(results.frame, results.reference))
     carried = []
@@ -59,7 +72,8 @@ def _comparison(results: Results) -> dict[str, str]:
         carried += first_failures(axes, results.reference)
 
     return {
-        "is it better, by how much?": _better(reached),
+        "is it better, by how much?": _better(reached) or "no baseline was run",
+        "is it better on held-out data?": _better(heldout),
         "how sure is that?": _certainty(results),
         "what qualifies it?": _remarks(results),
         "at what cost?": _cost_of_steps(results),
@@ -70,13 +84,11 @@ def _comparison(results: Results) -> dict[str, str]:
 
 def _better(reached: Sequence[tuple[str, Verdict]]) -> str:
     """The verdicts, or how many there are of each kind where there are many."""
-    if not reached:
-        return "no baseline was run"
     if len(reached) <= MOST_SENTENCES:
         return "; ".join(f"{setting}, {verdict.sentence}" for setting, verdict in reached)
 
     counts = []
-    for name in FIGURES:
+    for name in dict.fromkeys(verdict.figure for _, verdict in reached):
         words = Counter(verdict.word for _, verdict in reached if verdict.figure == name)
         each = [f"{words[word]} {word}" for word in (AHEAD, LEVEL, BEHIND) if words[word]]
         counts.append(f"{figure(name).label}: {', '.join(each)} the best baseline")

@@ -27,6 +27,8 @@ def test_a_report_opens_with_the_answers_in_order(tmp_path) -> None:
     assert questions[0] == "is it better, by how much?"
     assert questions[-1] == "how is it repeated?"
     assert answers["is it better, by how much?"].startswith("mlp, horizon 30, mean loss: unf is ")
+    heldout = answers["is it better on held-out data?"]
+    assert heldout.startswith("mlp, horizon 30, test loss: unf is ahead of ")
     assert "6 held-out seeds" in answers["how sure is that?"]
     assert "a step takes" in answers["at what cost?"]
     assert answers["does it carry over?"].startswith("not tried")
@@ -46,6 +48,16 @@ def test_many_verdicts_are_counted() -> None:
         "mean loss: 2 ahead of, 1 behind the best baseline; "
         "final loss: 3 ahead of the best baseline"
     )
+
+
+def test_a_test_loss_that_is_higher_is_told_where_the_training_loss_is_lower(tmp_path) -> None:
+    record = read_record(write_run(tmp_path / "one"))
+    assert record.results
+    for frame in record.results.frames:
+        frame.loc[frame["optimizer"] == "unf", "test_loss"] += 1
+    answers = answers_of(record)
+    assert "mean loss: unf is ahead of" in answers["is it better, by how much?"]
+    assert "test loss: unf is behind" in answers["is it better on held-out data?"]
 
 
 def test_remarks_are_counted_and_a_run_without_a_result_has_no_such_section(tmp_path) -> None:
