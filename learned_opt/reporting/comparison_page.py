@@ -18,6 +18,7 @@ from learned_opt.reporting.in_short import HEADING
 from learned_opt.reporting.merged_runs import learned_names, merged
 from learned_opt.reporting.record import Record, read_record
 from learned_opt.reporting.run_report import descriptions_of, facts_of
+from learned_opt.reporting.runs_over_seeds import OverSeeds, over_seeds
 from learned_opt.reporting.sections import Drawing, Drawings, Part, Rows, Sentences
 from learned_opt.reporting.tables import Table
 
@@ -74,6 +75,7 @@ def comparison_page(records: Sequence[Record]) -> str:
     if compared:
         lines = []
         for task in compared:
+            lines += _over_seeds(runs, task).sentences
             lines += _lowest(runs, task)
         parts[HEADING] = [Sentences(lines)]
     if missing:
@@ -152,7 +154,9 @@ def _of_task(runs: dict[str, Record], task: str) -> list[Part]:
     frame, curves = merged(of_task, task)
     reference = next(record.results.reference for record in of_task.values() if record.results)
 
-    parts: list[Part] = [Sentences(_verdicts(of_task, frame, task))]
+    # what holds over meta-seeds stands above the single runs that it is made of
+    parts: list[Part] = list(_over_seeds(runs, task).parts)
+    parts.append(Sentences(_verdicts(of_task, frame, task)))
     for horizon in distinct(frame, "horizon"):
         summaries = scores.summarise(select(frame, horizon=horizon), reference)
         losses = curves.get((task, horizon), {})
@@ -160,6 +164,17 @@ def _of_task(runs: dict[str, Record], task: str) -> list[Part]:
         parts += setting_parts(f"{task}, horizon {horizon}", summaries, losses, [])[1:]
 
     return [*parts, *notes(reference)]
+
+
+def _over_seeds(runs: Mapping[str, Record], task: str) -> OverSeeds:
+    of_task = _of_those_with(runs, task)
+    questions = [_question(record, task) for record in of_task.values()]
+    if any(question != questions[0] for question in questions):
+        return OverSeeds([], [])  # their numbers cannot be put together
+
+    frame, _ = merged(of_task, task)
+    reference = next(record.results.reference for record in of_task.values() if record.results)
+    return over_seeds(of_task, frame, task, reference)
 
 
 def _of_those_with(runs: Mapping[str, Record], task: str) -> dict[str, Record]:

@@ -49,6 +49,22 @@ def test_the_page_opens_with_the_lowest_losses(page) -> None:
     assert page.text.index("In short") < page.text.index("Result: mlp")
 
 
+def test_runs_that_differ_in_their_seed_are_one_row_above_all(tmp_path) -> None:
+    folders = []
+    for name, rate in {"unf": 0.2, "deep_set": 0.15}.items():
+        for seed in range(3):
+            words = (f"meta_optimizer={name}", f"seed={seed}")
+            folders.append(write_run(tmp_path / f"{name}{seed}", name, rate, words, seed=seed))
+
+    page = Page(comparison_page([read_record(folder) for folder in folders]))
+    (rows,) = [rows for rows in page.tables if "meta-seeds" in rows[0]]
+    assert [row[:2] for row in rows[1:]] == [["unf", "3"], ["deep_set", "3"]]
+    sentence = "mean loss: unf is better than deep_set, difference -"
+    assert page.text.index("In short") < page.text.index(sentence)
+    assert page.text.index(sentence) < page.text.index("lowest final loss of the runs")
+    assert "is ahead of" in page.text  # single runs, below
+
+
 def test_every_run_is_judged_against_the_first(page) -> None:
     for sentence in (
         "mean loss: unf is ahead of deep_set, difference -",
