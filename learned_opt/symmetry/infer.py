@@ -29,7 +29,7 @@ from learned_opt.symmetry.rules import KEEP_POSITIONS, rule_for
 from learned_opt.symmetry.spec import PermutationSpec
 from learned_opt.symmetry.sums import simplify
 from learned_opt.symmetry.trace_arguments import Examples, Precision, without_numbers
-from learned_opt.symmetry.untraceable import error_of, quiet_failures
+from learned_opt.symmetry.untraceable import call_error, error_of, quiet_failures
 
 
 def infer_permutation_spec(
@@ -56,6 +56,7 @@ def infer_permutation_spec(
         ``spec.reasons`` says why a name is fixed.
 
     Raises:
+        ValueError: the module does not take the example inputs; names their shapes.
         UntraceableError: the module cannot be traced; names the operation at which it stops.
 
     >>> mlp = nn.Sequential(nn.Linear(2, 5), nn.ReLU(), nn.Linear(5, 3))
@@ -79,9 +80,13 @@ def infer_permutation_spec(
             with suppress(Exception):
                 return attempt()
 
-        with torch.no_grad():  # a call that is wrong raises the module's own error
-            args, kwargs = examples.call(examples.tensors(unchanged))
-            module(*args, **kwargs)
+        tensors = examples.tensors(unchanged)
+        args, kwargs = examples.call(tensors)
+        try:  # a call that is wrong says nothing of the trace
+            with torch.no_grad():
+                module(*args, **kwargs)
+        except Exception as error:
+            raise call_error(module, tensors, error) from error
         raise error_of(attempts[0], module)
 
 

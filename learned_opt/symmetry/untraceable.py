@@ -1,12 +1,12 @@
 """Which operation of a module stops a trace."""
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode, resolve_name
 from typing_extensions import override
 
@@ -65,6 +65,26 @@ def error_of(trace: Callable[[], Any], module: nn.Module) -> UntraceableError:
     if any(isinstance(part, torch.jit.ScriptModule) for part in module.modules()):
         operation = "torch.jit"
     return UntraceableError(f"{kind} cannot be traced: it stops at {operation} ({reason}).")
+
+
+def call_error(module: nn.Module, tensors: Sequence[Tensor], error: Exception) -> ValueError:
+    """Why a module does not take its example inputs, as one sentence.
+
+    Args:
+        module: was called.
+        tensors: of the call.
+        error: what it raised.
+
+    >>> call_error(nn.ReLU(), [torch.zeros(2, 5)], RuntimeError("5 is too many"))
+    ValueError('ReLU fails on the example inputs float32 (2, 5): 5 is too many.')
+    """
+    shapes = []
+    for tensor in tensors:
+        kind = str(tensor.dtype).removeprefix("torch.")
+        shapes.append(f"{kind} {tuple(tensor.shape)}")
+    shown = " and ".join(shapes) or "without tensors"
+    name = type(module).__name__
+    return ValueError(f"{name} fails on the example inputs {shown}: {_first_line(error)}.")
 
 
 def _first_line(error: Exception) -> str:
