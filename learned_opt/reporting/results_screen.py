@@ -52,6 +52,7 @@ def _show_scores(results: Results, console: Console) -> None:
         return
 
     title = f"{score_tables.HEADING.lower()}, ± half of the 95% interval over held-out seeds"
+    console.print()  # apart from the sentences above
     console.print(table._replace(title=title))
     _print_line("score: mean over workloads of max(0, 4 - time / the best one's time) / 3", console)
 
@@ -74,8 +75,11 @@ def _show_setting(name: str, summaries: Sequence[Any], console: Console) -> None
     table = result_tables.comparison_table(summaries, result_tables.TERMINAL, brief=True)
     console.print(table._replace(title=title))
 
-    for line in legend(summaries):
+    lines = legend(summaries)
+    for line in lines:
         _print_line(line, console)
+    if lines:
+        console.print()
 
     heldout = result_tables.heldout_table(summaries)
     if heldout:
