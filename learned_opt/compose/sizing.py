@@ -227,6 +227,7 @@ def _estimator(problem: Problem, num_tasks: int, unroll_length: int) -> SharedEs
         compile=False,
         device=unroll.device,
         precision=problem.cfg.precision,
+        recompute=unroll.compiles,
     )
 
     node = problem.cfg.estimator

@@ -12,7 +12,6 @@ from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
-from torch._dynamo.exc import TorchDynamoException
 from torch._guards import TracingContext, tracing
 from torch._inductor import config as inductor
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -40,6 +39,7 @@ class Compiled:
 
     Args:
         function: takes and returns trees of tensors; draws nothing at random and changes nothing.
+            Results have no gradient: a function that is differentiated has a ``Pullback``.
     """
 
     def __init__(self, function: Callable[..., Any]) -> None:
@@ -49,17 +49,11 @@ class Compiled:
 
     def __call__(self, *arguments: Any) -> Any:
         """The same as ``function(*arguments)``, to rounding."""
-        if self.failed:
-            return self.function(*arguments)
-
         leaves, structure = tree_flatten(arguments)
         try:
             compiled, outputs = self.graph(leaves, structure)
             return tree_unflatten(compiled(*leaves), outputs)
         except NotCompiledError:
-            return self.function(*arguments)
-        except TorchDynamoException as error:  # torch.compile compiles at the first call
-            self._give_up(error)
             return self.function(*arguments)
 
     def graph(
@@ -74,6 +68,9 @@ class Compiled:
         Raises:
             NotCompiledError: it does not compile.
         """
+        if self.failed:
+            raise NotCompiledError("it has not compiled before.")
+
         key = (structure, *map(layout, leaves))
         if key not in self.graphs:
             # its errors are those of the function
@@ -98,7 +95,7 @@ def uncompiled(function: F) -> F:
 
 def layout(leaf: Tensor) -> tuple[object, ...]:
     """Everything about a tensor that a compiled graph relies on."""
-    return leaf.shape, leaf.stride(), leaf.dtype, leaf.device, leaf.requires_grad
+    return leaf.shape, leaf.stride(), leaf.dtype, leaf.device
 
 
 def trace(
@@ -149,15 +146,12 @@ def _compile(graph: GraphModule, leaves: list[Tensor]) -> Callable[..., Any]:
     """Make a traced graph fast for arguments of this layout."""
     if not capturable(leaves):
         try_widest()
-    if any(leaf.requires_grad for leaf in leaves):
-        return torch.compile(graph, dynamic=False, fullgraph=True)
-
-    # nothing is to be differentiated: Inductor alone, torch.compile would trace the graph once more
-    # unless it uses all cores, generated code asks for a fixed number of threads
+    # Inductor alone: torch.compile would trace the graph once more.
+    # Unless it uses all cores, generated code asks for a fixed number of threads
     dynamic = inductor.patch({"cpp.dynamic_threads": is_choice() and not uses_all_cores()})
     with dynamic, shared_outer_loops():
         compiled: Any = torch._inductor.standalone_compile(
-            graph, [*leaves], dynamic_shapes="from_example_inputs"
+            graph, [leaf.detach() for leaf in leaves], dynamic_shapes="from_example_inputs"
         )
     return captured(compiled, leaves) if capturable(leaves) else FasterThreads(compiled, leaves)
 

@@ -5,64 +5,93 @@ the layouts that a graph relies on are looked at until they repeat themselves.
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor
-from torch.utils._pytree import TreeSpec, tree_leaves, tree_structure, tree_unflatten
+from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_structure, tree_unflatten
 
 from learned_opt.core.compiled import Compiled, layout
 from learned_opt.core.tree import Tree
+
+Leaves = list[Tensor]
+
+
+class Inputs(NamedTuple):
+    """The further arguments of many calls.
+
+    Args:
+        rows: their leaves, one list for each call.
+        structure: the tree of them, a list with a tree for each argument.
+    """
+
+    rows: list[Leaves]
+    structure: TreeSpec
+
+    @classmethod
+    def of(cls, streams: Sequence[Tree]) -> "Inputs":
+        """Those of one stream for each argument; the first axis of their leaves is the call."""
+        leaves, structure = tree_flatten(list(streams))
+        of_leaves = [leaf.unbind() for leaf in leaves]
+        return cls([list(row) for row in zip(*of_leaves, strict=True)], structure)
 
 
 class _Settled(NamedTuple):
     """A graph that leaves what it can be called with again, and the tree of what it returns."""
 
-    graph: Callable[..., list[Tensor]]
+    graph: Callable[..., Leaves]
     result: TreeSpec
 
 
 def repeat(
-    step: Compiled, fixed: Tree, carried: Tree, streams: Sequence[Tree]
-) -> tuple[list[Tensor], Tree]:
-    """Call ``output, carried = step(fixed, carried, *inputs)`` for each input of the streams.
+    step: Compiled,
+    fixed: Any,
+    carried: Any,
+    inputs: Inputs,
+    started_from: list[Leaves] | None = None,
+) -> tuple[list[Leaves], Any]:
+    """Call ``output, carried = step(fixed, carried, *inputs)`` for each of the inputs.
 
     Args:
-        step: its first result is a tensor, the second one is shaped like ``carried``; nothing of
-            it is differentiated.
-        fixed: the first argument of every call.
-        carried: the second argument of the first call.
-        streams: one for each further argument; the first axis of their leaves is the call.
+        step: its second result is shaped like ``carried``; nothing of it is differentiated.
+        fixed: the first argument of every call, a tree.
+        carried: the second argument of the first call, a tree.
+        inputs: the further arguments of all calls.
+        started_from: gets the leaves of ``carried`` of every call, where it is a list.
 
     Returns:
-        tuple[list[Tensor], Tree]: the outputs of all calls, and what the last one has left.
+        tuple[list[Leaves], Any]: the leaves of the outputs of all calls, and what the last one has
+        left.
 
     Raises:
         NotCompiledError: the step does not compile.
     """
     constants = tree_leaves(fixed)
-    rows = [leaf.unbind() for leaf in tree_leaves(list(streams))]
-    state = tree_leaves(carried)
+    state, of_carried = tree_flatten(carried)
+    num_carried = len(state)
     settled: _Settled | None = None
 
-    outputs: list[Tensor] = []
-    for inputs in zip(*rows, strict=True):
-        arguments = [*constants, *state, *inputs]
+    outputs: list[Leaves] = []
+    for row in inputs.rows:
+        if started_from is not None:
+            started_from.append(state)
+        arguments = [*constants, *state, *row]
         if settled:
-            output, *state = settled.graph(*arguments)
-            outputs.append(output)
+            results = settled.graph(*arguments)
+            outputs.append(results[: len(results) - num_carried])
+            state = results[len(results) - num_carried :]
             continue
 
-        structure = tree_structure((fixed, carried, *streams))
+        others = tree_unflatten(row, inputs.structure)
+        structure = tree_structure((fixed, carried, *others))
         graph, result = step.graph(arguments, structure)
         output, carried = tree_unflatten(graph(*arguments), result)
-        outputs.append(output)
+        outputs.append(tree_leaves(output))
 
-        left = tree_leaves(carried)
-        same_tree = structure == tree_structure((fixed, carried, *streams))
-        if same_tree and list(map(layout, left)) == list(map(layout, state)):
+        left, of_left = tree_flatten(carried)
+        if of_left == of_carried and list(map(layout, left)) == list(map(layout, state)):
             settled = _Settled(graph, result)
-        state = left
+        state, of_carried = left, of_left
 
     if settled:
-        _, carried = tree_unflatten([outputs[-1], *state], settled.result)
+        _, carried = tree_unflatten([*outputs[-1], *state], settled.result)
     return outputs, carried

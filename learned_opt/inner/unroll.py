@@ -16,10 +16,12 @@ from torch.func import functional_call, grad_and_value, vmap
 from torch.utils._pytree import tree_leaves
 
 from learned_opt.core import tree
+from learned_opt.core.backpropagation import repeat_differentiably
 from learned_opt.core.compiled import Compiled, NotCompiledError
 from learned_opt.core.forward_only import forward_only
+from learned_opt.core.pullback import Pullback
 from learned_opt.core.recompute import recompute
-from learned_opt.core.repeated import repeat
+from learned_opt.core.repeated import Inputs, repeat
 from learned_opt.core.rng import Key, generator
 from learned_opt.core.tree import Tree
 from learned_opt.inner.tapped_loss import TappedLoss
@@ -28,6 +30,8 @@ from tasks.base import TaskFamily
 
 PRECISIONS = ("float32", "bf16")
 Chains = Tree  # M running inner problems: trees ``task``, ``params`` and ``opt_state``
+RUNNING = ("params", "opt_state")  # what an inner step moves
+Fixed = tuple[Tree, Tree]  # what it does not: theta, and the task
 
 
 class Unroll:
@@ -41,6 +45,7 @@ class Unroll:
         device: where chains live.
         precision: of the matrix products of the meta-optimizer, ``float32`` or ``bf16``
             (bfloat16 by autocast; its state, the updates and the inner network stay float32).
+        recompute: backward passes run every inner step again, as those of compiled steps do.
 
     Raises:
         ValueError: an unknown precision.
@@ -53,6 +58,7 @@ class Unroll:
         compile: bool = True,
         device: torch.device | str = "cpu",
         precision: str = "float32",
+        recompute: bool = False,
     ) -> None:
         if precision not in PRECISIONS:
             raise ValueError(
@@ -63,18 +69,20 @@ class Unroll:
         self.optimizer = optimizer
         self.device = torch.device(device)
         self.precision = precision
+        self.recompute = recompute
         # of a parametrisation; those that are 1 would cost a product
         multipliers = family.update_multipliers(optimizer.update_scale)
         self.multipliers = {name: value for name, value in multipliers.items() if value != 1}
         self.tapped = self._tap() if optimizer.needs_factors else None
 
-        batched_step = vmap(self._step)
-        self._batched_step = Compiled(batched_step) if compile else batched_step
+        self._batched_step = vmap(self._step)
+        self._compiled_step = Compiled(self._batched_step) if compile else None
+        self._pullback = Compiled(Pullback(self._batched_step))
 
     @property
     def compiles(self) -> bool:
         """Whether the first inner step is compiled."""
-        return isinstance(self._batched_step, Compiled)
+        return self._compiled_step is not None
 
     def start(
         self, keys: Sequence[tuple[Key, ...]], num_steps: Sequence[int] | None = None
@@ -135,9 +143,9 @@ class Unroll:
         Args:
             theta: meta-parameters, a leading M on every leaf: each chain has its own.
             chains: the state to go on from.
-            batches: leaves ``(K, M, ...)``.
+            batches: leaves ``(K, M, ...)``; constants of a backward pass.
             remat: a backward pass runs every inner step again and so keeps the chains between
-                steps only.
+                steps only; that of compiled steps always does.
             measured: batches on which the returned losses are taken; None for those of training.
 
         Returns:
@@ -145,35 +153,52 @@ class Unroll:
             step, and the chains K inner steps on.
         """
         streams = [batches] if measured is None else [batches, measured]
-        num_steps = len(tree.leaves(batches)[0])
-        # uncompiled steps stay what they are without kernels, bit for bit
-        step = self._batched_step
-        is_forward = not any(leaf.requires_grad for leaf in tree_leaves((theta, chains, streams)))
-        if is_forward and isinstance(step, Compiled) and not step.failed:
-            with suppress(NotCompiledError), forward_only():
-                losses, chains = repeat(step, theta, chains, streams)
-                return torch.stack(losses), chains
+        fixed = (theta, chains["task"])
+        running = {name: chains[name] for name in RUNNING}
 
-        losses = []
-        for k in range(num_steps):
-            inputs = [tree.tree_map(lambda leaf, k=k: leaf[k], stream) for stream in streams]
-            if remat:
-                loss, chains = recompute(step, theta, chains, *inputs)
-            else:
-                loss, chains = step(theta, chains, *inputs)
-            losses.append(loss)  # (M,)
-        return torch.stack(losses), chains
+        if self._compiled_step is not None:
+            with suppress(NotCompiledError):
+                losses, running = self._run_compiled(
+                    self._compiled_step, fixed, running, Inputs.of(streams)
+                )
+                return losses, {"task": chains["task"], **running}
+        losses, running = self._run_plain(fixed, running, streams, remat or self.recompute)
+        return losses, {"task": chains["task"], **running}
 
     def evaluate(self, chains: Chains) -> dict[str, Tensor]:
         """Held-out figures of every chain, ``(M,)`` each."""
         return vmap(self.family.evaluate)(chains["params"], chains["task"])
 
+    def _run_compiled(
+        self, step: Compiled, fixed: Fixed, running: Tree, inputs: Inputs
+    ) -> tuple[Tensor, Tree]:
+        is_differentiated = any(leaf.requires_grad for leaf in tree_leaves((fixed[0], running)))
+        # a backward pass runs steps again, with layers that have one
+        with forward_only():
+            if torch.is_grad_enabled() and is_differentiated:
+                return repeat_differentiably(step, self._pullback, fixed, running, inputs)
+            outputs, running = repeat(step, fixed, running, inputs)
+        return torch.stack([loss for (loss,) in outputs]), running
+
+    def _run_plain(
+        self, fixed: Fixed, running: Tree, streams: list[Tree], remat: bool
+    ) -> tuple[Tensor, Tree]:
+        losses = []
+        for k in range(len(tree.leaves(streams[0])[0])):
+            inputs = [tree.tree_map(lambda leaf, k=k: leaf[k], stream) for stream in streams]
+            if remat:
+                loss, running = recompute(self._batched_step, fixed, running, *inputs)
+            else:
+                loss, running = self._batched_step(fixed, running, *inputs)
+            losses.append(loss)  # (M,)
+        return torch.stack(losses), running
+
     def _step(
-        self, theta: Tree, chain: Chains, batch: Tree, *measured: Tree
-    ) -> tuple[Tensor, Chains]:
+        self, fixed: Fixed, running: Tree, batch: Tree, *measured: Tree
+    ) -> tuple[Tensor, Tree]:
         """One inner step of one chain; vmap adds the leading M."""
-        params = chain["params"]
-        task = chain["task"]
+        theta, task = fixed
+        params = running["params"]
         factors: tuple[Tree, ...] = ()  # an argument that only those who need it get
         if self.tapped is None:
             grads, loss = grad_and_value(self.family.loss)(params, batch, task)
@@ -184,14 +209,16 @@ class Unroll:
         is_bf16 = self.precision == "bf16"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=is_bf16):
             updates, opt_state = functional_call(
-                self.optimizer, theta, (grads, chain["opt_state"], params, loss, *factors)
+                self.optimizer, theta, (grads, running["opt_state"], params, loss, *factors)
             )
 
         if self.multipliers:
             updates = self._scaled(updates)
         for other in measured:
             loss = self.family.loss(params, other, task)
-        return loss, {"task": task, "params": tree.add(params, updates), "opt_state": opt_state}
+        after = {"params": tree.add(params, updates), "opt_state": opt_state}
+        # keys in the order in which they came, so that all steps have one layout
+        return loss, tree.tree_map(lambda old, new: new, running, after)
 
     def _scaled(self, updates: Tree) -> Tree:
         """The updates, each times its multiplier where it has one."""

@@ -7,7 +7,7 @@ Legend: M chains, N entries of a tensor, C channels, L layers; a tensor is ``(M,
 
 import ctypes
 import importlib.util
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -55,7 +55,7 @@ def pointwise_stack(
         return outputs
 
     for output, tensor in zip(outputs, inputs, strict=True):
-        output.copy_(_activations(tensor, weights, biases, final_relu)[-1])
+        output.copy_(activations(tensor, weights, biases, final_relu)[-1])
     return outputs
 
 
@@ -122,91 +122,16 @@ def fold_batch(
     return folded
 
 
-def _save(ctx, inputs, output) -> None:
-    tensors, weights, biases, final_relu = inputs
-    ctx.final_relu = final_relu
-    ctx.counts = (len(tensors), len(weights))
-    ctx.save_for_backward(*tensors, *weights, *biases)
-
-
-def _backward(ctx, gradients: list[Tensor]):
-    """Gradients of all arguments; the activations are computed again, not kept."""
-    num_tensors, num_layers = ctx.counts
-    saved = list(ctx.saved_tensors)
-    inputs = saved[:num_tensors]
-    weights = saved[num_tensors : num_tensors + num_layers]
-    biases = saved[num_tensors + num_layers :]
-
-    to_inputs: list[Tensor] = []
-    to_weights = [torch.zeros_like(weight) for weight in weights]
-    to_biases = [torch.zeros_like(bias) for bias in biases]
-    for tensor, gradient in zip(inputs, gradients, strict=True):
-        activations = _activations(tensor, weights, biases, ctx.final_relu)
-
-        delta = gradient  # (M, N, C_{l+1}), of the output of layer l
-        for layer in reversed(range(num_layers)):
-            if ctx.final_relu or layer < num_layers - 1:
-                delta = delta * (activations[layer + 1] > 0)
-            to_weights[layer] = to_weights[layer] + activations[layer].mT @ delta
-            to_biases[layer] = to_biases[layer] + delta.sum(1)
-            delta = delta @ weights[layer].mT
-        to_inputs.append(delta)
-
-    return to_inputs, to_weights, to_biases, None
-
-
-pointwise_stack.register_autograd(_backward, setup_context=_save)
-
-
-def apply_pointwise(
-    inputs: Mapping[str, Tensor],
-    weights: Sequence[Tensor],
-    biases: Sequence[Tensor],
-    final_relu: bool,
-) -> dict[str, Tensor]:
-    """Dense layers with ReLU between them on the channels of every entry of every tensor.
-
-    Fused on CPUs and CUDA devices; elsewhere, and under autocast, one product per layer, which
-    ``torch.compile`` sees through.
-
-    Args:
-        inputs: ``name -> Tensor[*shape, C_0]``.
-        weights: ``(C_l, C_{l+1})``.
-        biases: ``(C_{l+1},)``.
-        final_relu: apply the ReLU after the last layer as well.
-
-    Returns:
-        dict[str, Tensor]: ``name -> Tensor[*shape, C_L]``.
-    """
-    flat = [tensor.reshape(1, -1, tensor.shape[-1]) for tensor in inputs.values()]
-    chain_weights = [weight.unsqueeze(0) for weight in weights]  # M = 1
-    chain_biases = [bias.unsqueeze(0) for bias in biases]
-
-    device = flat[0].device.type
-    if device in ("cpu", "cuda") and not torch.is_autocast_enabled(device):
-        flat_outputs = pointwise_stack(flat, chain_weights, chain_biases, final_relu)
-    else:
-        flat_outputs = []
-        for tensor in flat:
-            activations = _activations(tensor, chain_weights, chain_biases, final_relu)
-            flat_outputs.append(activations[-1])
-
-    outputs = {}
-    for (name, tensor), output in zip(inputs.items(), flat_outputs, strict=True):
-        outputs[name] = output.reshape(*tensor.shape[:-1], output.shape[-1])
-    return outputs
-
-
-def _activations(
+def activations(
     tensor: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], final_relu: bool
 ) -> list[Tensor]:
     """The input and what follows each layer: L + 1 tensors ``(M, N, C_l)``."""
-    activations = [tensor]
+    hidden = [tensor]
 
     for layer, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
-        hidden = activations[-1] @ weight + bias.unsqueeze(1)
-        activations.append(hidden.relu() if final_relu or layer < len(weights) - 1 else hidden)
-    return activations
+        output = hidden[-1] @ weight + bias.unsqueeze(1)
+        hidden.append(output.relu() if final_relu or layer < len(weights) - 1 else output)
+    return hidden
 
 
 def _allocate(inputs: Sequence[Tensor], weights: Sequence[Tensor]) -> list[Tensor]:

@@ -12,7 +12,7 @@ from learned_opt.symmetry.spec import PermutationSpec
 from learned_opt.unf.base import Layer, with_modules
 from learned_opt.unf.coefficients import Coefficients
 from learned_opt.unf.fixed import FIXED_AXES, PositionalEncoding, fold_short
-from learned_opt.unf.fused import apply_pointwise
+from learned_opt.unf.fused_backward import apply_pointwise
 from learned_opt.unf.layers import Pointwise, UNFLinear
 from learned_opt.unf.reading import Summary, mean_over
 

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from learned_opt.core import compiled
 from learned_opt.core.compiled import Compiled, NotCompiledError
-from learned_opt.core.repeated import repeat
+from learned_opt.core.repeated import Inputs, repeat
 from learned_opt.core.tree import Tree, tree_map
 
 FIXED = {"scale": torch.tensor([1.0, 2.0])}
@@ -20,19 +20,19 @@ def turned(fixed: Tree, carried: Tree, first: Tree, second: Tree) -> tuple[Tenso
     return total.sum() + matrix.sum(), {"matrix": matrix, "sum": total}
 
 
-def one_by_one(carried: Tree) -> tuple[list[Tensor], Tree]:
+def one_by_one(carried: Tree) -> tuple[list[list[Tensor]], Tree]:
     outputs = []
     for k in range(5):
         inputs = [tree_map(lambda leaf, k=k: leaf[k], stream) for stream in STREAMS]
         output, carried = turned(FIXED, carried, *inputs)
-        outputs.append(output)
+        outputs.append([output])
     return outputs, carried
 
 
 def test_outputs_and_what_is_left() -> None:
     start = {"sum": torch.zeros(2), "matrix": torch.zeros(3, 2)}
     step = Compiled(turned)
-    results = repeat(step, FIXED, start, STREAMS)
+    results = repeat(step, FIXED, start, Inputs.of(STREAMS))
 
     torch.testing.assert_close(results, one_by_one(start))
     # that of the start, and that of what a step leaves
@@ -42,7 +42,7 @@ def test_outputs_and_what_is_left() -> None:
 def test_one_step() -> None:
     start = {"sum": torch.zeros(2), "matrix": torch.zeros(3, 2)}
     streams = [tree_map(lambda leaf: leaf[:1], stream) for stream in STREAMS]
-    outputs, carried = repeat(Compiled(turned), FIXED, start, streams)
+    outputs, carried = repeat(Compiled(turned), FIXED, start, Inputs.of(streams))
     assert len(outputs) == 1
     assert list(carried) == ["matrix", "sum"]
 
@@ -55,5 +55,5 @@ def test_a_step_that_does_not_compile(monkeypatch: pytest.MonkeyPatch) -> None:
     step = Compiled(turned)
     start = {"sum": torch.zeros(2), "matrix": torch.zeros(3, 2)}
     with pytest.raises(NotCompiledError):
-        repeat(step, FIXED, start, STREAMS)
+        repeat(step, FIXED, start, Inputs.of(STREAMS))
     assert step.failed

@@ -172,7 +172,7 @@ def test_nine_tasks_compile() -> None:
         theta = tree.expand({name: p.detach() for name, p in inner.optimizer.named_parameters()}, 1)
         losses, _ = inner.run(theta, chains, inner.batches([("chain", 0)], chains, 2))
         assert losses.isfinite().all()
-        assert not inner._batched_step.failed
+        assert not inner._compiled_step.failed
 
 
 @pytest.fixture(scope="module")

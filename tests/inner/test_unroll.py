@@ -6,11 +6,11 @@ import logging
 
 import pytest
 import torch
-from torch.utils._pytree import tree_flatten, tree_unflatten
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 from learned_opt.core import tree
 from learned_opt.core.compiled import _warn_once, trace
-from learned_opt.inner.unroll import Unroll
+from learned_opt.inner.unroll import RUNNING, Unroll
 from learned_opt.optimizers.hand.references import make_sgdm
 from learned_opt.symmetry import PermutationSpec
 from tasks.base import TaskFamily
@@ -118,9 +118,13 @@ def test_the_traced_step_is_the_step(family, optimizer) -> None:
     chains = unroll.start(KEYS)
     others = unroll.start([("other", *key) for key in KEYS])
     batch = tree.tree_map(lambda leaf: leaf[0], unroll.batches(KEYS, chains, 1))
-    graph, result = trace(unroll._batched_step, *tree_flatten((theta, chains, batch)))
-    loss, after = tree_unflatten(graph(*tree_flatten((theta, others, batch))[0]), result)
-    expected_loss, expected = unroll._batched_step(theta, others, batch)
+
+    def arguments(start: tree.Tree) -> tuple:
+        return (theta, start["task"]), {name: start[name] for name in RUNNING}, batch
+
+    graph, result = trace(unroll._batched_step, *tree_flatten(arguments(chains)))
+    loss, after = tree_unflatten(graph(*tree_leaves(arguments(others))), result)
+    expected_loss, expected = unroll._batched_step(*arguments(others))
     torch.testing.assert_close(loss, expected_loss, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(after["params"], expected["params"], rtol=1e-4, atol=1e-5)
 

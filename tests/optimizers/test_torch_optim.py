@@ -5,11 +5,11 @@ from functools import partial
 import pytest
 import torch
 from torch.func import functional_call, vmap
-from torch.utils._pytree import tree_flatten, tree_unflatten
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 from learned_opt.core import tree
 from learned_opt.core.compiled import trace
-from learned_opt.inner.unroll import Unroll
+from learned_opt.inner.unroll import RUNNING, Unroll
 from learned_opt.optimizers.hand.hand_designed import HandDesigned
 from learned_opt.optimizers.hand.torch_optim import TorchOptim
 from tests.cases import FAMILIES, SPECS, spec_of
@@ -91,9 +91,13 @@ def test_the_inner_loop_runs_it_and_can_trace_it() -> None:
     losses, after = unroll.run(theta, chains, batches)
     assert (losses[-5:].mean(0) < losses[:5].mean(0)).all()
     batch = tree.tree_map(lambda leaf: leaf[0], batches)
-    graph, result = trace(unroll._batched_step, *tree_flatten((theta, chains, batch)))
-    traced = tree_unflatten(graph(*tree_flatten((theta, after, batch))[0]), result)
-    torch.testing.assert_close(traced, unroll._batched_step(theta, after, batch))
+
+    def arguments(start: tree.Tree) -> tuple:
+        return (theta, start["task"]), {name: start[name] for name in RUNNING}, batch
+
+    graph, result = trace(unroll._batched_step, *tree_flatten(arguments(chains)))
+    traced = tree_unflatten(graph(*tree_leaves(arguments(after))), result)
+    torch.testing.assert_close(traced, unroll._batched_step(*arguments(after)))
 
 
 def test_a_meta_gradient_through_it_is_refused() -> None:

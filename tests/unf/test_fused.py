@@ -11,6 +11,7 @@ from learned_opt.core import native
 from learned_opt.symmetry import PermutationSpec
 from learned_opt.unf import UNF, Pointwise
 from learned_opt.unf.fused import pointwise_stack
+from learned_opt.unf.fused_backward import _by_layers, pointwise_stack_backward
 
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-13}  # sums of at most 32 products of order one
 
@@ -127,3 +128,35 @@ def test_a_source_that_does_not_compile_is_reported(tmp_path, monkeypatch, caplo
         assert native.load(source, ()) is None
     assert "broken.cpp could not be built" in caplog.text
     assert not list((tmp_path / "cache").rglob("*.so"))
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("final_relu", [True, False])
+@pytest.mark.parametrize("widths", [(1, 1), (8, 32, 32, 1), (5, 13, 9)])
+def test_its_backward_pass_equals_that_of_the_layers(dtype, final_relu, widths) -> None:
+    """Also of gradients that are views, as autograd hands them on, and of chains in segments."""
+    weights, biases = layers(widths, dtype)
+    tensors = [torch.randn(3, size, widths[0], dtype=dtype) for size in (1, 48, 500)]
+    tensors.append(torch.randn(3, widths[0], 96, dtype=dtype).mT)
+    gradients = [torch.randn(3, widths[-1], each.shape[1], dtype=dtype).mT for each in tensors]
+
+    arguments = (gradients, tensors, weights, biases, final_relu)
+    expected = _by_layers(*arguments)
+    for result, each in zip(pointwise_stack_backward(*arguments), expected, strict=True):
+        scale = each.abs().max().item()
+        torch.testing.assert_close(result, each, rtol=0, atol=TOLERANCE[dtype] * scale)
+    assert expected[2].any()  # of the largest tensor; the ReLU may leave nothing of the smallest
+
+
+def test_its_backward_pass_has_the_same_bits_with_any_number_of_threads() -> None:
+    weights, biases = layers((8, 32, 1), torch.float32)
+    tensors = [torch.randn(3, 900, 8)]
+    arguments = ([torch.randn(3, 900, 1)], tensors, weights, biases, False)
+
+    before = torch.get_num_threads()
+    results = []
+    for number in (1, 3):
+        torch.set_num_threads(number)
+        results.append(pointwise_stack_backward(*arguments))
+    torch.set_num_threads(before)
+    assert all(map(torch.equal, *results))

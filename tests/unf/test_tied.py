@@ -272,7 +272,7 @@ def test_compiled_inner_steps_equal_eager_ones(family_name, dtype) -> None:
         unroll = Unroll(family, optimizer, compile=compiled)
         chains = cast(unroll.start(seeds))
         results.append(unroll.run(theta, chains, unroll.batches(seeds, chains, 2))[1]["params"])
-        assert not (compiled and unroll._batched_step.failed)
+        assert not (compiled and unroll._compiled_step.failed)
     for key, value in results[1].items():
         torch.testing.assert_close(results[0][key], value, rtol=1e-4, atol=1e-6)
 
