@@ -62,7 +62,7 @@ def _comparison(results: Results) -> dict[str, str]:
         for verdict in verdicts(rows, results.learned):
             reached.append((setting, verdict))
         # in a mix a task without a test loss has no number there
-        if TEST_LOSS in rows and rows[TEST_LOSS].notna().all():
+        if TEST_LOSS in rows and bool(rows[TEST_LOSS].notna().all()):
             for verdict in verdicts(rows, results.learned, [TEST_LOSS]):
                 heldout.append((setting, verdict))
 
