@@ -39,7 +39,7 @@ class BPTT(ChainEstimator):
         unroll_length: inner steps K per estimate.
         meta_loss: the number that an unroll counts as.
         remat: compute every inner step twice and keep the chains between steps only, so that
-            long unrolls fit.
+            long unrolls fit; compiled steps always do.
 
     Raises:
         ValueError: a value is out of its range.

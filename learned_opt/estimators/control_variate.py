@@ -59,7 +59,8 @@ class ControlVariate:
         coefficient: c; None for a fitted one. With 1 in PES this is PES+A without its bias.
         decay: of the weights of a fit, for each estimate.
         significance: standard errors of ``sum q D`` below which a fitted c is 0.
-        remat: the backward pass computes every inner step again, so that long unrolls fit.
+        remat: the backward pass computes every inner step again, so that long unrolls fit;
+            compiled steps always do.
 
     Raises:
         ValueError: a value is out of its range.

@@ -39,7 +39,8 @@ class GuidedES(AntitheticES):
         num_guides: k.
         beta: b; 2 and half of the variance in the span of one gradient give the gradient along it
             its full length.
-        remat: the backward pass computes every inner step again, so that long unrolls fit.
+        remat: the backward pass computes every inner step again, so that long unrolls fit;
+            compiled steps always do.
             The others as of ``AntitheticES``, without ``control``.
 
     Source: Maheswaranathan et al. 2019 (arXiv 1806.10230).

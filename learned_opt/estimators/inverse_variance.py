@@ -34,7 +34,8 @@ class InverseVariance(AntitheticES):
     of the result, which is the outer optimizer's.
 
     Args:
-        remat: the backward pass computes every inner step again, so that long unrolls fit.
+        remat: the backward pass computes every inner step again, so that long unrolls fit;
+            compiled steps always do.
             The others as of ``AntitheticES``, without ``control``; at least two tasks.
 
     Source: Metz et al. 2019 (arXiv 1810.10180).
