@@ -5,6 +5,7 @@ step again and its backward pass with it, as one compiled function: autograd see
 operation.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import compress
 from typing import Any
@@ -14,7 +15,7 @@ from torch import Tensor
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_unflatten
 
 from learned_opt.core.compiled import Compiled, NotCompiledError
-from learned_opt.core.pullback import floating
+from learned_opt.core.pullback import Gradients, floating
 from learned_opt.core.repeated import Inputs, Leaves, repeat
 from learned_opt.core.tree import Tree
 
@@ -79,13 +80,19 @@ class _Loop:
         return outputs, left, started_from
 
     def backward(
-        self, leaves: Leaves, started_from: list[Leaves], of_outputs: Tensor, of_left: Leaves
+        self,
+        leaves: Leaves,
+        started_from: list[Leaves],
+        of_outputs: Tensor,
+        of_left: Sequence[Tensor | None],
     ) -> Leaves:
         """Gradients by the floating-point leaves."""
         parameters, carried = tree_unflatten(leaves, self.structure)
         fixed = (parameters, self.constants)
-        totals = [torch.zeros_like(leaf) for leaf in floating(tree_leaves(parameters))]
-        gradients: Any = (totals, [leaf.contiguous() for leaf in of_left])
+
+        def at_the_end() -> Gradients:
+            totals = _zeros(floating(tree_leaves(parameters)))
+            return totals, _contiguous(of_left, floating(tree_leaves(carried)))
 
         of_each = of_outputs.contiguous().unbind()
         calls = zip(started_from, self.inputs.rows, of_each, strict=True)
@@ -94,12 +101,25 @@ class _Loop:
         _, structure = tree_flatten([carried, *others, of_each[0]])
         inputs = Inputs(rows, structure)
 
-        try:
-            _, gradients = repeat(self.pullback, fixed, gradients, inputs)
+        try:  # nothing here holds what the end starts from, so that it goes when it is used
+            _, gradients = repeat(self.pullback, fixed, at_the_end(), inputs)
         except NotCompiledError:  # it has said so
+            gradients = at_the_end()
             for row in rows:
                 _, gradients = self.pullback(fixed, gradients, *tree_unflatten(row, structure))
         return [*gradients[0], *gradients[1]]
+
+
+def _zeros(like: Leaves) -> Leaves:
+    return [leaf.new_zeros(leaf.shape) for leaf in like]
+
+
+def _contiguous(gradients: Sequence[Tensor | None], like: Leaves) -> Leaves:
+    """The gradients, zero where there is none."""
+    filled = []
+    for gradient, zeros in zip(gradients, _zeros(like), strict=True):
+        filled.append(zeros if gradient is None else gradient.contiguous())
+    return filled
 
 
 class _Repeated(torch.autograd.Function):
@@ -114,14 +134,19 @@ class _Repeated(torch.autograd.Function):
         counters = [leaf for leaf in left if not leaf.is_floating_point()]
         ctx.mark_non_differentiable(*counters)
         ctx.has_gradient = [leaf.is_floating_point() for leaf in left]
-        return torch.stack([output for (output,) in outputs]), *left
+        ctx.set_materialize_grads(False)
+        stacked = torch.stack([output for (output,) in outputs])
+        ctx.no_gradient = stacked.new_zeros(1).expand(stacked.shape)
+        return stacked, *left
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(  # pyright: ignore[reportIncompatibleMethodOverride]  # by the decorator
-        ctx: Any, *gradients: Tensor
+        ctx: Any, *gradients: Tensor | None
     ) -> Any:
         of_outputs, *of_left = gradients
+        if of_outputs is None:
+            of_outputs = ctx.no_gradient
         of_floating = list(compress(of_left, ctx.has_gradient))
         of_leaves = ctx.loop.backward(ctx.leaves, ctx.started_from, of_outputs, of_floating)
 

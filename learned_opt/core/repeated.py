@@ -84,13 +84,14 @@ def repeat(
         others = tree_unflatten(row, inputs.structure)
         structure = tree_structure((fixed, carried, *others))
         graph, result = step.graph(arguments, structure)
+        before = (of_carried, *map(layout, state))
         output, carried = tree_unflatten(graph(*arguments), result)
         outputs.append(tree_leaves(output))
 
-        left, of_left = tree_flatten(carried)
-        if of_left == of_carried and list(map(layout, left)) == list(map(layout, state)):
+        state, of_carried = tree_flatten(carried)
+        if before == (of_carried, *map(layout, state)):
             settled = _Settled(graph, result)
-        state, of_carried = left, of_left
+            carried = ()  # or its tensors would live until the last call
 
     if settled:
         _, carried = tree_unflatten([*outputs[-1], *state], settled.result)
