@@ -41,6 +41,8 @@ def run() -> None:
 
     folders = []
     for folder in arguments.runs:
+        if not folder.is_dir():  # told before anything heavy is imported
+            raise UsageError(f"{folder} is no folder.")
         folders += _runs_of(folder)
 
     try:
