@@ -49,7 +49,7 @@ def footprint(make: Callable[[int, int], GradientEstimator], theta: Tree) -> Foo
     """Trace four tiny estimates, N = 1, 2 and K = 2, 3, and solve for the four terms.
 
     The prediction is that of eager execution. A compiled step keeps fewer tensors in between, so
-    for that it is an upper bound.
+    for that it is an upper bound; where it is differentiated, about what it needs.
 
     Args:
         make: ``(num_tasks, unroll_length) ->`` an estimator whose inner loop is not compiled and
