@@ -56,7 +56,7 @@ def repeat(
         fixed: the first argument of every call, a tree.
         carried: the second argument of the first call, a tree.
         inputs: the further arguments of all calls.
-        started_from: gets the leaves of ``carried`` of every call, where it is a list.
+        started_from: gets the leaves of ``carried`` of every call, contiguous, where it is a list.
 
     Returns:
         tuple[list[Leaves], Any]: the leaves of the outputs of all calls, and what the last one has
@@ -73,7 +73,7 @@ def repeat(
     outputs: list[Leaves] = []
     for row in inputs.rows:
         if started_from is not None:
-            started_from.append(state)
+            started_from.append([leaf.contiguous() for leaf in state])
         arguments = [*constants, *state, *row]
         if settled:
             results = settled.graph(*arguments)

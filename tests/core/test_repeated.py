@@ -32,9 +32,13 @@ def one_by_one(carried: Tree) -> tuple[list[list[Tensor]], Tree]:
 def test_outputs_and_what_is_left() -> None:
     start = {"sum": torch.zeros(2), "matrix": torch.zeros(3, 2)}
     step = Compiled(turned)
-    results = repeat(step, FIXED, start, Inputs.of(STREAMS))
+    started_from: list[list[Tensor]] = []
+    results = repeat(step, FIXED, start, Inputs.of(STREAMS), started_from)
 
     torch.testing.assert_close(results, one_by_one(start))
+    # what a backward pass gets has one layout, or it would call a graph of another
+    assert len(started_from) == 5
+    assert all(leaf.is_contiguous() for state in started_from for leaf in state)
     # that of the start, and that of what a step leaves
     assert len(step.graphs) == 2
 

@@ -23,7 +23,7 @@ STARTS = ("params", "opt_state")
 TOLERANCE = 1e-9  # float64, of the largest entry
 
 CASES = [("mlp", name) for name in ("unf", "unf_all", "unf_tied", "nfn", "velo", "lstm", "adam")]
-CASES += [(name, "unf") for name in ("cnn_norm", "gru", "transformer", "module", "quadratic")]
+CASES += [(name, "unf") for name in ("cnn_norm", "gru", "transformer", "quadratic")]
 CASES_ONCE = (("mlp", "unf"), ("quadratic", "unf"), ("mlp", "adam"))
 
 
@@ -109,10 +109,8 @@ def test_gradients_of_traced_steps_are_those_of_plain_ones(family, optimizer, tr
 
     torch.testing.assert_close(traced_losses, losses, rtol=TOLERANCE, atol=0)
     check_equal(gradients, expected)
-    # all steps are one graph forward and one backward, or the first call would take several times
-    # as long
-    assert unroll._compiled_step is not None
-    assert len(unroll._compiled_step.graphs) == len(unroll._pullback.graphs) == 1
+    # all steps are one graph backward, or the first call would take several times as long
+    assert len(unroll._pullback.graphs) == 1
 
 
 @pytest.mark.slow
