@@ -39,7 +39,7 @@ def test_it_has_a_picture() -> None:
 
 def test_its_figures_are_those_of_the_results() -> None:
     results = (Path(__file__).parents[1] / "docs" / "results" / "index.md").read_text()
-    figures = re.findall(r"[\d.]+ \[[\d.]+, [\d.]+\]", README)
+    figures = re.findall(r"-?[\d.]+ \[-?[\d.]+, -?[\d.]+\]", README)
     assert len(figures) >= 3
     assert [figure for figure in figures if figure not in results] == []
 
