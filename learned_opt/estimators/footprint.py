@@ -14,7 +14,8 @@ from learned_opt.core.tree import Tree
 from learned_opt.estimators.base import GradientEstimator
 
 NUM_TASKS = (1, 2)  # N of the traced estimates
-LENGTHS = (2, 3)  # K of the traced estimates; one inner step alone is not yet typical
+# K of the traced estimates; two inner steps are not yet typical, one of them has no theta behind it
+LENGTHS = (3, 4)
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Footprint:
 
 
 def footprint(make: Callable[[int, int], GradientEstimator], theta: Tree) -> Footprint:
-    """Trace four tiny estimates, N = 1, 2 and K = 2, 3, and solve for the four terms.
+    """Trace four tiny estimates, N = 1, 2 and K = 3, 4, and solve for the four terms.
 
     The prediction is that of eager execution. A compiled step keeps fewer tensors in between, so
     for that it is an upper bound; where it is differentiated, about what it needs.

@@ -4,6 +4,7 @@ import copy
 
 import pytest
 from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from learned_opt.commands import train
@@ -16,7 +17,10 @@ from tests.commands.test_cli import TINY, refused
 def composed(*words: str, name: str = "config") -> DictConfig:
     """As Hydra gives it to a command."""
     with initialize_config_dir(config_files.config_dir(), version_base="1.3"):
-        return compose(name, overrides=list(words), return_hydra_config=True)
+        cfg = compose(name, overrides=list(words), return_hydra_config=True)
+    # names of choices are read from here, whatever another test has left
+    HydraConfig.instance().set_config(cfg)
+    return cfg
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +66,7 @@ def parsed(word: str) -> tuple[str, object]:
     ],
 )
 def test_a_wrong_value_is_named_with_its_key(config, word, message) -> None:
+    HydraConfig.instance().set_config(config)
     changed = copy.deepcopy(config)
     OmegaConf.update(changed, *parsed(word), merge=False)
     with pytest.raises(UsageError) as refusal:
