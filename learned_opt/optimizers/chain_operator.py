@@ -1,12 +1,11 @@
 """Operators on lists of tensors of all chains, for which a batch of chains is more chains."""
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from learned_opt.unf import fused
+from learned_opt.unf.chain_batch import more_chains
 
 NUM_LISTS = 7  # of tensors ``(M, ...)``, the first arguments
 
@@ -25,18 +24,9 @@ def register(
         on_cpu: computes its outputs ``(M, ...)``.
         fake: gives outputs of their shapes.
     """
-
-    def batched(info: Any, in_dims: Any, *arguments: Any) -> tuple[list[Tensor], list[int]]:
-        folded = []
-        for tensors, dims in zip(arguments[:NUM_LISTS], in_dims, strict=False):
-            folded.append(fused.fold_batch(tensors, dims, info.batch_size))
-
-        operator = getattr(torch.ops.learned_opt, name).default
-        outputs = []
-        for output in operator(*folded, *arguments[NUM_LISTS:]):
-            outputs.append(output.unflatten(0, (info.batch_size, -1)))
-        return outputs, [0] * len(outputs)
-
+    operator = getattr(torch.ops.learned_opt, name).default
     library.impl(name, on_cpu, "CPU")
     torch.library.register_fake(f"learned_opt::{name}", fake, lib=library)
-    torch.library.register_vmap(f"learned_opt::{name}", batched, lib=library)
+    torch.library.register_vmap(
+        f"learned_opt::{name}", more_chains(operator, NUM_LISTS), lib=library
+    )

@@ -10,6 +10,7 @@
 #include <cstring>
 #include <limits>
 #include <utility>
+#include <vector>
 
 #if defined(__SSE__)
 #include <xmmintrin.h>
@@ -81,6 +82,22 @@ struct Stack {
     return to + vectors(channels);
   }
 };
+
+// What Packed, a Stack or something around one, makes of the layers of each of M chains;
+// weights[l]: (M, C_l, C_l+1), biases[l]: (M, C_l+1).
+template <class Packed>
+static std::vector<Packed> packed_chains(int64_t M, const REAL* const* weights, const REAL* const* biases) {
+  std::vector<Packed> chains(M);
+  for (int64_t m = 0; m < M; m++) {
+    const REAL *weight[L], *bias[L];
+    for (int l = 0; l < L; l++) {
+      weight[l] = weights[l] + m * WIDTH[l] * WIDTH[l + 1];
+      bias[l] = biases[l] + m * WIDTH[l + 1];
+    }
+    chains[m].pack(weight, bias);
+  }
+  return chains;
+}
 
 // between the layers of a block
 struct Scratch {

@@ -11,11 +11,13 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from learned_opt.core import native
+from learned_opt.unf.chain_batch import more_chains
 
 SOURCE = Path(__file__).with_name("pointwise_stack.cpp")
 DENSE = Path(__file__).with_name("dense.h")  # which it includes
@@ -70,17 +72,8 @@ def _run_on_cpu(
     # these lists keep the copies alive until the kernel is done
     weights = [weight.contiguous() for weight in weights]
     biases = [bias.contiguous() for bias in biases]
-    sizes = [tensor.shape[1] for tensor in inputs]
-    strides = [stride for tensor in inputs for stride in tensor.stride()]
-
     kernel(
-        ctypes.c_int64(len(inputs[0])),
-        ctypes.c_int64(len(inputs)),
-        (ctypes.c_int64 * len(sizes))(*sizes),
-        addresses(inputs),
-        (ctypes.c_int64 * len(strides))(*strides),
-        addresses(weights),
-        addresses(biases),
+        *stack_arguments(inputs, weights, biases),
         addresses(outputs),
         int(final_relu),
         torch.get_num_threads(),
@@ -94,32 +87,7 @@ def _(
     return _allocate(inputs, weights)
 
 
-@pointwise_stack.register_vmap
-def _(info, in_dims, inputs, weights, biases, final_relu):
-    """A batch of M chains is more chains."""
-    folded = []
-    for tensors, dims in zip((inputs, weights, biases), in_dims, strict=False):
-        folded.append(fold_batch(tensors, dims, info.batch_size))
-
-    outputs = []
-    for output in pointwise_stack(*folded, final_relu):
-        outputs.append(output.unflatten(0, (info.batch_size, -1)))
-    return outputs, [0] * len(outputs)
-
-
-def fold_batch(
-    tensors: Sequence[Tensor], dims: Sequence[int | None], batch_size: int
-) -> list[Tensor]:
-    """``(M, ...)`` with a batch axis somewhere, or none, to ``(batch M, ...)``, of every tensor."""
-    folded = []
-    for tensor, dim in zip(tensors, dims, strict=True):
-        if dim is None:
-            batched = tensor.expand(batch_size, *tensor.shape)
-        else:
-            batched = tensor.movedim(dim, 0)
-        folded.append(batched.flatten(0, 1))
-
-    return folded
+pointwise_stack.register_vmap(more_chains(pointwise_stack, num_lists=3))
 
 
 def activations(
@@ -160,6 +128,29 @@ def defines(dtype: torch.dtype, widths: Sequence[int]) -> tuple[tuple[str, str],
     """
     name, size = C_TYPES[dtype]
     return ("REAL", name), ("SIZE", size), ("WIDTHS", ",".join(map(str, widths)))
+
+
+def stack_arguments(
+    inputs: Sequence[Tensor], weights: Sequence[Tensor], biases: Sequence[Tensor]
+) -> list[Any]:
+    """What the kernels of a stack take first.
+
+    Args:
+        inputs: ``(M, N, C_0)``, of any strides.
+        weights: ``(M, C_l, C_{l+1})``, contiguous.
+        biases: ``(M, C_{l+1})``, contiguous.
+    """
+    sizes = [tensor.shape[1] for tensor in inputs]
+    strides = [stride for tensor in inputs for stride in tensor.stride()]
+    return [
+        ctypes.c_int64(len(inputs[0])),
+        ctypes.c_int64(len(inputs)),
+        (ctypes.c_int64 * len(sizes))(*sizes),
+        addresses(inputs),
+        (ctypes.c_int64 * len(strides))(*strides),
+        addresses(weights),
+        addresses(biases),
+    ]
 
 
 def addresses(tensors: Sequence[Tensor]) -> ctypes.Array[ctypes.c_void_p]:

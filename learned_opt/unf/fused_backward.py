@@ -3,7 +3,6 @@
 Legend: M chains, N entries of a tensor, C channels, L layers; a tensor is ``(M, N, C)``.
 """
 
-import ctypes
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,8 @@ from torch import Tensor
 
 from learned_opt.core import native
 from learned_opt.unf import fused
-from learned_opt.unf.fused import activations, addresses, pointwise_stack
+from learned_opt.unf.chain_batch import more_chains
+from learned_opt.unf.fused import activations, addresses, pointwise_stack, stack_arguments
 
 SOURCE = Path(__file__).with_name("pointwise_stack_backward.cpp")
 
@@ -52,18 +52,10 @@ def pointwise_stack_backward(
     gradients = [gradient.contiguous() for gradient in gradients]
     weights = [weight.contiguous() for weight in weights]
     biases = [bias.contiguous() for bias in biases]
-    sizes = [tensor.shape[1] for tensor in inputs]
-    strides = [stride for tensor in inputs for stride in tensor.stride()]
     behind = len(inputs) + len(weights)
 
     kernel(
-        ctypes.c_int64(len(inputs[0])),
-        ctypes.c_int64(len(inputs)),
-        (ctypes.c_int64 * len(sizes))(*sizes),
-        addresses(inputs),
-        (ctypes.c_int64 * len(strides))(*strides),
-        addresses(weights),
-        addresses(biases),
+        *stack_arguments(inputs, weights, biases),
         addresses(gradients),
         addresses(outputs[: len(inputs)]),
         addresses(outputs[len(inputs) : behind]),
@@ -85,17 +77,7 @@ def _(
     return _allocate(inputs, weights, biases)
 
 
-@pointwise_stack_backward.register_vmap
-def _(info, in_dims, gradients, inputs, weights, biases, final_relu):
-    """A batch of M chains is more chains."""
-    folded = []
-    for tensors, dims in zip((gradients, inputs, weights, biases), in_dims, strict=False):
-        folded.append(fused.fold_batch(tensors, dims, info.batch_size))
-
-    outputs = []
-    for output in pointwise_stack_backward(*folded, final_relu):
-        outputs.append(output.unflatten(0, (info.batch_size, -1)))
-    return outputs, [0] * len(outputs)
+pointwise_stack_backward.register_vmap(more_chains(pointwise_stack_backward, num_lists=4))
 
 
 def _allocate(

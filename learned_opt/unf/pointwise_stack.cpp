@@ -6,8 +6,6 @@
 
 #include "dense.h"
 
-#include <vector>
-
 // inputs[t]: (M, N_t, C_0) with strides[t] = (of M, of N, of C); weights[l]: (M, C_l, C_l+1); biases[l]: (M, C_l+1);
 // results[t]: (M, N_t, C_L), channels last.
 extern "C" void pointwise_stack(int64_t M, int64_t T, const int64_t* N, const REAL* const* inputs,
@@ -15,15 +13,7 @@ extern "C" void pointwise_stack(int64_t M, int64_t T, const int64_t* N, const RE
                                 REAL* const* results, int final_relu, int num_threads) {
   int64_t num_blocks = 0;  // of one chain
   for (int64_t t = 0; t < T; t++) num_blocks += (N[t] + P - 1) / P;
-  std::vector<Stack> stacks(M);
-  for (int64_t m = 0; m < M; m++) {
-    const REAL *weight[L], *bias[L];
-    for (int l = 0; l < L; l++) {
-      weight[l] = weights[l] + m * WIDTH[l] * WIDTH[l + 1];
-      bias[l] = biases[l] + m * WIDTH[l + 1];
-    }
-    stacks[m].pack(weight, bias);
-  }
+  const std::vector<Stack> stacks = packed_chains<Stack>(M, weights, biases);
 #pragma omp parallel for num_threads(num_threads) schedule(static)
   for (int64_t index = 0; index < M * num_blocks; index++) {
     const int64_t m = index / num_blocks;

@@ -112,15 +112,7 @@ extern "C" void pointwise_stack_backward(int64_t M, int64_t T, const int64_t* N,
                                          REAL* const* to_biases, int final_relu, int num_threads) {
   int64_t num_blocks = 0;  // of one chain
   for (int64_t t = 0; t < T; t++) num_blocks += (N[t] + P - 1) / P;
-  std::vector<Layers> chains(M);
-  for (int64_t m = 0; m < M; m++) {
-    const REAL *weight[L], *bias[L];
-    for (int l = 0; l < L; l++) {
-      weight[l] = weights[l] + m * WIDTH[l] * WIDTH[l + 1];
-      bias[l] = biases[l] + m * WIDTH[l + 1];
-    }
-    chains[m].pack(weight, bias);
-  }
+  const std::vector<Layers> chains = packed_chains<Layers>(M, weights, biases);
 
   std::vector<Sums> sums(M * SEGMENTS);  // zeros
 #pragma omp parallel for num_threads(num_threads) schedule(static)
