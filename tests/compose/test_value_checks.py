@@ -3,24 +3,14 @@
 import copy
 
 import pytest
-from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from learned_opt.commands import train
-from learned_opt.compose import config_files
 from learned_opt.compose.value_checks import check_values
 from learned_opt.core.errors import UsageError
 from tests.commands.test_cli import TINY, refused
-
-
-def composed(*words: str, name: str = "config") -> DictConfig:
-    """As Hydra gives it to a command."""
-    with initialize_config_dir(config_files.config_dir(), version_base="1.3"):
-        cfg = compose(name, overrides=list(words), return_hydra_config=True)
-    # names of choices are read from here, whatever another test has left
-    HydraConfig.instance().set_config(cfg)
-    return cfg
+from tests.compose.test_configs import composed
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +56,7 @@ def parsed(word: str) -> tuple[str, object]:
     ],
 )
 def test_a_wrong_value_is_named_with_its_key(config, word, message) -> None:
-    HydraConfig.instance().set_config(config)
+    HydraConfig.instance().set_config(config)  # whatever another test has left
     changed = copy.deepcopy(config)
     OmegaConf.update(changed, *parsed(word), merge=False)
     with pytest.raises(UsageError) as refusal:

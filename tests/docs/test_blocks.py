@@ -78,7 +78,7 @@ def test_code_stands_in_blocks_that_are_checked() -> None:
 
 
 @pytest.mark.parametrize("page", pages("python"), ids=name_of)
-@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
+@pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.filterwarnings("ignore:.*LeafSpec.*", "ignore:.*pin_memory.*")  # of other trainers
 def test_python_of_a_page_runs_from_top_to_bottom(page, tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
