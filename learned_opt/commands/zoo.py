@@ -4,10 +4,7 @@
 """
 
 import sys
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
-from time import perf_counter
 from typing import Any
 
 import hydra
@@ -59,11 +56,11 @@ def _build(cfg: DictConfig, folder: Path, console: Any) -> None:
 
 def _predict(cfg: DictConfig, folder: Path, console: Any) -> None:
     from learned_opt.compose import weight_zoo
-    from learned_opt.core import tree
-    from learned_opt.evaluation.prediction.fit import fit, prepare
+    from learned_opt.evaluation.prediction.fit import prepare
+    from learned_opt.evaluation.prediction.trials import run_trials
     from learned_opt.evaluation.prediction.zoo import read_settings, read_zoo
     from learned_opt.reporting import prediction_report
-    from learned_opt.reporting.tables import table_of
+    from learned_opt.reporting.screens import plain_line
     from learned_opt.symmetry.spec import PermutationSpec
 
     if cfg.num_seeds < 1:
@@ -73,36 +70,37 @@ def _predict(cfg: DictConfig, folder: Path, console: Any) -> None:
     if settings["recipe"].get("snapshot_every"):
         raise ValueError(f"{folder} holds trajectories: zoo forecast reads them.")
     zoo = read_zoo(folder)
-    predictors, fit_settings = weight_zoo.build_predictors(cfg)
-
     for sentence in zoo.broken:
         console.print(f"left out: {sentence}", style="yellow", soft_wrap=True)
 
     spec = PermutationSpec(**settings["spec"])
     if {name: len(axes) for name, axes in spec.axes.items()} != zoo.num_axes:
         raise ValueError(f"spec in {folder / 'zoo.json'} is not that of the weights beside it.")
-    data = prepare(zoo, weight_zoo.build_probe(cfg, settings["task"]))
-    sizes = {split: len(success) for split, (_, success) in data.items()}
-    console.print(f"{folder}: {len(zoo.table)} networks, {sizes}", highlight=False)
+    gradients_of = weight_zoo.build_probe(cfg, settings["task"])
+    # all sizes before the first training, so that a wrong one costs nothing
+    splits = [prepare(zoo, gradients_of, size) for size in cfg.train_sizes or [None]]
+    sizes = {split: len(success) for split, (_, success) in splits[-1].items()}
+    print_line = plain_line(console)
+    print_line(f"{folder}: {len(zoo.table)} networks, {sizes}")
 
-    rows = []
-    predicted = {}
-    for name, constructor in predictors.items():
-        fit_seed = partial(fit, constructor, spec, data, fit_settings)
-        start = perf_counter()
-        predictions = _fit_seeds(name, fit_seed, cfg.num_seeds, console)
-        in_channels = tree.leaves(data["train"][0])[0].shape[-1]
-        predictor = constructor(spec, in_channels=in_channels)
-        num_parameters = tree.num_elements(dict(predictor.named_parameters()))
-        seconds = perf_counter() - start
-        row = prediction_report.summarise(name, num_parameters, predictions, seconds)
-        rows.append(row)
-        predicted[name] = predictions[0].predicted
+    predictors, fit_settings = weight_zoo.build_predictors(cfg)
+    probe = {"probe": cfg.probe, "seed": cfg.seed} if cfg.probe else {}
+    trials = run_trials(
+        folder,
+        predictors,
+        spec,
+        splits,
+        fit_settings,
+        num_seeds=cfg.num_seeds,
+        origin={"shards": sorted(set(zoo.table.sha256))} | probe,
+        print_line=print_line,
+    )
 
     facts = settings["task"] | settings["recipe"] | sizes
     facts |= {"seeds": cfg.num_seeds, "left out": len(zoo.broken), "probe": cfg.probe}
-    prediction_report.write_report(folder, rows, facts, data["test"][1], predicted)
-    console.print(table_of(prediction_report.HEADINGS, rows))
+    success = splits[0]["test"][1]
+    for table in prediction_report.write_report(folder, trials, facts, success):
+        console.print(table)
 
 
 def _forecast(cfg: DictConfig, folder: Path, console: Any) -> None:
@@ -132,18 +130,6 @@ def _forecast(cfg: DictConfig, folder: Path, console: Any) -> None:
     console.print(table_of(list(rows[0]), shown))
     console.print("mean L1 of scaled weights on networks held out, by snapshots ahead")
     console.print(f"written to {folder}: {NETWORK}, forecast.json", highlight=False)
-
-
-def _fit_seeds(
-    name: str, fit_seed: Callable[[int], Any], num_seeds: int, console: Any
-) -> list[Any]:
-    """The predictions of one predictor, trained with several seeds."""
-    predictions = []
-    for seed in range(num_seeds):
-        predictions.append(fit_seed(seed))
-        tau = predictions[-1].tau
-        console.print(f"{name}, seed {seed}: tau {tau:.4f}", highlight=False)
-    return predictions
 
 
 def main() -> None:

@@ -5,9 +5,8 @@ from collections.abc import Callable, Mapping
 from functools import cache, partial
 from typing import Any
 
-import torch
 from hydra.utils import instantiate
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from learned_opt.compose.inner_problems import parametrised
 from learned_opt.compose.resolve import task_values
@@ -16,6 +15,7 @@ from learned_opt.core.tree import Tree
 from learned_opt.evaluation.prediction.fit import Settings
 from learned_opt.evaluation.prediction.populate import Recipe
 from learned_opt.evaluation.prediction.probe import probe_gradients
+from learned_opt.evaluation.prediction.trials import Predictor
 from learned_opt.inner.task_spec import symmetry_of
 from learned_opt.inner.unroll import Unroll
 from learned_opt.runtime.memory import keep_freed_memory
@@ -79,9 +79,11 @@ def build_probe(cfg: DictConfig, task: Mapping[str, Any]) -> Callable[[Tree], Tr
     return partial(probe_gradients, family, seed=cfg.seed)
 
 
-def build_predictors(
-    cfg: DictConfig,
-) -> tuple[dict[str, Callable[..., torch.nn.Module]], Settings]:
-    """Constructors of the predictors by name, and how they are trained."""
+def build_predictors(cfg: DictConfig) -> tuple[list[Predictor], Settings]:
+    """The predictors, and how they are trained."""
     keep_freed_memory()
-    return dict(instantiate(cfg.predictors)), instantiate(cfg.fit)
+    predictors = []
+    for name, config in cfg.predictors.items():
+        plain: Any = OmegaConf.to_container(config, resolve=True)
+        predictors.append(Predictor(str(name), instantiate(config), plain))
+    return predictors, instantiate(cfg.fit)

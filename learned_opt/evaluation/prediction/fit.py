@@ -4,8 +4,10 @@ Legend: M networks of a split, n networks of the test split, C channels of a wei
 """
 
 import copy
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from time import perf_counter
 from typing import Any, NamedTuple
 
 import torch
@@ -68,6 +70,7 @@ class Prediction:
         valid_tau: that of the validation split, by which predictors may be chosen.
         loss: binary cross-entropy there, in nats.
         epochs: passes over the training split until the best validation figure.
+        seconds: that the training took.
         predicted: success rates predicted there, ``(n,)``.
     """
 
@@ -75,25 +78,35 @@ class Prediction:
     valid_tau: float
     loss: float
     epochs: int
+    seconds: float
     predicted: Tensor
 
 
-def prepare(zoo: Zoo, gradients_of: Callable[[Tree], Tree] | None = None) -> dict[str, Data]:
+def prepare(
+    zoo: Zoo,
+    gradients_of: Callable[[Tree], Tree] | None = None,
+    num_train: int | None = None,
+) -> dict[str, Data]:
     """The three splits, each tensor shifted and scaled as a whole.
 
-    Shift and scale are the tensor's mean and deviation on the training split.
+    Shift and scale are the tensor's mean and deviation on what is trained on.
 
     Args:
         zoo: the networks.
         gradients_of: weights -> gradients, leaves ``(M, *shape)``, see ``probe``, as a second
             channel; None for the weights alone. Their sizes differ by orders from network to
             network, so that of what is scaled the inverse hyperbolic sine is taken.
+        num_train: how many networks of the training split are taken, drawn so that a larger number
+            has those of a smaller one and others; None for all.
 
     Raises:
-        ValueError: a split has fewer than two networks, all of them are equally successful, or a
-            success is no rate.
+        ValueError: a split has fewer than two networks, all of them are equally successful, a
+            success is no rate, or the training split has fewer networks than ``num_train``.
     """
     splits = {split: zoo.select(split) for split in SPLITS}
+    if num_train is not None:
+        splits["train"] = _drawn(splits["train"], num_train)
+
     for split, (_, success) in splits.items():
         if len(success) < 2:
             raise ValueError(
@@ -128,6 +141,19 @@ def prepare(zoo: Zoo, gradients_of: Callable[[Tree], Tree] | None = None) -> dic
     return data
 
 
+def _drawn(train: Data, num_train: int) -> Data:
+    """``num_train`` networks of the training split, those of a smaller number among them."""
+    num_networks = len(train[1])
+    if not 2 <= num_train <= num_networks:
+        raise ValueError(
+            f"train_sizes must be from 2 to {num_networks}, the networks of the training split, "
+            f"got {num_train}."
+        )
+    # networks of a shard are alike: the first ones would be of few kinds
+    order = torch.randperm(num_networks, generator=generator(0, "train_sizes"))
+    return _rows(train, order[:num_train])
+
+
 def _scaled(splits: Mapping[str, Tree]) -> dict[str, Tree]:
     """Each tensor of all splits, shifted and scaled by that of the training split."""
     means = {name: value.mean() for name, value in splits["train"].items()}
@@ -158,6 +184,7 @@ def fit(
         settings: of the training.
         seed: of initial weights and the order of batches.
     """
+    start = perf_counter()
     torch.manual_seed(seed)
     inputs, _ = data["train"]
     predictor = constructor(spec, in_channels=tree.leaves(inputs)[0].shape[-1])
@@ -185,7 +212,14 @@ def fit(
     predictor.load_state_dict(best_weights)
     valid = _judge(predictor, data["valid"], settings.batch_size)
     test = _judge(predictor, data["test"], settings.batch_size)
-    return Prediction(test.tau, valid.tau, test.loss, best_epoch, test.scores.sigmoid())
+    return Prediction(
+        tau=test.tau,
+        valid_tau=valid.tau,
+        loss=test.loss,
+        epochs=best_epoch,
+        seconds=perf_counter() - start,
+        predicted=test.scores.sigmoid(),
+    )
 
 
 def _train_epoch(
@@ -225,7 +259,9 @@ def _judge(predictor: nn.Module, data: Data, batch_size: int) -> Judgement:
 
     loss = binary_cross_entropy_with_logits(scores, success).item()
     tau: Any = stats.kendalltau(scores.numpy(), success.numpy())
-    return Judgement(loss, float(tau.statistic), scores)
+    # scores that are all the same rank nothing
+    statistic = 0.0 if math.isnan(tau.statistic) else float(tau.statistic)
+    return Judgement(loss, statistic, scores)
 
 
 def _rows(data: Data, index: Tensor) -> Data:
