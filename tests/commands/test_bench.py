@@ -13,6 +13,7 @@ from learned_opt.commands import bench, cli
 from learned_opt.compose import bench_steps
 from learned_opt.evaluation.cost.allocator import peak_bytes
 from learned_opt.evaluation.cost.breakdown import breakdown
+from learned_opt.evaluation.cost import floor as cost_floor
 from learned_opt.evaluation.cost.floor import Floor, matrix_products
 from learned_opt.evaluation.cost.scaling import fit_exponent
 from learned_opt.evaluation.cost.timing import Times, interleave
@@ -99,6 +100,16 @@ def test_products_of_the_floor(monkeypatch) -> None:
     assert floor.products == {(4, 8, 6): 183, (4, 6, 6): 2 * 183, (4, 6, 1): 183}
     assert floor_of("sgdm", monkeypatch).products == {}
     floor(0)
+
+
+def test_large_products_of_the_floor_go_piece_by_piece(monkeypatch) -> None:
+    calls = []
+    multiply = torch.bmm
+    monkeypatch.setattr(cost_floor, "LARGEST_BLOCK", 4096)
+    monkeypatch.setattr(torch, "bmm", lambda *a, **k: calls.append(a) or multiply(*a, **k))
+    # 2 chains of 100 rows with 8 numbers read and 6 written: 11,200 bytes in three pieces
+    cost_floor._product(2, 100, 8, 6, count=1, device=torch.device("cpu"))()
+    assert [left.shape for left, _ in calls] == [(2, 34, 8)] * 3
 
 
 def test_floor_counts_what_a_chain_carries(monkeypatch) -> None:

@@ -3,6 +3,7 @@
 Legend: M chains, N weights of an inner network, C channels.
 """
 
+import math
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -27,6 +28,7 @@ FACTORS = {  # positions of the two matrices among the arguments
     aten.baddbmm: (1, 2),
 }
 TRIES = 5
+LARGEST_BLOCK = 2**28  # bytes of the buffers of a product, larger ones go piece by piece
 SMALLEST_SHARE = 0.01  # of the arithmetic; smaller products cost little but the call
 Shape = tuple[int, int, int]  # M, C_in, C_out
 
@@ -116,13 +118,19 @@ class Floor:
 def _product(
     chains: int, rows: int, inner: int, outer: int, *, count: int, device: torch.device
 ) -> Callable[[], None]:
-    """``(chains, rows, inner) @ (chains, inner, outer)``, ``count`` times on the same buffers."""
-    left = torch.zeros((chains, rows, inner), device=device)
+    """``(chains, rows, inner) @ (chains, inner, outer)``, ``count`` times on the same buffers.
+
+    The rows of a large product are taken in pieces, so that its buffers leave memory to the step.
+    """
+    num_bytes = chains * rows * (inner + outer) * torch.finfo(torch.float32).bits // 8
+    pieces = math.ceil(num_bytes / LARGEST_BLOCK)
+    piece = math.ceil(rows / pieces)
+    left = torch.zeros((chains, piece, inner), device=device)
     right = torch.zeros((chains, inner, outer), device=device)
-    out = torch.zeros((chains, rows, outer), device=device)
+    out = torch.zeros((chains, piece, outer), device=device)
 
     def multiply() -> None:
-        for _ in range(count):
+        for _ in range(count * pieces):
             torch.bmm(left, right, out=out)
 
     return multiply
