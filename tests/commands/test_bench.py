@@ -11,9 +11,9 @@ import torch
 
 from learned_opt.commands import bench, cli
 from learned_opt.compose import bench_steps
+from learned_opt.evaluation.cost import floor as cost_floor
 from learned_opt.evaluation.cost.allocator import peak_bytes
 from learned_opt.evaluation.cost.breakdown import breakdown
-from learned_opt.evaluation.cost import floor as cost_floor
 from learned_opt.evaluation.cost.floor import Floor, matrix_products
 from learned_opt.evaluation.cost.scaling import fit_exponent
 from learned_opt.evaluation.cost.timing import Times, interleave
