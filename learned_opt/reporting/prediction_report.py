@@ -108,15 +108,16 @@ def _differences(trials: Sequence[Trial], success: Tensor) -> list[dict[str, Any
     for num_train, group in groupby(trials, key=lambda trial: trial.num_train):
         first, *others = group
         for other in others:
-            left, right = (
-                [prediction.predicted.tolist() for prediction in trial.predictions]
-                for trial in (first, other)
-            )
-            interval = tau_difference(left, right, success.tolist())
+            interval = tau_difference(_predicted(first), _predicted(other), success.tolist())
             title = f"{first.predictor} - {other.predictor}"
             values = (title, num_train, *(round(value, 4) for value in interval))
             rows.append(dict(zip(DIFFERENCE_HEADINGS, values, strict=True)))
     return rows
+
+
+def _predicted(trial: Trial) -> list[list[float]]:
+    """Predictions for the test split, a list for each seed."""
+    return [prediction.predicted.tolist() for prediction in trial.predictions]
 
 
 def prediction_figure(success: Tensor, trials: Sequence[Trial]) -> Figure:
@@ -151,7 +152,9 @@ def curve_figure(trials: Sequence[Trial]) -> Figure:
     """
     figure, panel = plots.panel()
     for i, name in enumerate(dict.fromkeys(trial.predictor for trial in trials)):
-        sizes, means, errors = [], [], []
+        sizes = []
+        means = []
+        errors = []
         for trial in trials:
             if trial.predictor == name:
                 taus = [prediction.tau for prediction in trial.predictions]

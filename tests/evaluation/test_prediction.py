@@ -327,8 +327,9 @@ def test_difference_of_taus_against_resampling_one_by_one() -> None:
         return kendalltau(predicted[index], success[index]).statistic
 
     everything = np.arange(40)
-    means = [np.mean([tau(row, everything) for row in rows]) for rows in (left, right)]
-    assert interval.mean == pytest.approx(means[0] - means[1], abs=1e-12)
+    left_mean = np.mean([tau(row, everything) for row in left])
+    right_mean = np.mean([tau(row, everything) for row in right])
+    assert interval.mean == pytest.approx(left_mean - right_mean, abs=1e-12)
 
     resampled = []
     for _ in range(2_000):
