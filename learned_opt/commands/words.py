@@ -104,7 +104,10 @@ def check_words(words: Sequence[str]) -> None:
         if group in groups and not _names_files(value):
             choices = ", ".join(config_files.options(group))
             shown = word if len(word) <= MAX_SHOWN else f"{word[:MAX_SHOWN]}..."
-            raise UsageError(f"{key} takes the name of a file, got {shown}; one of: {choices}.")
+            none = f", or {key}=[] for none" if value.lower() == "null" else ""
+            raise UsageError(
+                f"{key} takes the name of a file, got {shown}; one of: {choices}{none}."
+            )
         if word.startswith("~"):
             continue
 

@@ -70,6 +70,8 @@ def _predict(cfg: DictConfig, folder: Path, console: Any) -> None:
     if settings["recipe"].get("snapshot_every"):
         raise ValueError(f"{folder} holds trajectories: zoo forecast reads them.")
     zoo = read_zoo(folder)
+    predictors, fit_settings = weight_zoo.build_predictors(cfg)
+
     for sentence in zoo.broken:
         console.print(f"left out: {sentence}", style="yellow", soft_wrap=True)
 
@@ -78,12 +80,12 @@ def _predict(cfg: DictConfig, folder: Path, console: Any) -> None:
         raise ValueError(f"spec in {folder / 'zoo.json'} is not that of the weights beside it.")
     gradients_of = weight_zoo.build_probe(cfg, settings["task"])
     # all sizes before the first training, so that a wrong one costs nothing
-    splits = [prepare(zoo, gradients_of, size) for size in cfg.train_sizes or [None]]
+    train_sizes = weight_zoo.train_sizes(cfg)
+    splits = [prepare(zoo, gradients_of, size) for size in train_sizes]
     sizes = {split: len(success) for split, (_, success) in splits[-1].items()}
     print_line = plain_line(console)
     print_line(f"{folder}: {len(zoo.table)} networks, {sizes}")
 
-    predictors, fit_settings = weight_zoo.build_predictors(cfg)
     probe = {"probe": cfg.probe, "seed": cfg.seed} if cfg.probe else {}
     trials = run_trials(
         folder,

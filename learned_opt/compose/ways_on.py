@@ -14,7 +14,7 @@ from learned_opt.runtime.run_folder import RunFolder
 # by what Hydra calls the config of a verb; the keys in braces are those of the config
 KEPT = {
     "evaluate": "Cells that were done are kept in {cells} and are not made again.",
-    "zoo": "Shards that were built are kept in {folder} and are not trained again.",
+    "zoo": "Shards and trainings that were done are kept in {folder} and are not made again.",
     "lab": "Estimates are not kept: they are made again.",
     "bench": "Cases that were measured are written; they are measured again.",
     "bench_networks": "Cases that were measured are written; they are measured again.",

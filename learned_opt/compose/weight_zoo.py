@@ -6,7 +6,7 @@ from functools import cache, partial
 from typing import Any
 
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from learned_opt.compose.inner_problems import parametrised
 from learned_opt.compose.resolve import task_values
@@ -77,6 +77,19 @@ def build_probe(cfg: DictConfig, task: Mapping[str, Any]) -> Callable[[Tree], Tr
             f"the task that is composed is not that of the zoo: {', '.join(different)} differ."
         )
     return partial(probe_gradients, family, seed=cfg.seed)
+
+
+def train_sizes(cfg: DictConfig) -> list[int | None]:
+    """How many networks predictors are trained on, from few to many; None for all there are.
+
+    Raises:
+        ValueError: ``train_sizes`` is no list of whole numbers.
+    """
+    sizes = cfg.train_sizes
+    is_list = isinstance(sizes, ListConfig)
+    if not is_list or any(not isinstance(size, int) or size is True for size in sizes):
+        raise ValueError(f"train_sizes must be a list of whole numbers, got {sizes!r:.60}.")
+    return sorted(set(sizes)) or [None]
 
 
 def build_predictors(cfg: DictConfig) -> tuple[list[Predictor], Settings]:

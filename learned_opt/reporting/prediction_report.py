@@ -81,13 +81,12 @@ def write_report(
 def _summary(trial: Trial) -> dict[str, Any]:
     """One row of the table of predictors."""
     predictions = trial.predictions
-    taus = [prediction.tau for prediction in predictions]
-    error = _standard_error(taus)
+    error = _standard_error(trial.taus)
     values = (
         trial.predictor,
         trial.num_train,
         trial.num_parameters,
-        round(fmean(taus), 4),
+        round(fmean(trial.taus), 4),
         None if error is None else round(error, 4),
         round(fmean(prediction.valid_tau for prediction in predictions), 4),
         round(fmean(prediction.loss for prediction in predictions), 4),
@@ -127,13 +126,13 @@ def prediction_figure(success: Tensor, trials: Sequence[Trial]) -> Figure:
         success: true success rates, ``(n,)``.
         trials: one for each predictor.
     """
-    figure = Figure(figsize=(3.4 * len(trials), 3.6), layout="constrained")
+    figure = Figure(figsize=(3.4 * len(trials), 4.2), layout="constrained")
     panels = figure.subplots(1, len(trials), sharey=True, squeeze=False)[0]
     predicted = [trial.predictions[0].predicted for trial in trials]
     highest = max(float(values.max()) for values in (success, *predicted))
 
     for panel, trial, values in zip(panels, trials, predicted, strict=True):
-        tau = fmean(prediction.tau for prediction in trial.predictions)
+        tau = fmean(trial.taus)
         panel.plot([0, 1], [0, 1], color="0.7", linewidth=1)
         panel.scatter(success, values, s=8, color="#0072b2", alpha=0.6, linewidths=0)
         panel.set(title=f"{trial.predictor}, tau {tau:.4f}", xlabel="true success rate")
@@ -157,10 +156,9 @@ def curve_figure(trials: Sequence[Trial]) -> Figure:
         errors = []
         for trial in trials:
             if trial.predictor == name:
-                taus = [prediction.tau for prediction in trial.predictions]
                 sizes.append(trial.num_train)
-                means.append(fmean(taus))
-                errors.append(_standard_error(taus) or 0.0)
+                means.append(fmean(trial.taus))
+                errors.append(_standard_error(trial.taus) or 0.0)
 
         colour = plots.COLOURS[i % len(plots.COLOURS)]
         style = plots.STYLES[i % len(plots.STYLES)]

@@ -60,6 +60,7 @@ MISTAKES = [
         "benchmark.baselines.adam: a value has the wrong type or a key is unknown: ",
     ),
     (["+task=mlp", "estimator=null"], "estimator takes the name of a file, got estimator=null"),
+    (["+task=mix4", "augment=null"], "one of: reparam, or augment=[] for none"),
     (["+task=mlp", "trainer=1e3"], "trainer takes the name of a file, got trainer=1e3; one of"),
     (["+task=mlp", "data=[a,[b]]"], "data takes the name of a file, got data=[a,[b]]; one of"),
     (["+task=mlp", "~experiment=1"], "experiment takes the name of a file, got ~experiment=1"),

@@ -5,7 +5,6 @@ import sys
 from dataclasses import replace
 from functools import partial
 
-import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -22,7 +21,6 @@ from learned_opt.evaluation.prediction.predictors import (
     statistics,
 )
 from learned_opt.evaluation.prediction.probe import probe_gradients
-from learned_opt.evaluation.prediction.rank_difference import tau_difference
 from learned_opt.evaluation.prediction.zoo import (
     Zoo,
     read_shard,
@@ -158,6 +156,15 @@ def test_preparation_and_networks_that_diverged() -> None:
     assert train["w"].std().item() == pytest.approx(1, abs=1e-5)
 
 
+def test_fewer_networks_to_train_on_are_among_the_more() -> None:
+    zoo = made_up_zoo()
+    few = prepare(zoo, num_train=40)
+    more = prepare(zoo, num_train=80)
+    assert set(few["train"][1].tolist()) < set(more["train"][1].tolist())
+    torch.testing.assert_close(few["test"][1], more["test"][1], rtol=0, atol=0)
+    assert few["train"][0]["w"].mean().abs() < 1e-5
+
+
 def test_gradients_on_a_probe_batch_are_a_second_channel() -> None:
     zoo = made_up_zoo()
 
@@ -246,101 +253,6 @@ def test_the_commands(tmp_path, monkeypatch, capsys) -> None:
     run(monkeypatch, "predict", *TINY)
     assert "left out: " in (shown := capsys.readouterr().out)
     assert "shard-00000.safetensors is damaged" in shown.replace("\n", "")
-
-
-@pytest.mark.usefixtures("real_pictures")
-def test_finished_trainings_are_kept_and_sizes_make_a_curve(tmp_path, monkeypatch, capsys) -> None:
-    monkeypatch.chdir(tmp_path)
-    run(monkeypatch, "build", *TINY)
-    words = [*TINY, "~predictors.unf", "train_sizes=[20,40]"]
-    trained = []
-
-    def stops_after_three(constructor, spec, data, settings, seed):
-        if len(trained) == 3:
-            raise KeyboardInterrupt
-        trained.append((len(data["train"][1]), seed))
-        return fit(constructor, spec, data, settings, seed)
-
-    monkeypatch.setattr("learned_opt.evaluation.prediction.trials.fit", stops_after_three)
-    with pytest.raises((SystemExit, KeyboardInterrupt)):
-        run(monkeypatch, "predict", *words)
-    assert trained == [(20, 0), (20, 1), (20, 0)]
-
-    trained.clear()
-    monkeypatch.setattr(
-        "learned_opt.evaluation.prediction.trials.fit",
-        lambda *arguments: trained.append(arguments[-1]) or fit(*arguments),
-    )
-    run(monkeypatch, "predict", *words)
-    assert trained == [1, 0, 1, 0, 1]
-    folder = tmp_path / "runs/zoo-cnn"
-    page = (folder / "prediction.json").read_text()
-    rows = json.loads(page)["predictors"]
-    assert [(row["predictor"], row["networks"]) for row in rows] == [
-        ("statnn", 20),
-        ("deep_set", 20),
-        ("statnn", 40),
-        ("deep_set", 40),
-    ]
-    assert (folder / "prediction_curve.png").stat().st_size > 5_000
-
-    # what was kept gives the same page; another setting is trained anew
-    trained.clear()
-    run(monkeypatch, "predict", *words)
-    assert trained == []
-    assert (folder / "prediction.json").read_text() == page
-    run(monkeypatch, "predict", *words, "fit.lr=2e-3", "num_seeds=1")
-    assert trained == [0, 0, 0, 0]
-
-    capsys.readouterr()
-    with pytest.raises(SystemExit):
-        run(monkeypatch, "predict", *words, "train_sizes=[20,1000]")
-    assert "train_sizes must be from 2 to 48, the networks of the training split, got 1000" in (
-        capsys.readouterr().err
-    )
-    kept = sorted((folder / "fits").glob("statnn 20 seed 0 *.json"))
-    for text, sentence in (("{", "is damaged"), ('{"prediction": {}}', "it holds no prediction")):
-        for file in kept:
-            file.write_text(text)
-        with pytest.raises(SystemExit):
-            run(monkeypatch, "predict", *words)
-        assert sentence in capsys.readouterr().err
-
-
-def test_fewer_networks_to_train_on_are_among_the_more() -> None:
-    zoo = made_up_zoo()
-    few = prepare(zoo, num_train=40)
-    more = prepare(zoo, num_train=80)
-    assert set(few["train"][1].tolist()) < set(more["train"][1].tolist())
-    torch.testing.assert_close(few["test"][1], more["test"][1], rtol=0, atol=0)
-    assert few["train"][0]["w"].mean().abs() < 1e-5
-
-
-def test_difference_of_taus_against_resampling_one_by_one() -> None:
-    source = np.random.default_rng(3)
-    success = source.random(40).round(2)
-    left = [success + 0.3 * source.standard_normal(40) for _ in range(3)]
-    right = [success + 0.6 * source.standard_normal(40) for _ in range(4)]
-    interval = tau_difference(left, right, success)
-
-    def tau(predicted, index):
-        return kendalltau(predicted[index], success[index]).statistic
-
-    everything = np.arange(40)
-    left_mean = np.mean([tau(row, everything) for row in left])
-    right_mean = np.mean([tau(row, everything) for row in right])
-    assert interval.mean == pytest.approx(left_mean - right_mean, abs=1e-12)
-
-    resampled = []
-    for _ in range(2_000):
-        index = source.integers(40, size=40)
-        by_side = []
-        for rows in (left, right):
-            seeds = source.integers(len(rows), size=len(rows))
-            by_side.append(np.mean([tau(rows[seed], index) for seed in seeds]))
-        resampled.append(by_side[0] - by_side[1])
-    expected = np.quantile(resampled, (0.025, 0.975))
-    assert [interval.low, interval.high] == pytest.approx(expected, abs=0.02)
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ FACTORS = {  # positions of the two matrices among the arguments
     aten.baddbmm: (1, 2),
 }
 TRIES = 5
-LARGEST_BLOCK = 2**28  # bytes of the buffers of a product, larger ones go piece by piece
+LARGEST_BLOCK = 2**26  # numbers in the buffers of a product; larger ones go piece by piece
 SMALLEST_SHARE = 0.01  # of the arithmetic; smaller products cost little but the call
 Shape = tuple[int, int, int]  # M, C_in, C_out
 
@@ -122,8 +122,8 @@ def _product(
 
     The rows of a large product are taken in pieces, so that its buffers leave memory to the step.
     """
-    num_bytes = chains * rows * (inner + outer) * torch.finfo(torch.float32).bits // 8
-    pieces = math.ceil(num_bytes / LARGEST_BLOCK)
+    numbers = chains * rows * (inner + outer)
+    pieces = math.ceil(numbers / LARGEST_BLOCK)
     piece = math.ceil(rows / pieces)
     left = torch.zeros((chains, piece, inner), device=device)
     right = torch.zeros((chains, inner, outer), device=device)

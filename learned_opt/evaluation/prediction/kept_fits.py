@@ -3,8 +3,6 @@
 Legend: n networks of the test split.
 """
 
-import hashlib
-import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
@@ -15,6 +13,7 @@ import torch
 
 from learned_opt.core.files import write_json
 from learned_opt.core.json_files import read_json
+from learned_opt.evaluation.cells import digest
 from learned_opt.evaluation.prediction.fit import Prediction
 
 FOLDER = "fits"  # within that of the zoo
@@ -35,9 +34,7 @@ def kept_or_made(
     Raises:
         ValueError: the file that is there is damaged; names it.
     """
-    text = json.dumps(identity, sort_keys=True)
-    digest = hashlib.sha256(text.encode()).hexdigest()[:12]
-    path = folder / FOLDER / f"{title} {digest}.json"
+    path = folder / FOLDER / f"{title} {digest(identity)}.json"
     if path.is_file():
         return _read(path)
 

@@ -45,6 +45,11 @@ class Trial:
     num_parameters: int
     predictions: Sequence[Prediction]
 
+    @property
+    def taus(self) -> list[float]:
+        """Kendall's tau on the test split, for each seed."""
+        return [prediction.tau for prediction in self.predictions]
+
 
 def run_trials(
     folder: Path,
@@ -77,6 +82,7 @@ def run_trials(
         for predictor in predictors:
             identity = {
                 "origin": dict(origin),
+                "spec": spec.as_dict(),
                 "num_train": num_train,
                 "predictor": dict(predictor.config),
                 "settings": asdict(settings),
