@@ -18,7 +18,7 @@ from omegaconf import DictConfig
 from learned_opt.commands import cli
 from learned_opt.compose import config_files
 from learned_opt.core.errors import RunError, UsageError
-from learned_opt.runtime import run_identity
+from learned_opt.runtime import run_identity, slurm
 
 ConfigStore.instance().store(
     "tiny",
@@ -62,6 +62,8 @@ def run(cfg: DictConfig) -> float:
     if cfg.action == "wait":
         print("waits", flush=True)
         time.sleep(60)
+    if cfg.action == "meet":
+        _meet(folder)
     if cfg.action == "die_once" and HydraConfig.get().job.num == 2:
         marker = folder.parent / "died"
         if not marker.exists():
@@ -70,6 +72,13 @@ def run(cfg: DictConfig) -> float:
     if cfg.action == "die":
         os.kill(os.getpid(), signal.SIGKILL)
     return float(cfg.seed)
+
+
+def _meet(folder: Path) -> None:
+    """Wait for the other ranks in the run folder, as those of a process group do."""
+    (folder / f"rank-{os.getpid()}").touch()
+    while len(list(folder.glob("rank-*"))) < slurm.num_ranks():
+        time.sleep(0.05)
 
 
 if __name__ == "__main__":

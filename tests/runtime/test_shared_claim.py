@@ -18,7 +18,8 @@ TORCHRUN = {"TORCHELASTIC_RUN_ID": "none", "MASTER_PORT": "29500", "WORLD_SIZE":
 def rank(number: int, folder: Path) -> subprocess.Popen:
     """A job without torch, as srun starts it; its run folder has the time in its name."""
     environment = os.environ | SRUN | {"SLURM_PROCID": str(number), "PYTHONPATH": os.getcwd()}
-    command = [sys.executable, "-m", "tests.helpers.tiny_job"]
+    # the first one must not end, and take its note back, before the other has asked
+    command = [sys.executable, "-m", "tests.helpers.tiny_job", "action=meet"]
     return subprocess.Popen(command, cwd=folder, env=environment, stderr=subprocess.PIPE)
 
 
@@ -26,9 +27,14 @@ def test_the_second_rank_joins_the_folder_that_the_first_has_claimed(tmp_path) -
     taken = tmp_path / "runs" / time.strftime("%Y")  # of another run, begun in the same second
     taken.mkdir(parents=True)
     ranks = [rank(1, tmp_path), rank(0, tmp_path)]
-    for process in ranks:
-        _, errors = process.communicate(timeout=60)
-        assert process.returncode == 0, errors
+    try:
+        for process in ranks:
+            _, errors = process.communicate(timeout=60)
+            assert process.returncode == 0, errors
+    finally:
+        for process in ranks:
+            process.kill()
+
     assert list(taken.iterdir()) == []
     folders = {path.name for path in taken.parent.iterdir() if path.is_dir() and path != taken}
     assert folders - {"latest"} == {f"{taken.name}_2"}
